@@ -1,0 +1,1 @@
+"""The diffusion process: its noise `schedule`, training losses (`process`), and DDIM `sampler`."""

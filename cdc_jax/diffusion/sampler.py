@@ -1,0 +1,111 @@
+"""DDIM sampling (Song et al. 2021) as one `lax.scan`, and the noise it starts from.
+
+The noise belongs to the picture: it is drawn per 64×64 block from a key that depends on the seed, the step and the
+block's place alone. However a picture is batched, tiled or sharded, its noise is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cdc_jax.diffusion.process import Level, estimate
+from cdc_jax.diffusion.schedule import Schedule
+
+BLOCK = 64
+START = 0  # stream of the starting noise; step k draws from stream 1 + k
+
+Denoiser = Callable[[Float[Array, "b h w 3"], Float[Array, "b"]], Float[Array, "b h w 3"]]
+
+
+class Steps(NamedTuple):
+    """The S sampling steps, noisiest first, as float32 arrays [S] to scan over."""
+
+    time: Float[np.ndarray, "S"]  # the network's time input
+    alpha_bar: Float[np.ndarray, "S"]  # ᾱ of the step
+    alpha_bar_next: Float[np.ndarray, "S"]  # ᾱ' of the next, less noisy one; 1 after the last
+
+
+def sampling_steps(schedule: Schedule, prediction: str, steps: int) -> Steps:
+    """Timesteps and levels of an S-step decode.
+
+    Time input: n/T for x and v; j/S for epsilon, as its program samples (it *trains* with n/T); (T−1)/T for S = 1.
+
+    Raises:
+      ValueError: steps is not between 1 and T.
+    """
+    timesteps = schedule.ddim_timesteps(steps)
+    if prediction == "epsilon" and steps > 1:
+        time = np.arange(steps)[::-1] / steps
+    else:
+        time = timesteps / schedule.num_timesteps
+    alpha_bar = schedule.alpha_bar[timesteps]
+    return Steps(time.astype(np.float32), alpha_bar, np.append(alpha_bar[1:], np.float32(1)))
+
+
+def picture_noise(seed: int | Array, stream: int | Array, height: int, width: int) -> Float[Array, "h w 3"]:
+    """N(0, 1) for a picture whose sides are multiples of 64; the same at the same place of any larger picture.
+
+    Args:
+      seed: the decode's seed, 0 ≤ seed < 2³².
+      stream: 0 for the starting noise, 1 + k for the k-th step's.
+      height, width: pixels.
+    """
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
+
+    def block(row, column):
+        place = jax.random.fold_in(jax.random.fold_in(key, row), column)
+        return jax.random.normal(place, (BLOCK, BLOCK, 3), jnp.float32)
+
+    rows, columns = jnp.arange(height // BLOCK), jnp.arange(width // BLOCK)
+    blocks = jax.vmap(lambda row: jax.vmap(lambda column: block(row, column))(columns))(rows)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+
+
+def ddim_sample(
+    denoise: Denoiser,
+    prediction: str,
+    start: Float[Array, "b h w 3"],
+    steps: Steps,
+    *,
+    eta: float | Array = 0.0,
+    step_noise: Callable[[Array], Float[Array, "b h w 3"]] | None = None,
+) -> Float[Array, "b h w 3"]:
+    """Denoises `start` in S steps.
+
+    Each step: (x̂₀, ε̂) from the network, then √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1) with
+    σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
+
+    Args:
+      denoise: (x_n, time input [b]) → the network's prediction.
+      prediction: what it predicts: "x", "epsilon" or "v".
+      start: γ·N(0, 1).
+      steps: from `sampling_steps`.
+      eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `step_noise`.
+      step_noise: k → N(0, 1) for the k-th step; None where η is 0.
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1], not clipped for epsilon.
+    """
+    batch = start.shape[0]
+
+    def step(x, inputs):
+        k, time, alpha_bar, alpha_bar_next = inputs
+        level = Level.of(alpha_bar)
+        found = estimate(prediction, denoise(x, jnp.full((batch,), time, jnp.float32)), x, level)
+        spread = jnp.float32(0)
+        if step_noise is not None:
+            spread = eta * jnp.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * jnp.sqrt(1 - alpha_bar / alpha_bar_next)
+        direction = jnp.sqrt(jnp.maximum(1 - alpha_bar_next - spread**2, 0))
+        x = jnp.sqrt(alpha_bar_next) * found.image + direction * found.noise
+        if step_noise is not None:
+            x = x + spread * step_noise(k)
+        return x, None
+
+    inputs = (jnp.arange(len(steps.time)), *map(jnp.asarray, steps))
+    return jax.lax.scan(step, start, inputs)[0]

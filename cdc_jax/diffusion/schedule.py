@@ -1,0 +1,64 @@
+"""Noise schedules: ᾱ_n for n = 0 … T−1, how much of the image's power is left after n noising steps.
+
+Computed in float64 and stored in float32; 1 − ᾱ is always taken from the stored float32, because the released
+weights were trained and sampled so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cdc_jax.models.config import ModelConfig
+
+BETA_MAX = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """ᾱ_n, float32 [T], falling from nearly 1 (clean) to nearly 0 (noise)."""
+
+    alpha_bar: Float[np.ndarray, "T"]
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return len(self.alpha_bar)
+
+    def ddim_timesteps(self, steps: int) -> Int[np.ndarray, "S"]:
+        """The timesteps n_j = j·(T−1) // (S−1) in sampling order, noisiest first; S = 1 uses n = T−1.
+
+        Raises:
+          ValueError: steps is not between 1 and T.
+        """
+        last = self.num_timesteps - 1
+        if not 1 <= steps <= self.num_timesteps:
+            raise ValueError(f"steps is {steps}; it must be between 1 and {self.num_timesteps}")
+        if steps == 1:
+            return np.array([last])
+        return np.arange(steps)[::-1] * last // (steps - 1)
+
+
+def cosine_schedule(num_timesteps: int) -> Schedule:
+    """f_k = cos²((k/T + 0.008)/1.008 · π/2), β_n = 1 − f_{n+1}/f_n ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+    fraction = np.linspace(0, num_timesteps + 1, num_timesteps + 1) / (num_timesteps + 1)
+    f = np.cos((fraction + 0.008) / 1.008 * np.pi / 2) ** 2
+    return _from_betas(np.clip(1 - f[1:] / f[:-1], 0, BETA_MAX))
+
+
+def linear_schedule(num_timesteps: int) -> Schedule:
+    """β from 1e-4·1000/T to 0.02·1000/T (Ho et al. 2020, stretched to T steps)."""
+    stretch = 1000 / num_timesteps
+    return _from_betas(np.linspace(1e-4 * stretch, 0.02 * stretch, num_timesteps))
+
+
+def schedule_for(config: ModelConfig) -> Schedule:
+    """The schedule a model is trained and sampled with."""
+    build = linear_schedule if config.prediction == "epsilon" else cosine_schedule
+    return build(config.num_timesteps)
+
+
+def _from_betas(betas: Float[np.ndarray, "T"]) -> Schedule:
+    return Schedule(np.cumprod(1 - betas).astype(np.float32))
