@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import CheckpointError, CdcError
+from cdc_jax.bundle import save_bundle
+from cdc_jax.errors import CdcError, CheckpointError
 from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import is_transposed, shapes
 
 LPIPS_PREFIX = "loss_fn_vgg."
 _WIDTH_WEIGHT = "denoise_fn.final_conv.1.weight"  # (3, d, 7, 7)
@@ -79,16 +81,10 @@ def torch_name(name: str, modules: Mapping[str, str]) -> str:
     return f"{modules[module]}.{'weight' if leaf == 'kernel' else leaf}"
 
 
-def _is_transposed(name: str) -> bool:
-    return (".ups." in name and (".resize." in name or name.startswith("compressor."))) or name.startswith(
-        ("compressor.hyper_decoder.convs.0", "compressor.hyper_decoder.convs.1")
-    )
-
-
 def _convert(name: str, tensor: Float[np.ndarray, "..."], shape: tuple[int, ...]) -> Float[np.ndarray, "..."] | None:
     """The tensor in our layout, or None where it does not have the right shape."""
     if name.endswith("kernel") and tensor.ndim == 4:
-        if _is_transposed(name):  # (in, out, kh, kw), a true convolution: flip it into a cross-correlation
+        if is_transposed(name):  # (in, out, kh, kw), a true convolution: flip it into a cross-correlation
             tensor = tensor[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
         else:  # (out, in, kh, kw)
             tensor = tensor.transpose(2, 3, 1, 0)
@@ -107,10 +103,8 @@ def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
     Raises:
       CheckpointError: these are not the weights of a CDC model.
     """
-    for prediction, weight in _DOWN_WEIGHT.items():
-        if weight in tensors:
-            break
-    else:
+    found = [prediction for prediction, weight in _DOWN_WEIGHT.items() if weight in tensors]
+    if not found:
         raise CheckpointError(
             f"this is not a CDC checkpoint: it has neither {_DOWN_WEIGHT['x']} nor {_DOWN_WEIGHT['epsilon']}"
         )
@@ -119,7 +113,7 @@ def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
     shape = tensors[_WIDTH_WEIGHT].shape
     if len(shape) != 4:
         raise CheckpointError(f"the weight {_WIDTH_WEIGHT} has shape {shape}; it should be (3, width, 7, 7)")
-    return ModelConfig(prediction=prediction, width=shape[1])
+    return ModelConfig(prediction=found[0], width=shape[1])
 
 
 def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: ModelConfig) -> dict[str, np.ndarray]:
@@ -128,8 +122,6 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
     Raises:
       CheckpointError: a weight is missing, has another shape, or is not finite; it is named.
     """
-    from cdc_jax.models.params import shapes
-
     modules = torch_modules(config.prediction)
     params = {}
     for name, leaf in shapes(config).items():
@@ -182,8 +174,6 @@ def import_torch(checkpoint: str | Path, out_dir: str | Path) -> None:
       CheckpointError: the file is not a complete CDC checkpoint; the message names the weight at fault.
       BundleError: the bundle cannot be written.
     """
-    from cdc_jax.bundle import save_bundle
-
     tensors = read_checkpoint(checkpoint)
     config = config_of(tensors)
     params = convert_tensors(tensors, config)

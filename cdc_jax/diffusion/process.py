@@ -89,7 +89,7 @@ def diffusion_loss(
     output: Float[Array, "b h w 3"],
     image: Float[Array, "b h w 3"],
     noise: Float[Array, "b h w 3"],
-    alpha_bar: Float[Array, "b"],
+    alpha_bar: Float[Array, " b"],
     *,
     weight_floor: float = 0.0,
 ) -> Float[Array, ""]:

@@ -20,15 +20,15 @@ from cdc_jax.diffusion.schedule import Schedule
 BLOCK = 64
 START = 0  # stream of the starting noise; step k draws from stream 1 + k
 
-Denoiser = Callable[[Float[Array, "b h w 3"], Float[Array, "b"]], Float[Array, "b h w 3"]]
+Denoiser = Callable[[Float[Array, "b h w 3"], Float[Array, " b"]], Float[Array, "b h w 3"]]
 
 
 class Steps(NamedTuple):
     """The S sampling steps, noisiest first, as float32 arrays [S] to scan over."""
 
-    time: Float[np.ndarray, "S"]  # the network's time input
-    alpha_bar: Float[np.ndarray, "S"]  # ᾱ of the step
-    alpha_bar_next: Float[np.ndarray, "S"]  # ᾱ' of the next, less noisy one; 1 after the last
+    time: Float[np.ndarray, " S"]  # the network's time input
+    alpha_bar: Float[np.ndarray, " S"]  # ᾱ of the step
+    alpha_bar_next: Float[np.ndarray, " S"]  # ᾱ' of the next, less noisy one; 1 after the last
 
 
 def sampling_steps(schedule: Schedule, prediction: str, steps: int) -> Steps:

@@ -20,14 +20,14 @@ BETA_MAX = 0.999
 class Schedule:
     """ᾱ_n, float32 [T], falling from nearly 1 (clean) to nearly 0 (noise)."""
 
-    alpha_bar: Float[np.ndarray, "T"]
+    alpha_bar: Float[np.ndarray, " T"]
 
     @property
     def num_timesteps(self) -> int:
         """T."""
         return len(self.alpha_bar)
 
-    def ddim_timesteps(self, steps: int) -> Int[np.ndarray, "S"]:
+    def ddim_timesteps(self, steps: int) -> Int[np.ndarray, " S"]:
         """The timesteps n_j = j·(T−1) // (S−1) in sampling order, noisiest first; S = 1 uses n = T−1.
 
         Raises:
@@ -60,5 +60,5 @@ def schedule_for(config: ModelConfig) -> Schedule:
     return build(config.num_timesteps)
 
 
-def _from_betas(betas: Float[np.ndarray, "T"]) -> Schedule:
+def _from_betas(betas: Float[np.ndarray, " T"]) -> Schedule:
     return Schedule(np.cumprod(1 - betas).astype(np.float32))

@@ -1,35 +1,31 @@
 """p(z): the deep factorized prior (Ballé et al. 2018, appendix 6.1), training side.
 
 Each channel has a density of its own: its CDF is the sigmoid of a small monotone network 1 → 3 → 3 → 3 → 1, with
-softplus weights and x + tanh(a)·tanh(x) between the layers.
+softplus weights and x + tanh(a)·tanh(x) between the layers. Initial weights come from `models.initial`.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 FILTERS = (1, 3, 3, 3, 1)
-INIT_SCALE = 10.0
 
 
 class FactorizedPrior(nnx.Module):
     """Density of z, channel by channel, with the medians that quantization is centred on."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        weights, biases, gains = [], [], []
-        for fan_in, fan_out in zip(FILTERS[:-1], FILTERS[1:], strict=True):
-            start = np.log(np.expm1(INIT_SCALE ** (-1 / (len(FILTERS) - 1)) / fan_out))
-            weights.append(nnx.Param(jnp.full((channels, fan_in, fan_out), start, jnp.float32)))
-            biases.append(nnx.Param(jax.random.uniform(rngs.params(), (channels, fan_out), jnp.float32, -0.5, 0.5)))
-            gains.append(nnx.Param(jnp.zeros((channels, fan_out), jnp.float32)))
-        self.weights = nnx.List(weights)
-        self.biases = nnx.List(biases)
-        self.gains = nnx.List(gains[:-1])  # none after the last layer
-        self.medians = nnx.Param(jnp.zeros((channels,), jnp.float32))
+    def __init__(self, channels: int):
+        def zeros(*shape):
+            return nnx.Param(jnp.zeros((channels, *shape), jnp.float32))
+
+        layers = list(zip(FILTERS[:-1], FILTERS[1:], strict=True))
+        self.weights = nnx.List([zeros(fan_in, fan_out) for fan_in, fan_out in layers])
+        self.biases = nnx.List([zeros(fan_out) for _, fan_out in layers])
+        self.gains = nnx.List([zeros(fan_out) for _, fan_out in layers[:-1]])  # none after the last layer
+        self.medians = zeros()
 
     def cdf_logits(self, x: Float[Array, "n c"], *, frozen: bool = False) -> Float[Array, "n c"]:
         """Logit of the CDF at x. `frozen` detaches the network's weights, not x."""

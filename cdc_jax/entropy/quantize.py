@@ -10,7 +10,7 @@ LIKELIHOOD_MIN = 1e-9
 
 
 def straight_through_round(x: Float[Array, "..."], offset: Float[Array, "..."]) -> Float[Array, "..."]:
-    """round(x − offset) + offset, half to even; the gradient goes to x as through the identity, to offset not at all."""
+    """round(x − offset) + offset, half to even; the gradient passes to x unchanged, to offset not at all."""
     quantized = jnp.round(x - offset) + offset
     return x + jax.lax.stop_gradient(quantized - x)
 
@@ -34,7 +34,7 @@ def _lower_bound_backward(residuals, gradient):
 lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 
-def likelihood_bits(likelihood: Float[Array, "b ..."]) -> Float[Array, "b"]:
+def likelihood_bits(likelihood: Float[Array, "b ..."]) -> Float[Array, " b"]:
     """Σ −log₂ p per image, p bounded below at 1e-9."""
     bounded = lower_bound(likelihood.astype(jnp.float32), jnp.float32(LIKELIHOOD_MIN))
     return -jnp.sum(jnp.log2(bounded), axis=tuple(range(1, likelihood.ndim)))

@@ -1,13 +1,11 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
-All tensors are NHWC. Initial weights are PyTorch's defaults, U(±1/√fan_in) for weights and biases, because the
-training recipe and the released weights start from them. Transposed convolutions are ordinary ones over the input
-with zeros between its samples (`input_dilation`), so every kernel is HWIO and cross-correlated.
+All tensors are NHWC. Transposed convolutions are ordinary ones over the input with zeros between its samples
+(`input_dilation`), so every kernel is HWIO and cross-correlated. Initial weights come from `models.initial`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -23,12 +21,6 @@ def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.leaky_relu(x, LEAKY_SLOPE)
 
 
-def uniform_init(fan_in: int) -> nnx.Initializer:
-    """U(−1/√fan_in, 1/√fan_in), PyTorch's default for convolutions and linear layers."""
-    bound = 1.0 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
 def conv(
     in_channels: int,
     out_channels: int,
@@ -41,7 +33,6 @@ def conv(
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """k×k convolution, padded by k // 2: [b, h, w, i] → [b, h/stride, w/stride, o]."""
-    init = uniform_init(in_channels * kernel**2)
     return nnx.Conv(
         in_channels,
         out_channels,
@@ -49,8 +40,6 @@ def conv(
         strides=(stride, stride),
         padding=((kernel // 2, kernel // 2),) * 2,
         use_bias=use_bias,
-        kernel_init=init,
-        bias_init=init,
         dtype=dtype,
         precision=precision,
         rngs=rngs,
@@ -68,15 +57,12 @@ def transposed_conv(
 ) -> nnx.Conv:
     """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w."""
     padding = {4: (2, 2), 5: (2, 3)}[kernel]
-    init = uniform_init(out_channels * kernel**2)  # PyTorch counts the *output* channels as fan-in here
     return nnx.Conv(
         in_channels,
         out_channels,
         (kernel, kernel),
         input_dilation=2,
         padding=(padding, padding),
-        kernel_init=init,
-        bias_init=init,
         dtype=dtype,
         precision=precision,
         rngs=rngs,
@@ -85,12 +71,9 @@ def transposed_conv(
 
 def linear(in_features: int, out_features: int, *, dtype=None, precision="highest", rngs: nnx.Rngs) -> nnx.Linear:
     """Affine map of the last axis."""
-    init = uniform_init(in_features)
     return nnx.Linear(
         in_features,
         out_features,
-        kernel_init=init,
-        bias_init=init,
         dtype=dtype,
         precision=precision,
         rngs=rngs,

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -42,7 +40,7 @@ class Compressed(NamedTuple):
     z_hat: Float[Array, "b h/64 w/64 c"]
     mean: Float[Array, "b h/16 w/16 c"]
     scale: Float[Array, "b h/16 w/16 c"]
-    rate_bits: Float[Array, "b"]
+    rate_bits: Float[Array, " b"]
     context: tuple[Float[Array, "b _ _ _"], ...]
 
 
@@ -77,9 +75,3 @@ class CDC(nnx.Module):
         rate_bits = likelihood_bits(gaussian_likelihood(y_rated, mean, scale))
         rate_bits += likelihood_bits(parts.prior.likelihood(z_rated))
         return Compressed(y, z, y_hat, z_hat, mean, scale, rate_bits, parts.context_decoder(y_hat))
-
-
-def uniform_noise(key: jax.Array, like: tuple[tuple[int, ...], ...]) -> tuple[Float[Array, "..."], ...]:
-    """U(−½, ½) arrays of the given shapes, independent of each other."""
-    keys = jax.random.split(key, len(like))
-    return tuple(jax.random.uniform(k, shape, jnp.float32, -0.5, 0.5) for k, shape in zip(keys, like, strict=True))

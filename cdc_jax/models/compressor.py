@@ -101,10 +101,12 @@ class Compressor(nnx.Module):
         self.encoder = Encoder(config.width, rngs=rngs)
         self.hyper_encoder = HyperEncoder(config.latent_channels, rngs=rngs)
         self.hyper_decoder = HyperDecoder(config.latent_channels, rngs=rngs)
-        self.prior = FactorizedPrior(config.latent_channels, rngs=rngs)
+        self.prior = FactorizedPrior(config.latent_channels)
         self.context_decoder = ContextDecoder(config, rngs=rngs)
 
-    def encode(self, image: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 c"]]:
+    def encode(
+        self, image: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 c"]]:
         """image in [−1, 1], h and w multiples of 64 → latents (y, z) before quantization."""
         y = self.encoder(image)
         return y, self.hyper_encoder(y)

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -48,25 +47,12 @@ def shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
 
 
-def init_params(config: ModelConfig, seed: int, *, latent_gain: float = 1.0) -> Params:
-    """Fresh weights.
-
-    Args:
-      config: the model.
-      seed: of the random draw.
-      latent_gain: factor on the encoder's last layer. At 1, PyTorch's initial weights give y a standard deviation of
-        about 0.45, which rounding erases; at 4, about 1.8.
-    """
-
-    @jax.jit
-    def build():
-        return nnx.state(CDC(config, rngs=nnx.Rngs(seed)), nnx.Param)
-
-    leaves = jax.tree_util.tree_flatten_with_path(build())[0]
-    params = {_name(path): leaf for path, leaf in leaves}
-    for leaf in ("kernel", "bias"):
-        params[f"compressor.encoder.downs.3.{leaf}"] *= jnp.float32(latent_gain)
-    return params
+def is_transposed(name: str) -> bool:
+    """Whether a weight belongs to a transposed convolution."""
+    if name.startswith("unet."):
+        return name.startswith("unet.ups.") and ".resize." in name
+    parts = ("context_decoder.ups.", "hyper_decoder.convs.0.", "hyper_decoder.convs.1.")
+    return name.removeprefix("compressor.").startswith(parts)
 
 
 def prior_arrays(params: Mapping[str, Array]) -> dict:

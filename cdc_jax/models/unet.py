@@ -24,7 +24,7 @@ class TimeEmbedding(nnx.Module):
         self.first = linear(1, 4 * width, rngs=rngs, **options)
         self.second = linear(4 * width, width, rngs=rngs, **options)
 
-    def __call__(self, time: Float[Array, "b"]) -> Float[Array, "b d"]:
+    def __call__(self, time: Float[Array, " b"]) -> Float[Array, "b d"]:
         return self.second(jax.nn.gelu(self.first(time[:, None]), approximate=False))
 
 
@@ -76,7 +76,7 @@ class UNet(nnx.Module):
         self.final_conv = conv(d, 3, 7, **options)
 
     def __call__(
-        self, x: Float[Array, "b h w 3"], time: Float[Array, "b"], context: tuple[Float[Array, "b _ _ _"], ...]
+        self, x: Float[Array, "b h w 3"], time: Float[Array, " b"], context: tuple[Float[Array, "b _ _ _"], ...]
     ) -> Float[Array, "b h w 3"]:
         """Predicts from the noisy image.
 

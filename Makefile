@@ -1,0 +1,63 @@
+# `make` lists the targets. Each of them makes its own virtual environment in .venv and asks for nothing else:
+# Python 3.11 to 3.13 and a connection to the package index are enough.
+#
+#   PYTHON=…      the interpreter that .venv is made from (default: the newest tested one that runs)
+#   PYTEST_ARGS=… more arguments for pytest, for instance PYTEST_ARGS='-k bitstream'
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Modules are compiled at their first import: that halves the time of installing.
+PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
+WORKDIR := runs/demo
+# A slow test may take this many seconds.
+SLOW_TEST_SECONDS := 1800
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed-demo ## train a small codec on photographs, then compress one and back (under 10 minutes)
+	@$(PY) -m cdc_jax.main --config=configs/demo.py --workdir='$(WORKDIR)'
+
+test: $(VENV)/.installed-test ## ruff and the fast tests
+	@status=0; \
+	$(PY) -m ruff check --quiet --output-format=concise . || status=1; \
+	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS) || status=$$?; \
+	exit $$status
+
+test-all: $(VENV)/.installed-test ## ruff and all tests, the slow ones too
+	@status=0; \
+	$(PY) -m ruff check --quiet --output-format=concise . || status=1; \
+	$(PY) -m pytest -q --timeout=$(SLOW_TEST_SECONDS) $(PYTEST_ARGS) || status=$$?; \
+	exit $$status
+
+lint: $(VENV)/.installed-test ## ruff alone
+	@$(PY) -m ruff check .
+
+clean: ## remove .venv, caches and build outputs; trained models under runs/ stay
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra that is installed; a change of setup.py installs again, into the same environment.
+$(VENV)/.installed-%: setup.py $(VENV)/.created
+	@echo "Installing the packages of '.[$*]' into $(VENV) (up to a minute) ..."
+	@$(PIP_INSTALL) -e '.[$*]'
+	@touch $@
+
+# An interpreter is found by running it: one on PATH may be a version manager's placeholder that only prints an error.
+# Debian ships Python without ensurepip unless python3-venv is installed.
+$(VENV)/.created:
+	@if $(PY) -m pip --version >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	for candidate in $(if $(PYTHON),'$(PYTHON)',python3.13 python3.12 python3.11 python3); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        "$$candidate" -m venv --clear $(VENV) && touch $@; exit $$?; \
+	    fi; \
+	done; \
+	if [ -n '$(PYTHON)' ]; then echo "PYTHON=$(PYTHON) is not a working Python 3.11 or newer with venv." >&2; \
+	else echo "No Python 3.11 or newer with venv was found: install one (Debian and Ubuntu: python3 and python3-venv)," \
+	    "or name it, for instance PYTHON=/opt/python3.12/bin/python3." >&2; fi; \
+	exit 1

@@ -1,0 +1,246 @@
+"""A bundle: the directory that inference needs, and all it needs.
+
+    weights/        orbax: every weight, nested by module
+    coding.npz      tables and integer hyper decoder: what the file format depends on (`entropy.coding_model`)
+    config.json     the model's settings, its fingerprint, the hash of its weights
+    model_card.md   data, licence, provenance, figures
+
+Nothing in it is a pickle. Two bundles with one fingerprint open each other's files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.errors import BundleError, CdcError, ConfigError
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params, hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.version import __version__
+
+BUNDLE_VERSION = 1
+_CALIBRATION_SIDE = 8  # cells of z in the test picture whose saturations the model card notes
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle.
+
+    Attributes:
+      config: the model's settings.
+      params: float32 weights by dotted name.
+      coding: what both ends of the file format share.
+      weights_sha256: hash of all weights, as hexadecimal digits.
+    """
+
+    config: ModelConfig
+    params: Params
+    coding: CodingModel
+    weights_sha256: str
+
+
+def weights_hash(params: Mapping[str, Array]) -> str:
+    """SHA-256 over every weight's name, shape and float32 bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        array = np.ascontiguousarray(np.asarray(params[name]), "<f4")
+        digest.update(f"{name}:{array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def save_bundle(
+    out_dir: str | Path,
+    config: ModelConfig,
+    params: Mapping[str, Array],
+    *,
+    provenance: str,
+    figures: Mapping[str, float | str] | None = None,
+    coding: CodingModel | None = None,
+    lpips: Mapping[str, np.ndarray] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a bundle, under a temporary name first.
+
+    Args:
+      out_dir: where to; its parent is made if need be.
+      config, params: the model.
+      provenance: for the model card: where the weights come from, under which licence.
+      figures: for the model card's table.
+      coding: of a bundle whose files this one must open; None builds it from the weights.
+      lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
+      overwrite: replace what is at `out_dir`.
+
+    Raises:
+      BundleError: `out_dir` exists (without `overwrite`), cannot be written, or the weights do not make a bundle.
+    """
+    out_dir = Path(out_dir)
+    if out_dir.exists() and not overwrite and not (out_dir.is_dir() and not any(out_dir.iterdir())):
+        raise BundleError(f"{out_dir} exists already; choose another folder")
+    coding = coding or CodingModel.build(prior_arrays(params), hyper_decoder_arrays(params))
+    temporary = out_dir.parent / f".{out_dir.name}-{secrets.token_hex(6)}.partial"
+    try:
+        temporary.mkdir(parents=True)
+        _save_weights(temporary / "weights", params)
+        coding.save(temporary / "coding.npz")
+        facts = {
+            "bundle_version": BUNDLE_VERSION,
+            "cdc_jax_version": __version__,
+            "model": config.to_dict(),
+            "fingerprint": coding.fingerprint.hex(),
+            "weights_sha256": weights_hash(params),
+        }
+        (temporary / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (temporary / "model_card.md").write_text(_model_card(facts, coding, provenance, figures or {}), "utf-8")
+        if lpips:
+            np.savez(temporary / "lpips_vgg.npz", **lpips)
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        os.replace(temporary, out_dir)
+    except OSError as error:
+        raise BundleError(f"cannot write the bundle {out_dir}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Reads a bundle.
+
+    Raises:
+      BundleError: missing, incomplete, damaged, or of a newer version; the message says which part.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"{path} is not a bundle: there is no such folder")
+    facts = _read_facts(path / "config.json")
+    try:
+        config = ModelConfig.from_dict(facts["model"])
+    except (ConfigError, TypeError) as error:
+        raise BundleError(f"{path / 'config.json'} does not describe a model: {error}") from error
+    coding = CodingModel.load(path / "coding.npz")
+    if coding.channels != config.latent_channels:
+        raise BundleError(f"{path}: coding.npz has {coding.channels} channels, the model {config.latent_channels}")
+    if coding.fingerprint.hex() != facts["fingerprint"]:
+        raise BundleError(f"{path}: coding.npz is not the one that config.json was written with")
+    return Bundle(config, _load_weights(path / "weights", config), coding, facts["weights_sha256"])
+
+
+def _read_facts(path: Path) -> dict:
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BundleError(f"{path.parent} is not a bundle: {path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("bundle_version"), int):
+        raise BundleError(f"{path} is not a bundle's: it has no bundle_version")
+    if facts["bundle_version"] > BUNDLE_VERSION:
+        raise BundleError(f"{path.parent} was written by a newer version: upgrade cdc_jax")
+    for key, kind in (("model", dict), ("fingerprint", str), ("weights_sha256", str)):
+        if not isinstance(facts.get(key), kind):
+            raise BundleError(f"{path} is incomplete: it lacks {key!r}")
+    return facts
+
+
+def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
+    import orbax.checkpoint as ocp
+
+    with quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), nest({name: jax.numpy.asarray(value) for name, value in params.items()}))
+
+
+def _load_weights(path: Path, config: ModelConfig) -> Params:
+    import orbax.checkpoint as ocp
+
+    expected = shapes(config)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
+    }
+    try:
+        with quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
+            stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
+            check_same_weights(expected, stored, str(path))
+            return unnest(checkpointer.restore(path.absolute(), nest(target)))
+    except CdcError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or damaged: {reason}") from error
+
+
+def check_same_weights(expected: Mapping, found: Mapping, where: str) -> None:
+    """Raises BundleError naming the first weight that is missing, surplus or of another shape."""
+    for name, leaf in expected.items():
+        if name not in found:
+            raise BundleError(f"{where} lacks the weight {name}")
+        if tuple(found[name].shape) != tuple(leaf.shape):
+            raise BundleError(f"{where}: the weight {name} has shape {tuple(found[name].shape)}, not {leaf.shape}")
+    for name in found:
+        if name not in expected:
+            raise BundleError(f"{where} has a weight {name} that the model does not")
+
+
+def nest(flat: Mapping[str, object]) -> dict:
+    """{"a.b": x} → {"a": {"b": x}}."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def unnest(tree: Mapping, prefix: str = "") -> dict:
+    """The reverse of `nest`."""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(unnest(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+class quiet_orbax:
+    """Keeps orbax' progress messages off the screen within a `with` block."""
+
+    def __enter__(self):
+        self._logger = logging.getLogger("absl")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_):
+        self._logger.setLevel(self._level)
+
+
+def _model_card(facts: Mapping, coding: CodingModel, provenance: str, figures: Mapping[str, float | str]) -> str:
+    model = facts["model"]
+    random = np.random.default_rng(0)
+    shape = (_CALIBRATION_SIDE, _CALIBRATION_SIDE, coding.channels)
+    saturations = coding.hyper_decoder.count_saturations(random.integers(-127, 128, shape).astype(np.int32))
+    lines = [
+        f"# CDC model, {model['prediction']}-prediction, width {model['width']}",
+        "",
+        provenance,
+        "",
+        "| what | value |",
+        "|---|---|",
+        f"| fingerprint | `{facts['fingerprint']}` |",
+        f"| SHA-256 of the weights | `{facts['weights_sha256']}` |",
+        f"| default decode | {model['decode_steps']} steps, γ = {model['decode_gamma']} |",
+        f"| saturations of the integer hyper decoder on a picture of extreme z | {saturations} |",
+        *(f"| {name} | {value if isinstance(value, str) else f'{value:.4g}'} |" for name, value in figures.items()),
+    ]
+    return "\n".join(lines) + "\n"

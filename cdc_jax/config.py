@@ -1,0 +1,110 @@
+"""The settings of a run: one locked `ConfigDict` whose defaults are the paper's.
+
+Files in `configs/` start from `default_config()` and change what their run needs; `--config.loss.beta=0.01` on the
+command line changes one value more. An unknown key is an error, never a new setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+import ml_collections
+
+from cdc_jax.errors import ConfigError
+from cdc_jax.models.config import ModelConfig
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The paper's settings (reference: Yang & Mandt 2023 and its released program)."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.model = ml_collections.ConfigDict()
+    config.model.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
+    config.model.width = 64  # d, channels at full resolution
+    config.model.decode_steps = 65  # default DDIM steps of the exported model
+    config.model.decode_gamma = 0.8  # default scale of its starting noise
+
+    config.init = ml_collections.ConfigDict()
+    config.init.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
+
+    config.data = ml_collections.ConfigDict()
+    config.data.source = "folder"  # "folder", or "scikit-image": the photographs that come with that package
+    config.data.path = ""  # of the folder
+    config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
+    config.data.batch_size = 4
+    config.data.flip = False  # mirror half of the crops
+    config.data.held_out = ""  # file name of the picture that is never trained on, but measured
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
+    config.loss.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
+    config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
+    config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
+    config.loss.window = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.schedule = "step"  # "step": final_rate from drop_step on; "cosine": down to final_rate
+    config.optimizer.final_rate = 1e-5
+    config.optimizer.drop_step = 100_000
+    config.optimizer.warmup_steps = 0
+    config.optimizer.clip_norm = 1.0  # of the global gradient; 0: no clipping
+
+    config.ema = ml_collections.ConfigDict()
+    config.ema.enabled = True
+    config.ema.every = 10  # steps between updates
+    config.ema.start = 100  # until then it copies the weights
+    config.ema.max_decay = 0.999
+
+    config.train = ml_collections.ConfigDict()
+    config.train.steps = 700_000
+    config.train.log_every = 100
+    config.train.eval_every = 10_000  # steps between measurements on the held-out picture
+    config.train.eval_steps = (1, 5)  # DDIM steps of these decodes
+    config.train.checkpoint_every = 5_000
+    config.train.keep_checkpoints = 3
+    config.train.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
+    return config.lock()
+
+
+def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
+    """The model part. Raises ConfigError on impossible values."""
+    return ModelConfig.from_dict(config.model.to_dict())
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError, in one sentence, for values that cannot work together."""
+    model_config(config)
+    for name, size in (("data.crop", config.data.crop), ("loss.window", config.loss.window)):
+        if size % 64 or size < 0:
+            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels")
+    if config.data.crop == 0:
+        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels")
+    if config.loss.window > config.data.crop:
+        raise ConfigError(f"loss.window ({config.loss.window}) is larger than data.crop ({config.data.crop})")
+    for name in ("data.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"):
+        section, key = name.split(".")
+        if config[section][key] < 1:
+            raise ConfigError(f"{name} is {config[section][key]}; it must be at least 1")
+    if config.optimizer.schedule not in ("step", "cosine"):
+        raise ConfigError(f"optimizer.schedule is {config.optimizer.schedule!r}; it must be 'step' or 'cosine'")
+    if config.data.source not in ("folder", "scikit-image"):
+        raise ConfigError(f"data.source is {config.data.source!r}; it must be 'folder' or 'scikit-image'")
+
+
+def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:
+    """Raises ConfigError for a dotted key the configuration does not have, naming the nearest one that it has."""
+    known = list(_keys(config))
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown setting config.{key}; did you mean config.{near[0]}?")
+
+
+def _keys(config: Mapping, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,302 @@
+"""Symbols <-> stream: the entropy coder. This docstring and `coding_model` define the format of the stream.
+
+**Order.** One range-coder stream holds, one after the other:
+
+  1. z, channel by channel, raster order within a channel: for each symbol its entry in the channel's table
+  2. z's escaped values, in the order of their escape entries in 1
+  3. y, ordered by scale index (ascending), raster order (row, column, channel) among equal indices: for each symbol its
+     entry in the table of its scale index. The indices follow from z through the integer hyper decoder.
+  4. y's escaped values, in the order of their escape entries in 3
+
+**Entries.** Entry e of a table with n ordinary entries stands for the symbol low + e where e < n. Entry n is the
+escape: the symbol lies outside [low, low + n - 1]; its value comes later. Its excess is the distance from the nearest
+ordinary symbol, at least 1; L is the number of binary digits of the excess, 1 to 24, and its raw bits are the L - 1
+digits below the leading one, followed by a 1 for a symbol below the table, a 0 for one above. There are L raw bits.
+
+**Escaped values**, of one part (z or y): first the L of each, as entry L - 1 of the table of lengths. Then the raw
+bits, for L = 1, 2, … 24 in turn: where L > 12, the upper L - 12 bits of each value with this L, each as one of
+2^(L - 12) equally likely entries; then the lower min(L, 12) bits of each value with this L, likewise.
+The table of lengths: entry L - 1 has count floor(2^24 * 3^(L-1) / 4^L), the last (L = 24) all that is left.
+
+**Range coder.** The stream is a number V in [0, 1) in base 256, most significant byte first, zeros after its end. All
+tables' counts sum to 2^24; entry e of a table has the count f and the sum c of the counts before it. To decode:
+
+  start         range = 2^64 - 1; point = the first 8 bytes
+  each entry    scale = range >> 24; q = point // scale, damaged if q >= 2^24; e: the entry with c <= q < c + f
+                point -= scale * c; range = scale * f
+                if range < 2^32: range <<= 32; point = point << 32 | the next 4 bytes
+
+Every V that decodes to the same entries lies in one interval. After w refills its start and end are integers of 4 w + 8
+bytes. The stream is the smallest of the interval's integers that end in k zero bytes, without these, for the largest
+k <= 8 that there is; so it has 4 w to 4 w + 8 bytes. Decoding ends with encoding the entries again: a stream that
+differs from what an encoder writes is damaged. (Zeros read beyond a stream's end lengthen what the encoder writes, so a
+truncated stream is noticed, too.)
+
+The range coder itself is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and 64-bit state.
+"""
+
+from dataclasses import dataclass
+
+import constriction
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.tables import PRECISION_BITS, TOTAL_COUNT, Tables
+from cdc_jax.errors import BitstreamError
+
+Categorical = constriction.stream.model.Categorical
+Uniform = constriction.stream.model.Uniform
+RangeDecoder = constriction.stream.queue.RangeDecoder
+RangeEncoder = constriction.stream.queue.RangeEncoder
+
+MAX_ABS_SYMBOL = 1 << 23
+
+_MAX_LENGTH = 24  # binary digits of an excess: symbols to 2^23, tables' edges to 2^16
+_CHUNK_BITS = 12
+_WORD_BYTES, _STATE_BYTES = 4, 8
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedSymbols:
+    """What a stream holds, and what follows from it.
+
+    Attributes:
+      z: int32 [h, w, c], round(z - medians).
+      y: int32 [4h, 4w, c], round(y - mean).
+      mean: float32 [4h, 4w, c].
+      scale_index: uint8 [4h, 4w, c].
+    """
+
+    z: Int[np.ndarray, "h w c"]
+    y: Int[np.ndarray, "4*h 4*w c"]
+    mean: Float[np.ndarray, "4*h 4*w c"]
+    scale_index: UInt8[np.ndarray, "4*h 4*w c"]
+
+
+def length_counts() -> Int[np.ndarray, " 24"]:
+    """Counts of the table of lengths: geometric with ratio 3/4, summing to 2^24."""
+    counts = [TOTAL_COUNT * 3**k // 4 ** (k + 1) for k in range(_MAX_LENGTH - 1)]
+    return np.array([*counts, TOTAL_COUNT - sum(counts)], np.int64)
+
+
+def _categorical(counts: np.ndarray) -> Categorical:
+    # constriction gives every entry one count and shares the other 2^24 - n in proportion: these weights keep the
+    # counts exactly, which weights counts / 2^24 would not.
+    return Categorical((counts - 1).astype(np.float64), perfect=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """Symbols of one part in coding order, as table entries; `excess` is negative below a table, positive above."""
+
+    sizes: np.ndarray  # int64 [tables]: symbols coded with each table
+    entries: np.ndarray  # int32 [symbols]
+    excess: np.ndarray  # int32 [escapes]
+
+
+class _PartCoder:
+    """Codes z or y: symbols <-> entries <-> range coder. Immutable once built."""
+
+    def __init__(self, tables: Tables):
+        self._low, self._offsets, self._counts = tables.low, tables.offsets, tables.counts
+        self._escape = tables.sizes  # an escape's entry is the number of ordinary entries
+        self._models = [_categorical(tables[i]) for i in range(len(tables))]
+        self._length_model = _categorical(length_counts())
+        self._bit_models = [None] + [Uniform(1 << bits) for bits in range(1, _CHUNK_BITS + 1)]
+
+    def to_entries(self, symbols: np.ndarray, sizes: np.ndarray) -> _Entries:
+        """Symbols (int32, in coding order) to entries; sizes[i] of them belong to table i."""
+        escape = np.repeat(self._escape, sizes)
+        entries = symbols - np.repeat(self._low, sizes)
+        outside = np.flatnonzero(entries.view(np.uint32) >= escape.view(np.uint32))  # a negative entry is a large one
+        excess = entries[outside]
+        excess = np.where(excess < 0, excess, excess - escape[outside] + 1)
+        entries[outside] = escape[outside]
+        return _Entries(sizes, entries, excess)
+
+    def to_symbols(self, part: _Entries) -> np.ndarray:
+        """The inverse: int32 symbols in coding order."""
+        symbols = part.entries + np.repeat(self._low, part.sizes)
+        if part.excess.size:
+            outside = np.flatnonzero(part.entries == np.repeat(self._escape, part.sizes))
+            # An escape entry by itself stands for the first symbol above the table, the one with excess 1.
+            to_low = self._escape[np.repeat(np.arange(len(self._low)), part.sizes)[outside]]
+            symbols[outside] += np.where(part.excess > 0, part.excess - 1, part.excess - to_low)
+        return symbols
+
+    def write(self, encoder: RangeEncoder, part: _Entries) -> None:
+        ends = np.cumsum(part.sizes).tolist()
+        start = 0
+        for end, model in zip(ends, self._models, strict=True):
+            if end > start:
+                encoder.encode(part.entries[start:end], model)
+                start = end
+        if not part.excess.size:
+            return
+        magnitude = np.abs(part.excess)
+        length = np.frexp(magnitude.astype(np.float64))[1].astype(np.int32)
+        encoder.encode(length - 1, self._length_model)
+        raw = (magnitude - (1 << (length - 1))) * 2 + (part.excess < 0)
+        for bits in np.unique(length).tolist():
+            values = raw[length == bits].astype(np.int32)
+            if bits > _CHUNK_BITS:
+                encoder.encode(values >> _CHUNK_BITS, self._bit_models[bits - _CHUNK_BITS])
+            low_bits = min(bits, _CHUNK_BITS)
+            encoder.encode(values & ((1 << low_bits) - 1), self._bit_models[low_bits])
+
+    def read(self, decoder: RangeDecoder, sizes: np.ndarray) -> _Entries:
+        entries = np.empty(int(sizes.sum()), np.int32)
+        escapes, start = 0, 0
+        for model, size, escape in zip(self._models, sizes.tolist(), self._escape.tolist(), strict=True):
+            if size:
+                entries[start : start + size] = group = decoder.decode(model, size)
+                escapes += int(np.count_nonzero(group == escape))
+                start += size
+        if not escapes:
+            return _Entries(sizes, entries, np.empty(0, np.int32))
+        length = decoder.decode(self._length_model, escapes) + 1
+        raw = np.zeros(escapes, np.int32)
+        for bits in np.unique(length).tolist():
+            chosen = np.flatnonzero(length == bits)
+            if bits > _CHUNK_BITS:
+                raw[chosen] = decoder.decode(self._bit_models[bits - _CHUNK_BITS], len(chosen)) << _CHUNK_BITS
+            raw[chosen] |= decoder.decode(self._bit_models[min(bits, _CHUNK_BITS)], len(chosen))
+        magnitude = (raw >> 1) + (1 << (length - 1))
+        return _Entries(sizes, entries, np.where(raw & 1, -magnitude, magnitude).astype(np.int32))
+
+    def rate_bits(self, part: _Entries) -> float:
+        """Σ log2(2^24 / count) over the entries, escaped values included."""
+        flat = part.entries + np.repeat(self._offsets[:-1], part.sizes)
+        used = np.bincount(flat, minlength=len(self._counts))
+        bits = used @ (PRECISION_BITS - np.log2(self._counts))
+        length = np.frexp(np.abs(part.excess).astype(np.float64))[1]
+        return float(bits + np.sum(PRECISION_BITS - np.log2(length_counts()[length - 1]) + length))
+
+
+class EntropyCoder:
+    """Codes symbols with the tables of one model. Built once; immutable afterwards, usable from several threads."""
+
+    def __init__(self, model: CodingModel):
+        self.model = model
+        self._z_coder = _PartCoder(model.z_tables)
+        self._y_coder = _PartCoder(model.y_tables)
+
+    def encode(
+        self,
+        z: Int[np.ndarray, "h w c"],
+        y: Int[np.ndarray, "4*h 4*w c"],
+        scale_index: UInt8[np.ndarray, "4*h 4*w c"],
+    ) -> bytes:
+        """The stream of a picture's symbols.
+
+        Args:
+          z, y: int32, each in [-2^23, 2^23]; clip before.
+          scale_index: as `IntegerHyperDecoder.decode` gives it for this z: a decoder will compute it itself.
+
+        Raises:
+          ValueError: wrong types or shapes, or a symbol outside the range.
+        """
+        return self._write(*self._to_entries(z, y, scale_index))
+
+    def rate_bits(
+        self,
+        z: Int[np.ndarray, "h w c"],
+        y: Int[np.ndarray, "4*h 4*w c"],
+        scale_index: UInt8[np.ndarray, "4*h 4*w c"],
+    ) -> float:
+        """Ideal size of `encode`'s stream in bits under the integer tables, without rounding to bytes."""
+        z_part, y_part = self._to_entries(z, y, scale_index)
+        return self._z_coder.rate_bits(z_part) + self._y_coder.rate_bits(y_part)
+
+    def decode(self, stream: bytes, z_shape: tuple[int, int, int]) -> DecodedSymbols:
+        """The symbols of a stream, and the means and scale indices that follow from them.
+
+        Args:
+          stream: what `encode` returned.
+          z_shape: (h, w, c) of z; memory and time depend on it alone, not on the stream.
+
+        Raises:
+          BitstreamError: no encoder writes this stream for this shape under this model.
+        """
+        height, width, channels = z_shape
+        if channels != self.model.channels or height < 1 or width < 1:
+            raise ValueError(f"z must have shape (h, w, {self.model.channels}), not {z_shape}.")
+        decoder = RangeDecoder(_to_words(stream))
+        z_part = _guarded(self._z_coder.read, decoder, np.full(channels, height * width))
+        z = _in_range(self._z_coder.to_symbols(z_part)).reshape(channels, height, width)
+        z = np.ascontiguousarray(z.transpose(1, 2, 0))
+        mean, scale_index = self.model.hyper_decoder.decode(z)
+        order, sizes = _group_by_scale(scale_index)
+        y_part = _guarded(self._y_coder.read, decoder, sizes)
+        y = np.empty(scale_index.shape, np.int32)
+        y.reshape(-1)[order] = _in_range(self._y_coder.to_symbols(y_part))
+        if self._write(z_part, y_part) != stream:
+            raise BitstreamError("The file is damaged: its contents do not encode to the same bytes again.")
+        return DecodedSymbols(z, y, mean, scale_index)
+
+    def _to_entries(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[_Entries, _Entries]:
+        channels = self.model.channels
+        if z.ndim != 3 or z.shape[2] != channels or z.size == 0:
+            raise ValueError(f"z must have shape (h, w, {channels}), not {z.shape}.")
+        y_shape = (4 * z.shape[0], 4 * z.shape[1], channels)
+        if y.shape != y_shape or scale_index.shape != y_shape:
+            raise ValueError(f"y and scale_index must have shape {y_shape}, not {y.shape} and {scale_index.shape}.")
+        if z.dtype != np.int32 or y.dtype != np.int32 or scale_index.dtype != np.uint8:
+            raise ValueError("z and y must be int32 and scale_index uint8.")
+        for symbols in (z, y):
+            if symbols.min() < -MAX_ABS_SYMBOL or symbols.max() > MAX_ABS_SYMBOL:
+                raise ValueError(f"Symbols must lie in [-{MAX_ABS_SYMBOL}, {MAX_ABS_SYMBOL}]: clip them first.")
+        by_channel = np.ascontiguousarray(z.reshape(-1, channels).T).reshape(-1)
+        order, sizes = _group_by_scale(scale_index)
+        z_part = self._z_coder.to_entries(by_channel, np.full(channels, z.shape[0] * z.shape[1]))
+        return z_part, self._y_coder.to_entries(y.reshape(-1)[order], sizes)
+
+    def _write(self, z_part: _Entries, y_part: _Entries) -> bytes:
+        encoder = RangeEncoder()
+        self._z_coder.write(encoder, z_part)
+        self._y_coder.write(encoder, y_part)
+        return _shortest_stream(encoder)
+
+
+def _group_by_scale(scale_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in raster order, grouped by scale index (stable), and the groups' sizes."""
+    flat = scale_index.reshape(-1)
+    return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=256)
+
+
+def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> _Entries:
+    try:
+        return read(decoder, sizes)
+    except MemoryError:
+        raise
+    except Exception as error:  # constriction has no exception of its own for invalid data
+        raise BitstreamError("The file is damaged: its data cannot come from an encoder.") from error
+
+
+def _in_range(symbols: np.ndarray) -> np.ndarray:
+    if symbols.min() < -MAX_ABS_SYMBOL or symbols.max() > MAX_ABS_SYMBOL:
+        raise BitstreamError("The file is damaged: it holds symbols that no encoder writes.")
+    return symbols
+
+
+def _to_words(stream: bytes) -> np.ndarray:
+    """The stream as constriction's uint32 words; beyond its end constriction reads zeros."""
+    padding = -len(stream) % _WORD_BYTES + _STATE_BYTES
+    return np.frombuffer(stream + bytes(padding), ">u4").astype(np.uint32)
+
+
+def _shortest_stream(encoder: RangeEncoder) -> bytes:
+    """The shortest byte string whose value lies in the encoder's final interval, no shorter than its full words."""
+    words, (lower, size) = encoder.pos()  # the interval starts at `lower` in the 8 bytes after so many words
+    sealed = encoder.get_compressed().astype(">u4").tobytes()
+    length = words * _WORD_BYTES + _STATE_BYTES
+    sealed = sealed.ljust(length, b"\0")[:length]
+    # `sealed` is some point of the interval. The interval's start may differ from it by a carry into earlier words.
+    point = int.from_bytes(sealed[-_STATE_BYTES:], "big")
+    start = int.from_bytes(sealed, "big") - (point - lower) % 2**64
+    for dropped in range(_STATE_BYTES, -1, -1):
+        stream = -(-start >> 8 * dropped)  # the first multiple of 256^dropped that is not below the start
+        if stream << 8 * dropped < start + size:
+            break
+    return stream.to_bytes(length - dropped, "big")

@@ -1,0 +1,62 @@
+"""What picture files are called, and how every file of ours is written: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+# Format names as the command line knows them, each with its file name suffixes, the usual one first.
+PICTURE_FORMATS: dict[str, tuple[str, ...]] = {
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "bmp": (".bmp",),
+}
+PICTURE_SUFFIXES = tuple(suffix for suffixes in PICTURE_FORMATS.values() for suffix in suffixes)
+CDC_SUFFIX = ".cdc"
+
+MAX_PIXELS = 2**28  # height × width: the default limit for what is read, against files that ask for all memory
+
+
+def picture_format(path: str | os.PathLike[str]) -> str | None:
+    """The format that a file name's suffix asks for (a key of `PICTURE_FORMATS`, any case), or None."""
+    suffix = Path(path).suffix.lower()
+    return next((name for name, suffixes in PICTURE_FORMATS.items() if suffix in suffixes), None)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to a temporary file beside `path`, then renames it: readers see the old file or the new one.
+
+    A symbolic link keeps pointing where it did, a replaced file keeps its permissions. Devices and pipes (`/dev/null`)
+    are written to as they are, since a rename would put a plain file in their place.
+
+    Raises:
+      OSError: no such folder, no permission, no space left, …; then `path` is what it was, and nothing is left beside.
+    """
+    path = os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), f".cdc-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:  # not tempfile: its files are readable to the owner only
+            file.write(data)
+        if mode is not None:
+            os.chmod(temporary, stat.S_IMODE(mode))
+        os.replace(temporary, target)
+    except BaseException as error:  # KeyboardInterrupt, too, leaves nothing behind
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = path, None  # the temporary name would say nothing to the user
+        raise

@@ -1,0 +1,65 @@
+"""Trains a model, exports it, and shows what it does.
+
+python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
+
+Any setting can be changed on the command line: --config.train.steps=1000
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from cdc_jax.config import check_overrides
+from cdc_jax.errors import CdcError, ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings: a file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, the bundle and all results go.")
+
+
+def run(argv: list[str]) -> None:
+    """Trains to the end, exports the bundle, and compresses the held-out picture where there is one."""
+    if len(argv) > 1:
+        raise ConfigError(f"unexpected argument {argv[1]!r}")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise ConfigError("--config=FILE and --workdir=DIR are needed")
+    from cdc_jax.showcase import showcase
+    from cdc_jax.train import train
+
+    config = _CONFIG.value
+    state = train(config, _WORKDIR.value)
+    showcase(config, state, _WORKDIR.value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code. A user's mistake is one line on standard error."""
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        try:
+            rest = flags.FLAGS(argv)
+        except (AttributeError, KeyError) as error:  # how ml_collections reports an override of an unknown key
+            _explain_overrides(argv)
+            raise ConfigError(str(error)) from None
+        run(rest)
+    except CdcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _explain_overrides(argv: list[str]) -> None:
+    prefix = "--config."
+    keys = (arg.removeprefix(prefix).split("=")[0] for arg in argv if arg.startswith(prefix))
+    check_overrides(_CONFIG.value, keys)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measures of how far a decoded picture is from the original."""

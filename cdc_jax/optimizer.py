@@ -1,0 +1,52 @@
+"""The optimizer and the moving average of the weights, after the original's training recipe."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Float, Int
+
+from cdc_jax.models.params import Params
+
+
+def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
+    """Step → learning rate, after `config.optimizer` and `config.train.steps`."""
+    options = config.optimizer
+    if options.schedule == "step":
+        drop = options.final_rate / options.learning_rate
+        schedule = optax.piecewise_constant_schedule(options.learning_rate, {options.drop_step: drop})
+    else:
+        steps = max(config.train.steps - options.warmup_steps, 1)
+        schedule = optax.cosine_decay_schedule(
+            options.learning_rate, steps, alpha=options.final_rate / options.learning_rate
+        )
+    if options.warmup_steps:
+        ramp = optax.linear_schedule(0.0, options.learning_rate, options.warmup_steps)
+        schedule = optax.join_schedules([ramp, schedule], [options.warmup_steps])
+    return schedule
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Clipping at a global norm, then Adam."""
+    clip = [optax.clip_by_global_norm(config.optimizer.clip_norm)] if config.optimizer.clip_norm else []
+    return optax.chain(*clip, optax.adam(learning_rate_schedule(config)))
+
+
+def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Decay of the moving average when it is called after step k = 0, 1, 2 …
+
+    1 (no change) unless k is a multiple of `every`; 0 (a copy) up to k = start + every; from then on
+    min(max_decay, 1 − (1 + s)^−¾) with s = k − start.
+    """
+    options = config.ema
+    since = jnp.maximum(step - options.start, 0).astype(jnp.float32)
+    decay = jnp.minimum(options.max_decay, 1 - (1 + since) ** -0.75)
+    decay = jnp.where(step <= options.start + options.every, 0.0, decay)
+    return jnp.where(step % options.every == 0, decay, 1.0)
+
+
+def update_ema(ema: Params, params: Params, decay: Float[Array, ""]) -> Params:
+    """decay·ema + (1 − decay)·params."""
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
