@@ -57,9 +57,9 @@ class Draws(NamedTuple):
 def init_state(config: ml_collections.ConfigDict) -> TrainState:
     """Fresh weights and optimizer at step 0."""
     weights = initial_weights(model_config(config), config.seed, latent_gain=config.init.latent_gain)
-    params = jax.tree.map(jnp.asarray, weights)
-    ema = jax.tree.map(jnp.copy, params) if config.ema.enabled else {}
-    return TrainState(jnp.int32(0), params, ema, make_optimizer(config).init(params))
+    params = jax.device_put(weights)
+    ema = jax.device_put(weights) if config.ema.enabled else {}
+    return TrainState(jnp.int32(0), params, ema, jax.jit(make_optimizer(config).init)(params))
 
 
 def draw(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Draws:

@@ -11,6 +11,7 @@ from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder, length_counts
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.tables import TOTAL_COUNT, Tables, draw_symbols
 from cdc_jax.errors import BitstreamError
+from tests import python_decoder
 
 
 @pytest.fixture(scope="module")
@@ -44,61 +45,17 @@ def _assert_round_trip(coder: EntropyCoder, z, y, scale_index) -> bytes:
     return stream
 
 
-class _PythonDecoder:
-    """The range decoder of `coder`'s docstring, in Python's integers."""
-
-    def __init__(self, stream: bytes):
-        self.stream, self.position, self.range = stream, 8, 2**64 - 1
-        self.point = int.from_bytes(stream[:8].ljust(8, b"\0"), "big")
-
-    def entry(self, counts) -> int:
-        scale = self.range >> 24
-        quantile, below = self.point // scale, 0
-        entry = 0
-        while quantile >= below + int(counts[entry]):  # an IndexError: damaged
-            below += int(counts[entry])
-            entry += 1
-        self.point, self.range = self.point - scale * below, scale * int(counts[entry])
-        if self.range < 2**32:
-            word = self.stream[self.position : self.position + 4].ljust(4, b"\0")
-            self.range, self.point = self.range << 32, self.point << 32 | int.from_bytes(word, "big")
-            self.position += 4
-        return entry
-
-    def bits(self, number: int) -> int:
-        return self.entry([TOTAL_COUNT >> number] * (1 << number)) if number else 0
-
-    def part(self, tables: Tables, chosen: list[int]) -> list[int]:
-        """Symbols coded with the tables of these numbers, one after the other."""
-        symbols, escaped = [], []
-        for i, table in enumerate(chosen):
-            entry = self.entry(tables[table])
-            symbols.append(int(tables.low[table]) + entry)
-            if entry == tables.sizes[table]:
-                escaped.append(i)
-        lengths = {i: self.entry(length_counts()) + 1 for i in escaped}
-        for length in range(1, 25):
-            same = [i for i in escaped if lengths[i] == length]
-            upper = [self.bits(max(length - 12, 0)) for _ in same]
-            for i, high in zip(same, upper, strict=True):
-                raw = high << 12 | self.bits(min(length, 12))
-                excess = (1 << (length - 1)) + (raw >> 1)
-                low = int(tables.low[chosen[i]])
-                symbols[i] = low - excess if raw & 1 else low + int(tables.sizes[chosen[i]]) - 1 + excess
-        return symbols
-
-
 def _python_decode(model: CodingModel, stream: bytes, shape) -> tuple[np.ndarray, np.ndarray]:
-    height, width, channels = shape
-    decoder = _PythonDecoder(stream)
-    z = decoder.part(model.z_tables, [c for c in range(channels) for _ in range(height * width)])
-    z = np.array(z, np.int32).reshape(channels, height, width).transpose(1, 2, 0).copy()
-    _, scale_index = model.hyper_decoder.decode(z)
-    flat = scale_index.reshape(-1).tolist()
-    order = sorted(range(len(flat)), key=lambda i: flat[i])
-    y = np.empty(len(flat), np.int32)
-    y[order] = decoder.part(model.y_tables, [flat[i] for i in order])
-    return z, y.reshape(scale_index.shape)
+    families = [
+        [(int(tables.low[i]), tables[i].tolist()) for i in range(len(tables))]
+        for tables in (model.z_tables, model.y_tables)
+    ]
+
+    def scale_indices(z: list[int]) -> list[int]:
+        return model.hyper_decoder.decode(np.array(z, np.int32).reshape(shape))[1].reshape(-1).tolist()
+
+    z, y = python_decoder.read_symbols(stream, *families, shape, scale_indices)
+    return np.array(z).reshape(shape), np.array(y).reshape(4 * shape[0], 4 * shape[1], shape[2])
 
 
 def _with_outliers(symbols: np.ndarray, seed: int) -> np.ndarray:
@@ -117,7 +74,7 @@ def test_round_trip(coder, wide_coder, shape):
 
 
 @pytest.mark.parametrize("outliers", [False, True])
-def test_another_decoder_from_the_docstring(coder, wide_coder, outliers):
+def test_another_decoder(coder, wide_coder, outliers):
     for each in (coder, wide_coder):
         z, y, scale_index = _typical(each, 2, 3)
         if outliers:

@@ -12,10 +12,9 @@ from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
 
 _BUILD_SCRIPT = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-from conftest import coding_weights
+import hashlib
 from cdc_jax.entropy.coding_model import CodingModel
+from tests.coding_weights import coding_weights
 model = CodingModel.build(*coding_weights(6))
 digest = hashlib.sha256()
 for array in model._arrays().values():
@@ -90,8 +89,8 @@ def test_the_bytes_never_change(saved, small_model):
     assert hashlib.sha256(saved.read_bytes()).hexdigest()[:16] == "e85a9d6b779c43d9"
 
 
-def test_bits_do_not_depend_on_the_cpu(run_under_cpu_settings, request):
-    outputs = run_under_cpu_settings(_BUILD_SCRIPT, str(request.path.parent))
+def test_bits_do_not_depend_on_the_cpu(run_under_cpu_settings):
+    outputs = run_under_cpu_settings(_BUILD_SCRIPT)
     assert len(outputs) >= 2
     assert len(set(outputs)) == 1
 

@@ -13,6 +13,8 @@ from cdc_jax.entropy.integer_net import (
 )
 from cdc_jax.entropy.tables import draw_symbols, factorized_tables, scale_table
 from cdc_jax.errors import BundleError
+from tests import python_hyper_decoder
+from tests.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
 
 
 def _build(weights) -> IntegerHyperDecoder:
@@ -29,32 +31,15 @@ def _symbols(shape: tuple[int, ...], largest: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-largest, largest + 1, shape).astype(np.int32)
 
 
-def _convolve_in_python_integers(x: np.ndarray, layer: IntegerLayer) -> np.ndarray:
-    """The layer from its definition: zeros between samples, cross-correlation, all in Python's integers."""
-    if layer.stride == 2:
-        stuffed = np.zeros((2 * x.shape[0], 2 * x.shape[1], x.shape[2]), object)
-        stuffed[::2, ::2] = x
-        x, padding = stuffed, 2
-    else:
-        padding = 1
-    height, width = x.shape[:2]
-    padded = np.zeros((height + 2 * padding, width + 2 * padding, x.shape[2]), object)
-    padded[padding : padding + height, padding : padding + width] = x
-    sums = np.zeros((height, width, len(layer.bias)), object) + layer.bias.astype(object)
-    for i in range(layer.kernel.shape[0]):
-        for j in range(layer.kernel.shape[1]):
-            sums = sums + padded[i : i + height, j : j + width] @ layer.kernel[i, j].astype(object)
-    shifted = (sums + (1 << (layer.shift - 1))) >> layer.shift
-    clipped = np.clip(shifted, MIN_ACTIVATION, MAX_ACTIVATION)
-    return np.where(clipped >= 0, clipped, (clipped * 52429 + 2**17) >> 18) if layer.leaky else clipped
-
-
 def _decode_in_python_integers(net: IntegerHyperDecoder, z: np.ndarray) -> np.ndarray:
-    x = np.clip(z, -127, 127).astype(object) * 2 ** net.layers[0].input_bits + net.medians.astype(object)
-    x = np.clip(x, MIN_ACTIVATION, MAX_ACTIVATION)
-    for layer in net.layers:
-        x = _convolve_in_python_integers(x, layer)
-    return x.astype(np.int64)
+    coding = {
+        "medians": net.medians.tolist(),
+        "fractional_bits": [net.layers[0].input_bits, *(layer.output_bits for layer in net.layers)],
+        "weight_bits": [layer.weight_bits for layer in net.layers],
+        **{f"kernel_{i}": layer.kernel.tolist() for i, layer in enumerate(net.layers)},
+        **{f"bias_{i}": layer.bias.tolist() for i, layer in enumerate(net.layers)},
+    }
+    return np.array(python_hyper_decoder.decode(coding, z.tolist()))
 
 
 @pytest.mark.parametrize("largest", [2, 127, 2**23])
@@ -82,30 +67,9 @@ def test_equals_python_integers_in_saturation(net):
     assert extreme.count_saturations(z) > 0
 
 
-class _ShuffledSums(IntegerHyperDecoder):
-    """Stands in for another BLAS kernel: channels permuted, every sum split at random."""
-
-    def matmul(self, x, matrix):
-        rng = np.random.default_rng(x.shape[0])
-        order = rng.permutation(x.shape[1])
-        cuts = np.sort(rng.choice(x.shape[1], 3, replace=False))
-        return sum(x[:, part] @ matrix[part] for part in np.split(order, cuts))
-
-
-class _Float32(IntegerHyperDecoder):
-    order = slice(None)
-
-    def matmul(self, x, matrix):
-        return (x[:, self.order].astype(np.float32) @ matrix[self.order].astype(np.float32)).astype(np.float64)
-
-
-class _Float32Reversed(_Float32):
-    order = slice(None, None, -1)
-
-
 def test_the_order_of_summation_does_not_matter(net):
     for base in (net, _with_extreme_weights(net, 2)):
-        shuffled = _ShuffledSums(base.layers, base.medians, base.thresholds)
+        shuffled = with_sums_of(base, ShuffledSums)
         for seed, largest in enumerate((1, 10, 127, 2**23)):
             z = _symbols((5, 4, 6), largest, seed)
             for expected, found in zip(base.decode(z), shuffled.decode(z), strict=True):
@@ -116,8 +80,7 @@ def test_in_float32_the_order_would_matter(coding_weights):
     """The test above can fail: the same net with float32 sums has other means, and at times other scale indices."""
     base = _build(coding_weights(24))
     z = _symbols((24, 24, 24), 4)
-    arguments = base.layers, base.medians, base.thresholds
-    forward, backward = _Float32(*arguments).decode(z), _Float32Reversed(*arguments).decode(z)
+    forward, backward = (with_sums_of(base, order).decode(z) for order in (FloatNetwork, FloatNetworkReversed))
     assert np.mean(forward[0] != backward[0]) > 0.1
     assert np.any(forward[1] != backward[1])
 

@@ -1,0 +1,93 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.processes import FAST_COMPILE_FLAG
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+# Tests compile much and compute little: without LLVM's optimizations they take half the time. Processes that tests
+# start as a user would do without it, see `tests.processes.user_environment`.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Reference material that lies beside the repository and is not part of it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder shared/ with the reference numbers is not beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session", params=["x", "epsilon"])
+def golden(request, shared_dir):
+    """Numbers that the original program computed from random weights of width 8, one variant at a time."""
+    from tests.golden import Golden
+
+    return Golden(request.param, shared_dir / "golden")
+
+
+@pytest.fixture(scope="session")
+def trained_workdir(tmp_path_factory) -> Path:
+    """A finished run of the command a user types: a model of width 8, trained for about a minute on photographs."""
+    pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    from tests.training import run_main, tiny_settings
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    finished = run_main(workdir, **tiny_settings())
+    if finished.returncode:
+        raise RuntimeError(f"training the tiny model failed:\n{finished.stderr[-3000:]}")
+    (workdir / "stdout.txt").write_text(finished.stdout)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def trained_bundle(trained_workdir) -> Path:
+    """Its bundle."""
+    return trained_workdir / "bundle"
+
+
+@pytest.fixture(scope="session")
+def trained_codec(trained_bundle):
+    """Its codec."""
+    import cdc_jax
+
+    return cdc_jax.load_codec(trained_bundle)
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory) -> Path:
+    """A bundle of random weights, width 4: the fastest there is."""
+    from cdc_jax.bundle import save_bundle
+    from cdc_jax.models.config import ModelConfig
+    from cdc_jax.models.initial import initial_weights
+
+    config = ModelConfig(width=4, decode_steps=2)
+    folder = tmp_path_factory.mktemp("random") / "bundle"
+    save_bundle(folder, config, initial_weights(config, 1, latent_gain=8.0), provenance="random weights, for tests")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_codec(random_bundle):
+    """Its codec."""
+    import cdc_jax
+
+    return cdc_jax.load_codec(random_bundle)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """uint8 [300, 451, 3]: the photograph that the tiny model was not trained on."""
+    skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    from cdc_jax.images import read_image
+
+    return read_image(Path(skimage.__file__).parent / "data" / "chelsea.png")

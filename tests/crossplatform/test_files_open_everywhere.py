@@ -1,0 +1,139 @@
+"""Files written on one machine are read on all others: the same symbols, means and scale indices, every time.
+
+Encoders and decoders are processes with settings that change floating-point results. Encoders may write different
+files, since their networks compute in floats; every decoder reads from a file exactly what its encoder wrote.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdc_jax.entropy.coding_model import CodingModel
+from tests.crossplatform.conftest import MACHINES, NEEDS_JAX, in_parallel, machine, run_worker
+from tests.crossplatform.pictures import NUM_PICTURES
+
+QUICK_ENCODERS = ("default", "all changed")
+READERS = tuple(name for name in MACHINES if name not in NEEDS_JAX)
+
+
+def _require(*names: str) -> list[str]:
+    """Those of the machines that can be had."""
+    found = []
+    for name in names:
+        try:
+            machine(name)
+            found.append(name)
+        except pytest.skip.Exception:
+            pass
+    return found
+
+
+class Written:
+    """What encoders wrote: their folders, and per file the digests of what it holds."""
+
+    def __init__(self, encoders, bundles: Path, archive: Path, out: Path, every: int):
+        self.bundles = bundles
+        self.folders = [out / str(i) for i in range(len(encoders))]
+        arguments = [(name, folder) for name, folder in zip(encoders, self.folders, strict=True)]
+        reports = in_parallel(lambda job: run_worker(job[0], "encode", bundles, archive, every, job[1]), arguments)
+        self.machines = {name: report["machine"] for name, report in zip(encoders, reports, strict=True)}
+        self.digests = {file: digest for report in reports for file, digest in report["files"].items()}
+
+    def check_read(self, name: str, task: str) -> dict:
+        """Reads every file on a machine; returns what the machine told about itself."""
+        report = run_worker(name, task, self.bundles, *self.folders)
+        assert report["files"].keys() == self.digests.keys()
+        different = [
+            f"{file}: {array}"
+            for file, arrays in self.digests.items()
+            for array, digest in arrays.items()
+            if report["files"][file][array] != digest
+        ]
+        assert not different, f"on {name}, {len(different)} arrays differ, such as {different[0]}"
+        return report["machine"]
+
+
+@pytest.fixture(scope="module")
+def written(bundles, picture_archive, tmp_path_factory) -> Written:
+    """Every picture once per encoder, each bundle a quarter of them."""
+    return Written(_require(*QUICK_ENCODERS), bundles, picture_archive, tmp_path_factory.mktemp("quick"), 4)
+
+
+@pytest.fixture(scope="module")
+def default_facts(written) -> dict:
+    """What the default machine, with JAX, tells about itself."""
+    return written.machines["default"]
+
+
+def test_enough_is_tried(written, bundles):
+    assert len(written.digests) >= len(written.machines) * NUM_PICTURES
+    assert len({file.rsplit("/", 1)[1] for file in written.digests}) == NUM_PICTURES >= 200
+    bits = {}
+    for bundle in bundles.iterdir():
+        layers = CodingModel.load(bundle / "coding.npz").hyper_decoder.layers
+        bits[bundle.name] = [layers[0].input_bits, *(layer.output_bits for layer in layers)]
+    assert min(bits["coarse"]) < 8 and min(bits["saturated"]) < min(bits["coarse"]) and len(bits) == 4
+
+
+def test_encoders_differ(written):
+    """The encoders' settings reach the arithmetic: with another XLA the float latents differ, so some files do."""
+    if len(written.folders) < 2:
+        pytest.skip("there is one encoder on this machine")
+    files = [{file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.cdc")}
+             for folder in written.folders]
+    assert files[0].keys() == files[1].keys()
+    assert any(files[0][name] != files[1][name] for name in files[0])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_read_by_the_coding_side(written, default_facts, name):
+    facts = written.check_read(name, "read")
+    if name.startswith("NumPy without"):
+        assert facts["np.exp"] != default_facts["np.exp"]
+    if name == "another Python":
+        assert (facts["python"], facts["numpy"]) != (default_facts["python"], default_facts["numpy"])
+    assert facts["shuffled"] == (name in ("another order of summation", "all changed"))
+
+
+_QUICKLY_OPENED = ("all changed", "another Python")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICKLY_OPENED else pytest.param(name, marks=pytest.mark.slow) for name in MACHINES]
+)
+def test_read_by_the_codec(written, default_facts, name):
+    facts = written.check_read(name, "open")
+    expected = {
+        "two devices": {"devices": 2},
+        "eight devices": {"devices": 8},
+        "x64": {"x64": True},
+        "bfloat16 products": {"precision": "bfloat16"},
+        "all changed": {"devices": 8, "x64": True, "precision": "bfloat16"},
+    }.get(name, {})
+    assert {fact: facts[fact] for fact in expected} == expected
+    if name.startswith("XLA up to"):
+        assert facts["jax.exp"] != default_facts["jax.exp"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_encoder_with_every_decoder(bundles, picture_archive, tmp_path, capsys):
+    """All pictures with all bundles on every machine, and each of these files on every machine."""
+    encoders = _require(*MACHINES)
+    everything = Written(encoders, bundles, picture_archive, tmp_path, 1)
+    jobs = [(name, "read") for name in _require(*READERS)] + [(name, "open") for name in encoders]
+    in_parallel(lambda job: everything.check_read(*job), jobs)
+    symbols = _count_symbols(picture_archive, CodingModel.load(next(bundles.iterdir()) / "coding.npz").channels)
+    with capsys.disabled():
+        print(
+            f"\n{len(encoders)} encoders, {len(jobs)} decoders, {len(everything.digests)} files, "
+            f"{len(jobs) * len(encoders) * 4 * symbols / 1e6:.0f} million symbols read"
+        )
+
+
+def _count_symbols(archive: Path, channels: int) -> int:
+    """Of all pictures, coded once: 17 · c for every cell of 64×64 pixels."""
+    with np.load(archive) as arrays:
+        shapes = [arrays[name].shape for name in arrays.files]
+    return sum(-(-height // 64) * -(-width // 64) * 17 * channels for height, width, _ in shapes)

@@ -1,0 +1,74 @@
+"""The tests in this folder can fail: with the same net in float32, machines disagree, and files break.
+
+Two machines with float networks are stood in for by the same sums in opposite orders, as two BLAS kernels have them.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.tables import draw_symbols
+from cdc_jax.errors import BitstreamError
+from tests.coding_weights import coding_weights
+from tests.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
+
+CHANNELS = 32
+PICTURES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million
+
+
+@pytest.fixture(scope="module")
+def model() -> CodingModel:
+    return CodingModel.build(*coding_weights(CHANNELS, 3))
+
+
+@pytest.fixture(scope="module")
+def drawn(model) -> np.ndarray:
+    """z of some pictures, from the tables: int32 [n, h, w, c]."""
+    symbols = draw_symbols(model.z_tables, PICTURES * SIDE * SIDE)
+    return symbols.reshape(PICTURES, SIDE, SIDE, CHANNELS)
+
+
+def _decode(model: CodingModel, stand_in, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    net = with_sums_of(model.hyper_decoder, stand_in)
+    decoded = [net.decode(z) for z in drawn]
+    return np.stack([mean for mean, _ in decoded]), np.stack([index for _, index in decoded])
+
+
+def test_means_and_scale_indices_differ_in_floats(model, drawn):
+    mean, index = _decode(model, FloatNetwork, drawn)
+    other_mean, other_index = _decode(model, FloatNetworkReversed, drawn)
+    assert index.size > 1_000_000
+    assert np.mean(mean != other_mean) > 0.1
+    moved = int(np.count_nonzero(index != other_index))
+    assert 0 < moved < index.size / 1000  # few, which is why nobody notices in time
+
+
+def test_they_do_not_in_integers(model, drawn):
+    digests = {
+        hashlib.sha256(b"".join(array.tobytes() for array in _decode(model, stand_in, drawn))).hexdigest()
+        for stand_in in (type(model.hyper_decoder), ShuffledSums)
+    }
+    assert len(digests) == 1
+
+
+def test_a_float_net_breaks_files(model, drawn):
+    """Written with the sums in one order, read with them in the other: errors or other symbols; same order: neither."""
+    writer, reader = (
+        EntropyCoder(replace(model, hyper_decoder=with_sums_of(model.hyper_decoder, order)))
+        for order in (FloatNetwork, FloatNetworkReversed)
+    )
+    rng, broken = np.random.default_rng(0), 0
+    for z in drawn:
+        _, index = writer.model.hyper_decoder.decode(z)
+        y = np.rint(rng.normal(size=index.shape) * model.scales[index]).astype(np.int32)
+        stream = writer.encode(z, y, index)
+        np.testing.assert_array_equal(writer.decode(stream, z.shape).y, y)
+        try:
+            broken += not np.array_equal(reader.decode(stream, z.shape).y, y)
+        except BitstreamError:
+            broken += 1
+    assert broken > 0

@@ -1,0 +1,151 @@
+"""What runs on a machine of `tests.machines`: codes pictures, or reads files, and tells which symbols they hold.
+
+  python -m tests.crossplatform.worker encode BUNDLES PICTURES.npz EVERY OUT   writes OUT/<bundle>/<picture>.cdc
+  python -m tests.crossplatform.worker read BUNDLES FILES…                     with the coding side: NumPy, no JAX
+  python -m tests.crossplatform.worker open BUNDLES FILES…                     through Codec.read_symbols
+  python -m tests.crossplatform.worker build WEIGHTS.npz… OUT                  makes OUT/<name>.npz, a coding.npz
+
+The last line of its output is JSON: {"machine": what it is, "files": {file: {array: SHA-256}}}. With EVERY = 1 each
+bundle codes all pictures; with EVERY = 3, a third of them, each bundle another third.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cdc_jax import bitstream
+from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.integer_net import IntegerHyperDecoder
+from tests.machines import SUMMATION
+from tests.summation import ShuffledSums
+
+_LAST: dict[str, np.ndarray] = {}  # the arrays of the picture at hand
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).hexdigest()
+
+
+def _keep_arrays() -> None:
+    """Keeps what goes into the entropy coder, and what the hyper decoder makes of z, while a codec works."""
+    encode, decode = EntropyCoder.encode, IntegerHyperDecoder.decode
+
+    def keeping_decode(self, z):
+        _LAST["mean"], _LAST["scale_index"] = result = decode(self, z)
+        return result
+
+    def keeping_encode(self, z, y, scale_index):
+        if scale_index is not _LAST["scale_index"]:
+            raise AssertionError("the encoder coded with other scale indices than the hyper decoder's")
+        _LAST["z"], _LAST["y"] = z, y
+        return encode(self, z, y, scale_index)
+
+    EntropyCoder.encode, IntegerHyperDecoder.decode = keeping_encode, keeping_decode
+
+
+def _digests() -> dict[str, str]:
+    found = {name: _digest(_LAST[name]) for name in ("z", "y", "mean", "scale_index")}
+    _LAST.clear()
+    return found
+
+
+def _bundles(folder: str) -> list[Path]:
+    return sorted(path for path in Path(folder).iterdir() if path.is_dir())
+
+
+def _encode(bundles: str, archive: str, every: str, out: str) -> Iterator[tuple[str, dict[str, str]]]:
+    from cdc_jax import load_codec
+
+    with np.load(archive) as arrays:
+        pictures = {name: arrays[name] for name in arrays.files}
+    for number, bundle in enumerate(_bundles(bundles)):
+        codec = load_codec(bundle)
+        folder = Path(out, bundle.name)
+        folder.mkdir(parents=True)
+        for i, (name, picture) in enumerate(pictures.items()):
+            if i % int(every) == number % int(every):
+                file = folder / f"{name}.cdc"
+                file.write_bytes(codec.compress(picture))
+                yield str(file), _digests()
+
+
+def _files(folders: tuple[str, ...], bundle: Path) -> list[Path]:
+    return [file for folder in folders for file in sorted(Path(folder, bundle.name).glob("*.cdc"))]
+
+
+def _read(bundles: str, *folders: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for bundle in _bundles(bundles):
+        model = CodingModel.load(bundle / "coding.npz")
+        coder = EntropyCoder(model)
+        for file in _files(folders, bundle):
+            container = bitstream.unpack(file.read_bytes())
+            if container.fingerprint != model.fingerprint:
+                raise AssertionError(f"{file} has another fingerprint than its bundle")
+            cells = -(-container.height // 64), -(-container.width // 64), model.channels
+            symbols = coder.decode(container.stream, cells)
+            _LAST.update(z=symbols.z, y=symbols.y, mean=symbols.mean, scale_index=symbols.scale_index)
+            yield str(file), _digests()
+    if "jax" in sys.modules:
+        raise AssertionError("the coding side imported JAX")
+
+
+def _open(bundles: str, *folders: str) -> Iterator[tuple[str, dict[str, str]]]:
+    from cdc_jax import load_codec
+
+    for bundle in _bundles(bundles):
+        codec = load_codec(bundle)
+        for file in _files(folders, bundle):
+            z, y = codec.read_symbols(file.read_bytes())  # its net's arrays have been kept on the way
+            _LAST.update(z=z, y=y)
+            yield str(file), _digests()
+
+
+def _build(*arguments: str) -> Iterator[tuple[str, dict[str, str]]]:
+    *archives, out = arguments
+    for archive in map(Path, archives):
+        with np.load(archive) as arrays:
+            counts = {"weights": 4, "biases": 4, "gains": 3}
+            prior = {kind: [arrays[f"{kind}_{k}"] for k in range(count)] for kind, count in counts.items()}
+            layers = [(arrays[f"kernel_{k}"], arrays[f"bias_{k}"]) for k in range(3)]
+            model = CodingModel.build({**prior, "medians": arrays["medians"]}, layers)
+        file = Path(out, archive.name)
+        model.save(file)
+        yield archive.stem, {"coding.npz": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def _machine() -> dict[str, object]:
+    x = np.linspace(-20, 20, 20001)
+    facts = {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "np.exp": _digest(np.exp(x)) + _digest(np.exp(x.astype(np.float32))),
+        "shuffled": IntegerHyperDecoder.matmul is ShuffledSums.matmul,
+    }
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        facts |= {
+            "jax": jax.__version__,
+            "devices": jax.local_device_count(),
+            "x64": bool(jax.config.jax_enable_x64),
+            "precision": jax.config.jax_default_matmul_precision,
+            "jax.exp": _digest(np.asarray(jax.jit(jax.numpy.exp)(x.astype(np.float32)))),
+        }
+    return facts
+
+
+def main(task: str, *arguments: str) -> None:
+    if os.environ.get(SUMMATION) == "shuffled":
+        IntegerHyperDecoder.matmul = ShuffledSums.matmul
+    _keep_arrays()
+    files = dict({"encode": _encode, "read": _read, "open": _open, "build": _build}[task](*arguments))
+    print(json.dumps({"machine": _machine(), "files": files}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

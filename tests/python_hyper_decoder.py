@@ -1,0 +1,67 @@
+"""The integer hyper decoder written from docs/format.md alone, in Python's integers: the arithmetic to compare with."""
+
+from collections.abc import Iterable, Mapping
+
+LARGEST, SMALLEST = 2**23 - 1, -(2**23)
+STRIDES, SIDES = (2, 2, 1), (5, 5, 3)
+
+
+def _saturate(value: int) -> int:
+    return min(max(value, SMALLEST), LARGEST)
+
+
+def _sums(x: list, kernel: list, bias: list[int], stride: int) -> list:
+    """bias + Σ kernel · x at every place of the output; nothing is added for places outside x."""
+    side, pad = len(kernel), len(kernel) // 2
+    height, width = len(x), len(x[0])
+    output = [[list(bias) for _ in range(stride * width)] for _ in range(stride * height)]
+    for i, row in enumerate(output):
+        for j, cell in enumerate(row):
+            for u in range(side):
+                for v in range(side):
+                    a, b = i + u - pad, j + v - pad  # in the input with stride - 1 zeros after every sample
+                    if a % stride or b % stride or not (0 <= a < stride * height and 0 <= b < stride * width):
+                        continue
+                    for value, weights in zip(x[a // stride][b // stride], kernel[u][v], strict=True):
+                        if value:
+                            for o, weight in enumerate(weights):
+                                cell[o] += value * weight
+    return output
+
+
+def decode(coding: Mapping, z: list) -> list:
+    """The last layer's integers, [4h][4w][2c]: the means, then the scales.
+
+    Args:
+      coding: `coding.npz`'s arrays as lists: medians, fractional_bits, weight_bits, kernel_0 … 2, bias_0 … 2.
+      z: symbols, [h][w][c].
+    """
+    bits = coding["fractional_bits"]
+    x = [
+        [
+            [
+                _saturate(min(max(symbol, -127), 127) * 2 ** bits[0] + median)
+                for symbol, median in zip(cell, coding["medians"], strict=True)
+            ]
+            for cell in row
+        ]
+        for row in z
+    ]
+    for layer, stride in enumerate(STRIDES):
+        shift = coding["weight_bits"][layer] + bits[layer] - bits[layer + 1]
+        x = _sums(x, coding[f"kernel_{layer}"], coding[f"bias_{layer}"], stride)
+        for row in x:
+            for cell in row:
+                for o, value in enumerate(cell):
+                    value = _saturate((value + 2 ** (shift - 1)) >> shift)
+                    if layer < 2 and value < 0:
+                        value = (value * 52429 + 2**17) >> 18
+                    cell[o] = value
+    return x
+
+
+def scale_indices(coding: Mapping, output: list) -> list[int]:
+    """y's scale indices in raster order: how many thresholds are not above the scale."""
+    channels = len(coding["medians"])
+    scales: Iterable[int] = (scale for row in output for cell in row for scale in cell[channels:])
+    return [sum(threshold <= scale for threshold in coding["scale_thresholds"]) for scale in scales]

@@ -1,0 +1,265 @@
+"""The main job as a user runs it, and the recipe behind it."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_jax.config import check_config, check_overrides, default_config
+from cdc_jax.data.pipeline import CropBatches
+from cdc_jax.errors import CheckpointError, ConfigError, ImageError
+from cdc_jax.images import read_image
+from cdc_jax.optimizer import ema_decay, learning_rate_schedule
+from tests.training import run_main, tiny_config
+
+
+def read_log(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_run_leaves_what_it_promises(trained_workdir, photograph):
+    for name in ("checkpoints", "bundle", "metrics.jsonl", "example.cdc", "example.png", "side_by_side.png"):
+        assert (trained_workdir / name).exists(), name
+    assert read_image(trained_workdir / "example.png").shape == photograph.shape
+    sheet = read_image(trained_workdir / "side_by_side.png")
+    assert sheet.shape[1] >= 2 * photograph.shape[1]
+
+
+def test_the_run_prints_figures_of_the_file(trained_workdir, photograph):
+    output = (trained_workdir / "stdout.txt").read_text()
+    size = (trained_workdir / "example.cdc").stat().st_size
+    assert f"{size} bytes, {8 * size / (300 * 451):.3f} bpp" in output
+
+
+def test_it_learns(trained_workdir):
+    log = read_log(trained_workdir)
+    losses = [line["diffusion_loss"] for line in log if "diffusion_loss" in line]
+    psnr = [line["held_out_psnr_db_1"] for line in log if "held_out_psnr_db_1" in line]
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    assert psnr[-1] > psnr[0] + 4
+
+
+def test_the_example_decodes_to_the_picture_beside_it(trained_workdir, trained_codec):
+    decoded = trained_codec.decompress((trained_workdir / "example.cdc").read_bytes())
+    difference = np.abs(decoded.astype(int) - read_image(trained_workdir / "example.png").astype(int))
+    assert difference.max() <= 1  # two processes, compiled with different flags
+
+
+def test_resuming_ends_with_the_same_weights(trained_workdir, tmp_path):
+    """From the checkpoint in the middle, the second half again: the same bits."""
+    import shutil
+
+    from cdc_jax.checkpoint import Checkpoints
+
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_workdir, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "150")
+    shutil.rmtree(workdir / "bundle")
+    from tests.training import tiny_settings
+
+    finished = run_main(workdir, **tiny_settings())
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    for name in ("coding.npz", "config.json"):
+        assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
+    assert [line["step"] for line in read_log(workdir)] == [line["step"] for line in read_log(trained_workdir)]
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.steps() == [75, 150]
+
+
+def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
+    from cdc_jax.bundle import load_bundle
+    from cdc_jax.export import export_workdir
+
+    export_workdir(trained_workdir, tmp_path / "last")
+    assert load_bundle(tmp_path / "last").weights_sha256 == load_bundle(trained_bundle).weights_sha256
+    export_workdir(trained_workdir, tmp_path / "middle", step=75)
+    assert load_bundle(tmp_path / "middle").weights_sha256 != load_bundle(trained_bundle).weights_sha256
+    with pytest.raises(CheckpointError, match="75, 150"):
+        export_workdir(trained_workdir, tmp_path / "none", step=76)
+    with pytest.raises(CheckpointError, match="not a training run"):
+        export_workdir(tmp_path, tmp_path / "none")
+
+
+def test_checkpoint_of_another_architecture_is_refused(trained_workdir):
+    from cdc_jax.checkpoint import Checkpoints
+    from cdc_jax.train_step import init_state
+
+    other = init_state(tiny_config(**{"model.width": 4}))
+    with Checkpoints(trained_workdir) as checkpoints, pytest.raises(CheckpointError, match="compressor.+shape"):
+        checkpoints.restore(other, 150)
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def one_line(finished):
+    lines = finished.stderr.strip().splitlines()
+    assert "Traceback" not in finished.stderr
+    assert lines[-1].startswith("error: "), finished.stderr
+    return lines[-1]
+
+
+def test_unknown_setting_names_the_nearest(tmp_path):
+    finished = run_main(tmp_path / "run", **{"loss.beat": 0.1})
+    assert finished.returncode == 2
+    assert "loss.beta" in one_line(finished)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_where_the_workdir_should_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    finished = run_main(tmp_path / "run")
+    assert finished.returncode == 2 and "run" in one_line(finished)
+
+
+def test_missing_flags_and_stray_arguments(tmp_path):
+    assert "stray" in one_line(run_main(tmp_path / "run", "stray"))
+    finished = run_main(tmp_path / "run", **{"train.steps": "many"})
+    assert finished.returncode == 2
+    one_line(finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"data.crop": 100}, "data.crop"),
+        ({"loss.window": 512}, "loss.window"),
+        ({"train.steps": 0}, "train.steps"),
+        ({"data.source": "nowhere"}, "data.source"),
+        ({"optimizer.schedule": "linear"}, "optimizer.schedule"),
+        ({"model.prediction": "z"}, "prediction"),
+    ],
+)
+def test_impossible_settings(changes, word):
+    config = tiny_config(**changes)
+    with pytest.raises(ConfigError, match=word):
+        check_config(config)
+
+
+def test_configuration_is_locked():
+    with pytest.raises((AttributeError, KeyError)):
+        default_config().loss.beat = 1
+    check_overrides(default_config(), iter(["loss.beta"]))
+    with pytest.raises(ConfigError, match="loss.beta"):
+        check_overrides(default_config(), iter(["loss.bet"]))
+
+
+def test_folder_source(tmp_path):
+    from cdc_jax.data.sources import load_pictures, picture_paths, split_held_out
+
+    data = default_config().data
+    with data.unlocked():
+        data.path = str(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="not a folder"):
+        picture_paths(data)
+    data.path = str(tmp_path)
+    with pytest.raises(ConfigError, match="no pictures"):
+        picture_paths(data)
+    (tmp_path / "deep").mkdir()
+    Image.new("RGB", (70, 80)).save(tmp_path / "deep" / "b.png")
+    Image.new("RGB", (70, 80)).save(tmp_path / "a.jpg")
+    paths = picture_paths(data)
+    assert [path.name for path in paths] == ["a.jpg", "b.png"]
+    assert split_held_out(paths, "b.png")[1] == paths[1]
+    with pytest.raises(ConfigError, match="c.png"):
+        split_held_out(paths, "c.png")
+    assert load_pictures(paths, 70)[0].shape == (80, 70, 3)
+    with pytest.raises(ImageError, match="smaller"):
+        load_pictures(paths, 71)
+
+
+# -- the recipe --------------------------------------------------------------------------------------------------------
+
+
+def test_batches_follow_from_seed_and_step():
+    pictures = [np.random.default_rng(i).integers(0, 256, (80 + i, 90, 3), dtype=np.uint8) for i in range(3)]
+    data = CropBatches(pictures, 64, 4, True, seed=1)
+    np.testing.assert_array_equal(data.batch(5), CropBatches(pictures, 64, 4, True, seed=1).batch(5))
+    assert (data.batch(5) != data.batch(6)).any()
+    assert (data.batch(5) != CropBatches(pictures, 64, 4, True, seed=2).batch(5)).any()
+    assert data.batch(0).shape == (4, 64, 64, 3)
+
+
+def test_crops_are_cut_from_the_pictures():
+    rows, columns = np.mgrid[:100, :120].astype(np.uint8)
+    picture = np.stack([rows, columns, rows], axis=-1)
+    plain = CropBatches([picture], 64, 50, False, seed=0).batch(0).astype(int)
+    assert (np.diff(plain[..., 0], axis=1) == 1).all() and (np.diff(plain[..., 1], axis=2) == 1).all()
+    flipped = CropBatches([picture], 64, 50, True, seed=0).batch(0).astype(int)
+    share = np.mean(np.diff(flipped[..., 1], axis=2)[:, 0, 0] == -1)
+    assert 0.25 < share < 0.75
+
+
+def test_learning_rates_of_the_paper():
+    schedule = learning_rate_schedule(default_config())
+    for step, rate in ((0, 5e-5), (99_999, 5e-5), (100_001, 1e-5), (700_000, 1e-5)):
+        assert schedule(step) == pytest.approx(rate, rel=1e-5)
+
+
+def test_cosine_learning_rate():
+    config = tiny_config()
+    schedule = learning_rate_schedule(config)
+    rates = [float(schedule(step)) for step in range(config.train.steps + 1)]
+    assert rates[0] < max(rates) == pytest.approx(config.optimizer.learning_rate, rel=1e-3)
+    assert rates[-1] == pytest.approx(config.optimizer.final_rate, rel=1e-3)
+
+
+def test_ema_decay_of_the_recipe():
+    config = default_config()
+    decays = {k: float(ema_decay(config, jnp.int32(k))) for k in (0, 5, 10, 100, 110, 111, 120, 130, 200, 10**6)}
+    assert decays[0] == decays[10] == decays[100] == decays[110] == 0  # a copy
+    assert decays[5] == decays[111] == 1  # nothing
+    for k in (120, 130, 200):
+        assert decays[k] == pytest.approx(1 - (1 + k - 100) ** -0.75, rel=1e-5)
+    assert decays[10**6] == pytest.approx(0.999)
+
+
+def test_beta_rises_geometrically():
+    from cdc_jax.train_step import beta_at
+
+    config = tiny_config(**{"loss.beta_start": 1e-6, "loss.beta": 1e-2, "loss.beta_ramp_steps": 100})
+    for step, beta in ((0, 1e-6), (50, 1e-4), (100, 1e-2), (1000, 1e-2)):
+        assert float(beta_at(config, jnp.int32(step))) == pytest.approx(beta, rel=1e-4)
+
+
+def test_draws_are_what_the_recipe_says():
+    from cdc_jax.train_step import draw
+
+    config = tiny_config(**{"data.batch_size": 64, "data.crop": 128, "loss.window": 64})
+    draws = jax.jit(lambda k: draw(config, k))(jnp.int32(3))
+    assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
+    for uniform in (draws.latent_noise, draws.hyper_noise):
+        assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
+    assert abs(float(draws.noise.std()) - 1) < 0.01
+    assert all(0 <= c <= 64 and c % 16 == 0 for c in draws.corner.tolist())
+    corners = {tuple(draw(config, jnp.int32(k)).corner.tolist()) for k in range(30)}
+    assert len(corners) > 5
+
+
+def test_not_finite_stops_the_run(tmp_path, monkeypatch):
+    from cdc_jax import train as module
+    from cdc_jax.errors import CdcError
+
+    with pytest.raises(CdcError, match="bpp is nan at step 7"):
+        module._check_finite({"loss": 1.0, "bpp": float("nan")}, 7)
+
+
+def test_config_files_load_and_are_possible():
+    import runpy
+    from pathlib import Path
+
+    files = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+    assert files
+    for path in files:
+        config = runpy.run_path(str(path))["get_config"]()
+        assert isinstance(config, ml_collections.ConfigDict)
+        check_config(config)

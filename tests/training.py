@@ -1,0 +1,44 @@
+"""Runs `python -m cdc_jax.main` as a user does, on the smallest model that still learns."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_collections
+
+from tests.processes import ROOT, user_environment
+
+DEMO = ROOT / "configs" / "demo.py"
+
+
+def tiny_settings(**changes) -> dict[str, object]:
+    """What differs from the demo's configuration."""
+    return {
+        "model.width": 8,
+        "model.decode_steps": 2,
+        "data.crop": 128,
+        "train.steps": 150,
+        "train.eval_every": 150,
+        "train.checkpoint_every": 75,
+        "optimizer.learning_rate": 3e-3,
+        **changes,
+    }
+
+
+def tiny_config(**changes) -> ml_collections.ConfigDict:
+    """The same as a configuration, for tests that call the trainer's functions."""
+    config = runpy.run_path(str(DEMO))["get_config"]()
+    config.update_from_flattened_dict(tiny_settings(**changes))
+    return config
+
+
+def run_main(workdir: Path, *arguments: str, timeout_seconds: int = 600, **settings) -> subprocess.CompletedProcess:
+    """The finished process of a run with the demo's configuration and these settings."""
+    overrides = [f"--config.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "cdc_jax.main", f"--config={DEMO}", f"--workdir={workdir}", *overrides, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=user_environment(), timeout=timeout_seconds
+    )
