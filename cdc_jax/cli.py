@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from cdc_jax import cli_args, cli_files, cli_run
+from cdc_jax import cli_args, cli_files, cli_run, cli_verify
 from cdc_jax.cli_args import Command
 from cdc_jax.errors import CdcError, ModelMismatchError
 from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
@@ -198,6 +198,19 @@ def _run_info(args: argparse.Namespace) -> int:
     return cli_run.exit_code_of(failures)
 
 
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    def load(path: str, max_pixels: int):
+        from cdc_jax.verify import load_verifier
+
+        return load_verifier(path, max_pixels=max_pixels)
+
+    args.load_codec = load
+    return cli_verify.run(args, _Models(args))
+
+
 # --- import-torch, export --------------------------------------------------------------------------------------------
 
 
@@ -258,6 +271,13 @@ _COMMANDS = (
         "tell what .cdc files hold; needs no model",
         _add_info,
         _run_info,
+    ),
+    Command(
+        "verify",
+        "FILE... --model=BUNDLE [--json]",
+        "check that .cdc files, the model and this machine agree",
+        cli_verify.add_arguments,
+        _run_verify,
     ),
     Command(
         "import-torch",

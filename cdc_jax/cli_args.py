@@ -59,15 +59,21 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
     parser.epilog = _FILES
     parser.add_argument("inputs", metavar="IN", nargs="*", help=f"{what}, folders of them, or -")
     parser.add_argument("-o", "--output", metavar="OUT", help="the output file (or folder, see below), or -")
+    add_model(parser)
+    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+    add_quiet(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The bundles, and the limit on what is read with them."""
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
         nargs="+",
         action=_ModelAction,
         required=True,
-        help="the folder of a model; decompress takes several, and picks the one that a file was written with",
+        help="the folder of a model; of several, each file is read with the one that it was written with",
     )
-    parser.add_argument("--force", action="store_true", help="replace existing outputs")
     parser.add_argument(
         "--max-pixels",
         metavar="N",
@@ -75,7 +81,6 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
         default=MAX_PIXELS,
         help="refuse pictures with more pixels (default: %(default)s)",
     )
-    add_quiet(parser)
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
     config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
     config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
+    config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
     config.loss.window = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
 
     config.optimizer = ml_collections.ConfigDict()

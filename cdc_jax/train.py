@@ -69,22 +69,26 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
 
         # -- loop
         with tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1) as bar:
+            logged, logged_at, before = start, time.perf_counter(), {}
             for step in range(start, config.train.steps):
-                begin = time.perf_counter()
                 state, terms = step_function(state, data.batch(step))
+                jax.block_until_ready(before)  # one step ahead of the device, not more
+                before = terms
                 done, last = step + 1, step + 1 == config.train.steps
                 if done % config.train.log_every == 0 or last:
                     values = {name: float(value) for name, value in terms.items()}
                     _check_finite(values, done)
-                    values["step_seconds"] = time.perf_counter() - begin
+                    values["step_seconds"] = (time.perf_counter() - logged_at) / (done - logged)
                     metrics.write(done, values)
                     bar.set_postfix(metrics.summary())
-                bar.update()
                 if preview is not None and (done % config.train.eval_every == 0 or last):
                     metrics.write(done, measure(config, state, preview))
                     bar.set_postfix(metrics.summary())
                 if done % config.train.checkpoint_every == 0 or last:
                     checkpoints.save(state, config)
+                if done % config.train.log_every == 0:
+                    logged, logged_at = done, time.perf_counter()
+                bar.update()
     return state
 
 

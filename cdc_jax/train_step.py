@@ -41,7 +41,8 @@ class Draws(NamedTuple):
     """The random numbers of one step.
 
     Attributes:
-      timesteps: n, uniform on {0, …, T−1}, one per image.
+      timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
+        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches.
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
       corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
@@ -75,13 +76,17 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Draws:
         y, z = crop // LATENT_STRIDE, crop // STRIDE
         channels = model.latent_channels
         return (
-            jax.random.randint(keys[0], (), 0, model.num_timesteps),
+            jax.random.uniform(keys[0]),
             jax.random.normal(keys[1], (window, window, 3), jnp.float32),
             jax.random.uniform(keys[2], (y, y, channels), jnp.float32, -0.5, 0.5),
             jax.random.uniform(keys[3], (z, z, channels), jnp.float32, -0.5, 0.5),
         )
 
-    return Draws(*jax.vmap(one)(jnp.arange(batch)), corner)
+    fractions, *noises = jax.vmap(one)(jnp.arange(batch))
+    if config.loss.spread_timesteps:
+        fractions = (fractions[0] + jnp.arange(batch) / batch) % 1
+    timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
+    return Draws(timesteps, *noises, corner)
 
 
 def loss_and_metrics(

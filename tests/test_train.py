@@ -263,3 +263,13 @@ def test_config_files_load_and_are_possible():
         config = runpy.run_path(str(path))["get_config"]()
         assert isinstance(config, ml_collections.ConfigDict)
         check_config(config)
+
+
+def test_spread_timesteps_cover_every_part_of_the_schedule():
+    from cdc_jax.train_step import draw
+
+    config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True})
+    draws = [draw(config, jnp.int32(k)).timesteps for k in range(3)]
+    for timesteps in draws:
+        assert sorted((np.asarray(timesteps) * 8 // 8193).tolist()) == list(range(8))
+    assert len({tuple(timesteps.tolist()) for timesteps in draws}) == 3

@@ -14,8 +14,8 @@ from cdc_jax.images import load_image
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
-# The photographs among scikit-image's pictures: public domain or CC0, but for the stereo pair, which the Middlebury
-# data set's authors gave to scikit-image for free use. Drawings, text pages and tiny pictures are left out.
+# The photographs among scikit-image's pictures that are in the public domain, CC0, or without known restrictions (see
+# docs/pictures.md). Drawings, text pages and tiny pictures are left out.
 SCIKIT_IMAGE_PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -27,8 +27,6 @@ SCIKIT_IMAGE_PHOTOGRAPHS = (
     "hubble_deep_field.jpg",
     "ihc.png",
     "moon.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
     "retina.jpg",
     "rocket.jpg",
 )

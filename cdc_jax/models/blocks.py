@@ -1,7 +1,6 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
-All tensors are NHWC. Transposed convolutions are ordinary ones over the input with zeros between its samples
-(`input_dilation`), so every kernel is HWIO and cross-correlated. Initial weights come from `models.initial`.
+All tensors are NHWC, all kernels HWIO and cross-correlated. Initial weights come from `models.initial`.
 """
 
 from __future__ import annotations
@@ -46,27 +45,43 @@ def conv(
     )
 
 
-def transposed_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: int,
-    *,
-    dtype: jnp.dtype | None = None,
-    precision: str | None = "highest",
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w."""
-    padding = {4: (2, 2), 5: (2, 3)}[kernel]
-    return nnx.Conv(
-        in_channels,
-        out_channels,
-        (kernel, kernel),
-        input_dilation=2,
-        padding=(padding, padding),
-        dtype=dtype,
-        precision=precision,
-        rngs=rngs,
-    )
+class TransposedConv(nnx.Module):
+    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w.
+
+    The kernel is HWIO and cross-correlated with the input after a zero was put between its samples, 2 zeros before the
+    first, 2 (4×4) or 3 (5×5) after the last. Computed without those zeros: output pixel 2p + a meets every second tap
+    only, so one convolution at the input's resolution gives the four phases (a, b) as channels, and they are
+    interleaved. The gradient is what gains: XLA's own, for the dilated input, takes six times as long on CPUs.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest", rngs: nnx.Rngs
+    ):
+        self.kernel = nnx.Param(jnp.zeros((kernel, kernel, in_channels, out_channels), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
+        self.dtype = dtype
+        self.precision = precision
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
+        x, kernel, bias = (v.astype(self.dtype or v.dtype) for v in (x, self.kernel[...], self.bias[...]))
+        odd = kernel.shape[0] % 2
+        kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
+        taps, inputs, outputs = kernel.shape[0] // 2, *kernel.shape[2:]
+        phases = kernel.reshape(taps, 2, taps, 2, inputs, outputs).transpose(0, 2, 4, 1, 3, 5)
+        phases = phases.reshape(taps, taps, inputs, 4 * outputs)
+        batch, height, width, _ = x.shape
+        y = jax.lax.conv_general_dilated(
+            x,
+            phases,
+            (1, 1),
+            ((1, taps - 1), (1, taps - 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=self.precision,
+        ).reshape(batch, height + 1, width + 1, 2, 2, outputs)
+        rows = [
+            jnp.stack([y[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)
+        ]  # phase (a, b) of pixel (i, j) was computed at (i + a, j + b)
+        return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, outputs) + bias
 
 
 def linear(in_features: int, out_features: int, *, dtype=None, precision="highest", rngs: nnx.Rngs) -> nnx.Linear:
@@ -155,9 +170,9 @@ def downsample(channels: int, *, dtype=None, precision="highest", rngs: nnx.Rngs
 
 def upsample(
     in_channels: int, out_channels: int | None = None, *, dtype=None, precision="highest", rngs: nnx.Rngs
-) -> nnx.Conv:
+) -> TransposedConv:
     """Doubles height and width with a transposed 4×4 convolution."""
-    return transposed_conv(in_channels, out_channels or in_channels, 4, dtype=dtype, precision=precision, rngs=rngs)
+    return TransposedConv(in_channels, out_channels or in_channels, 4, dtype=dtype, precision=precision, rngs=rngs)
 
 
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.factorized import FactorizedPrior
-from cdc_jax.models.blocks import ResnetBlock, conv, downsample, leaky_relu, pairs, transposed_conv, upsample
+from cdc_jax.models.blocks import ResnetBlock, TransposedConv, conv, downsample, leaky_relu, pairs, upsample
 from cdc_jax.models.config import ModelConfig
 
 SCALE_MIN = 0.1  # lower bound of σ
@@ -60,8 +60,8 @@ class HyperDecoder(nnx.Module):
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.convs = nnx.List(
             [
-                transposed_conv(channels, channels, 5, rngs=rngs),
-                transposed_conv(channels, channels, 5, rngs=rngs),
+                TransposedConv(channels, channels, 5, rngs=rngs),
+                TransposedConv(channels, channels, 5, rngs=rngs),
                 conv(channels, 2 * channels, 3, rngs=rngs),
             ]
         )

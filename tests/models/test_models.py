@@ -125,3 +125,45 @@ def test_config_survives_json():
     assert ModelConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="widht"):
         ModelConfig.from_dict({"widht": 3})
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_transposed_convolution_is_one_over_zeros(kernel):
+    """Against the definition: a plain convolution of the input with zeros between its samples. Values and gradients."""
+    from flax import nnx
+
+    from cdc_jax.models.blocks import TransposedConv
+
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(2, 5, 7, 3)), jnp.float32)
+    weights = jnp.asarray(random.normal(size=(kernel, kernel, 3, 4)), jnp.float32)
+    bias = jnp.asarray(random.normal(size=4), jnp.float32)
+
+    def ours(x, weights, bias):
+        module = TransposedConv(3, 4, kernel, rngs=nnx.Rngs(0))
+        module.kernel[...], module.bias[...] = weights, bias
+        return module(x)
+
+    def definition(x, weights, bias):
+        padding = {4: (2, 2), 5: (2, 3)}[kernel]
+        return (
+            jax.lax.conv_general_dilated(
+                x,
+                weights,
+                (1, 1),
+                (padding, padding),
+                lhs_dilation=(2, 2),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision="highest",
+            )
+            + bias
+        )
+
+    assert ours(x, weights, bias).shape == (2, 10, 14, 4)
+    np.testing.assert_allclose(ours(x, weights, bias), definition(x, weights, bias), atol=2e-5)
+    found, expected = (
+        jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), argnums=(0, 1, 2))(x, weights, bias)
+        for f in (ours, definition)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
