@@ -20,10 +20,13 @@ def get_config():
         config.data.held_out = "chelsea.png"
         config.data.batch_size = 2
         config.data.flip = True
-        config.loss.beta = 5e-4
+        config.loss.beta = 1e-3
+        config.loss.beta_start = 1e-5
+        config.loss.beta_ramp_steps = 200
+        config.loss.spread_timesteps = True
         config.loss.weight_floor = 1.0
         config.loss.window = 64
-        config.optimizer.learning_rate = 2e-3
+        config.optimizer.learning_rate = 8e-4
         config.optimizer.schedule = "cosine"
         config.optimizer.final_rate = 1e-5
         config.optimizer.warmup_steps = 30
