@@ -76,7 +76,7 @@ class Codec:
           ImageError: not such an array, or larger than `max_pixels`.
         """
         padded = self._padded(image)
-        y, z = (np.asarray(latent[0]) for latent in _encode(self.config, self._params, padded[None]))
+        y, z = (np.asarray(latent[0]) for latent in encode_latents(self.config, self._params, padded[None]))
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise BundleError("the model's latents are not finite numbers: its weights are damaged")
         z_symbols = _to_symbols(z - self._medians)
@@ -195,7 +195,8 @@ def _each(function: Callable, items: Sequence, progress: Progress | None) -> lis
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
+def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
+    """Latents (y, z) before quantization, of pictures whose sides are multiples of 64."""
     return merge(config, params).compressor.encode(to_unit_range(images))
 
 

@@ -8,8 +8,9 @@ from flax import nnx
 from scipy.stats import norm
 
 from cdc_jax.entropy.factorized import FactorizedPrior
-from cdc_jax.entropy.gaussian import gaussian_likelihood
+from cdc_jax.entropy.gaussian import gaussian_likelihood, indexed_likelihood, scale_index
 from cdc_jax.entropy.quantize import likelihood_bits, lower_bound, straight_through_round
+from cdc_jax.entropy.tables import gaussian_tables, scale_table
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initial import initial_weights
 
@@ -112,3 +113,31 @@ def test_bits_are_per_image_and_finite():
     likelihood = jnp.array([[0.5, 0.25], [0.0, 1.0]])
     np.testing.assert_allclose(likelihood_bits(likelihood), [3, -np.log2(1e-9)], rtol=1e-5)
     assert likelihood_bits(likelihood.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_indexed_scales_are_the_nearest_ones():
+    scales = scale_table()
+    np.testing.assert_array_equal(scale_index(jnp.asarray(scales, jnp.float32)), np.arange(256))
+    assert scale_index(jnp.float32(1e-3)) == 0 and scale_index(jnp.float32(1e6)) == 255
+    between = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(256), 1000))
+    nearest = np.abs(np.log(between[:, None] / scales)).argmin(axis=1)
+    assert np.mean(np.asarray(scale_index(jnp.asarray(between, jnp.float32))) == nearest) > 0.995
+
+
+def test_indexed_scales_agree_with_the_tables_that_files_use():
+    """Integer thresholds and integer counts against their float counterparts."""
+    tables = gaussian_tables(scale_table())
+    for index in (0, 40, 128, 255):
+        counts = np.asarray(tables[index], np.float64)[:-1]  # without the escape
+        symbols = np.arange(len(counts)) + int(tables.low[index])
+        expected = indexed_likelihood(jnp.asarray(symbols, jnp.float32), jnp.float32(0), jnp.int32(index))
+        np.testing.assert_allclose(counts / 2**24, expected, atol=3e-7)
+
+
+def test_indexing_costs_next_to_nothing():
+    random = np.random.default_rng(1)
+    scale = np.exp(random.uniform(np.log(0.3), np.log(100), 20_000)).astype(np.float32)
+    y = np.rint(random.normal(0, scale)).astype(np.float32)
+    exact = likelihood_bits(gaussian_likelihood(y, np.float32(0), scale)[None])
+    indexed = likelihood_bits(indexed_likelihood(y, np.float32(0), scale_index(scale))[None])
+    assert abs(float(indexed[0] / exact[0]) - 1) < 5e-4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,19 +59,23 @@ def test_unet_at_three_times(golden, compressed, denoise):
         assert relative_error(output, golden[name]) < 1e-5, name
 
 
-def test_decoded_pictures(golden, compressed, denoise):
+def test_decoded_pictures(golden, compressed):
     schedule = schedule_for(golden.config)
     names = golden.names("decoded_")
     assert len(names) >= 4
 
-    def network(x, time):
-        return denoise(golden.params, x, time, compressed.context)
+    @jax.jit
+    def decode(params, context, start, inputs):
+        def network(x, time):
+            return merge(golden.config, params).unet(x, time, context)
+
+        return ddim_sample(network, golden.config.prediction, start, inputs)
 
     for name in names:
         _, steps, gamma = name.split("_")
         start = np.float32(gamma.removeprefix("gamma")) * golden["noise"]
         inputs = sampling_steps(schedule, golden.config.prediction, int(steps))
-        decoded = jax.jit(functools.partial(ddim_sample, network, golden.config.prediction))(start, inputs)
+        decoded = decode(golden.params, compressed.context, start, inputs)
         assert relative_error(decoded, golden[name]) < 1e-4, name
 
 
