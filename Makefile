@@ -3,6 +3,8 @@
 #
 #   PYTHON=…      the interpreter that .venv is made from (default: the newest tested one that runs)
 #   PYTEST_ARGS=… more arguments for pytest, for instance PYTEST_ARGS='-k bitstream'
+#   CONFORMANCE_PYTHON=…  the same for .venv-conformance: Python 3.9 to 3.11
+#   BUNDLES=…             bundles that `make conformance` compares besides its own cases
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -11,14 +13,17 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 WORKDIR := runs/demo
 # A slow test may take this many seconds.
 SLOW_TEST_SECONDS := 1800
+CONFORMANCE_VENV := .venv-conformance
+CONFORMANCE_PY := $(CONFORMANCE_VENV)/bin/python
+CONFORMANCE_FILE := build/conformance.npz
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all conformance lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-demo ## train a small codec on photographs, then compress one and back (under 10 minutes)
 	@$(PY) -m cdc_jax.main --config=configs/demo.py --workdir='$(WORKDIR)'
@@ -35,11 +40,16 @@ test-all: $(VENV)/.installed-test ## ruff and all tests, the slow ones too
 	$(PY) -m pytest -q --timeout=$(SLOW_TEST_SECONDS) $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 
+# Our side runs in .venv, tensorflow-compression's in another environment: between the two go arrays.
+conformance: $(CONFORMANCE_VENV)/.installed $(VENV)/.installed-test ## compare the entropy model with tensorflow-compression's
+	@$(PY) tests/conformance/our_side.py $(CONFORMANCE_FILE) $(BUNDLES)
+	@$(CONFORMANCE_PY) -m pytest -q -c tests/conformance/pytest.ini --ours=$(CONFORMANCE_FILE) tests/conformance
+
 lint: $(VENV)/.installed-test ## ruff alone
 	@$(PY) -m ruff check .
 
-clean: ## remove .venv, caches and build outputs; trained models under runs/ stay
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv and .venv-conformance, caches and build outputs; trained models under runs/ stay
+	@rm -rf $(VENV) $(CONFORMANCE_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra that is installed; a change of setup.py installs again, into the same environment.
@@ -60,4 +70,22 @@ $(VENV)/.created:
 	if [ -n '$(PYTHON)' ]; then echo "PYTHON=$(PYTHON) is not a working Python 3.11 or newer with venv." >&2; \
 	else echo "No Python 3.11 or newer with venv was found: install one (Debian and Ubuntu: python3 and python3-venv)," \
 	    "or name it, for instance PYTHON=/opt/python3.12/bin/python3." >&2; fi; \
+	exit 1
+
+$(CONFORMANCE_VENV)/.installed: requirements-conformance.txt $(CONFORMANCE_VENV)/.created
+	@echo "Installing tensorflow-compression into $(CONFORMANCE_VENV) (a minute or two) ..."
+	@$(CONFORMANCE_PY) -m pip install -qq --disable-pip-version-check --no-compile -r requirements-conformance.txt
+	@touch $@
+
+# tensorflow-compression knows Python 3.9 to 3.11.
+$(CONFORMANCE_VENV)/.created:
+	@for candidate in $(if $(CONFORMANCE_PYTHON),'$(CONFORMANCE_PYTHON)',python3.11 python3.10 python3.9 python3); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+	        "$$candidate" -m venv --clear $(CONFORMANCE_VENV) && touch $@; exit $$?; \
+	    fi; \
+	done; \
+	if [ -n '$(CONFORMANCE_PYTHON)' ]; then \
+	    echo "CONFORMANCE_PYTHON=$(CONFORMANCE_PYTHON) is not a working Python 3.9 to 3.11 with venv." >&2; \
+	else echo "No Python 3.9 to 3.11 with venv was found, and tensorflow-compression knows no newer one: install one," \
+	    "or name it, for instance CONFORMANCE_PYTHON=/opt/python3.11/bin/python3." >&2; fi; \
 	exit 1

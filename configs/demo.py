@@ -20,9 +20,9 @@ def get_config():
         config.data.held_out = "chelsea.png"
         config.data.batch_size = 2
         config.data.flip = True
-        config.loss.beta = 1e-3
+        config.loss.beta = 1.5e-4
         config.loss.beta_start = 1e-5
-        config.loss.beta_ramp_steps = 200
+        config.loss.beta_ramp_steps = 100
         config.loss.spread_timesteps = True
         config.loss.weight_floor = 1.0
         config.loss.window = 64

@@ -5,18 +5,17 @@ import json
 import shutil
 import sys
 import types
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cdc_jax.codec
-from cdc_jax.bundle import load_bundle
 from cdc_jax.cli import main
+from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.integer_net import IntegerHyperDecoder
 from cdc_jax.errors import CdcError
 from cdc_jax.verify import check_machine
+from tests.entropy.npz import rewrite
 
 
 @pytest.fixture
@@ -99,12 +98,15 @@ def test_one_failure_does_not_stop_the_others(verify, files, random_bundle):
 
 
 def test_the_right_bundle_is_chosen(verify, files, random_bundle, tmp_path):
-    with zipfile.ZipFile(Path(__file__).parent / "golden_files" / "v1" / "bundle.zip") as archive:
-        archive.extractall(tmp_path / "other")
-    code, out, _ = verify(files / "a.cdc", "--model", tmp_path / "other", "--model", random_bundle)
-    assert code == 0 and load_bundle(random_bundle).weights_sha256 in out[0]
-    code, out, err = verify(files / "a.cdc", "--model", tmp_path / "other")
-    assert code == 3 and not out and len(err) == 1
+    other = shutil.copytree(random_bundle, tmp_path / "other")
+    rewrite(other / "coding.npz", medians=np.arange(16, dtype=np.int32))
+    facts = json.loads((other / "config.json").read_text())
+    fingerprint = CodingModel.load(other / "coding.npz").fingerprint.hex()
+    (other / "config.json").write_text(json.dumps({**facts, "fingerprint": fingerprint}))
+    code, out, _ = verify(files / "a.cdc", "--model", other, "--model", random_bundle)
+    assert code == 0 and facts["fingerprint"] in out[0]
+    code, out, err = verify(files / "a.cdc", "--model", other)
+    assert code == 3 and not out and len(err) == 1 and fingerprint in err[0]
 
 
 def test_weights_that_are_not_the_bundles(verify, files, random_bundle, tmp_path):

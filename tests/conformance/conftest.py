@@ -1,60 +1,67 @@
 """What the comparisons share: our side's arrays, and a table of all figures at the end of the run."""
 
+from __future__ import annotations
+
+import functools
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its start is noisy
+# Before TensorFlow is imported: its start is noisy, and there is nothing here for a GPU to do.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-
-OURS = Path(os.environ.get("CONFORMANCE_FILE", "build/conformance.npz"))
 
 _figures: list[tuple[str, str, str, str]] = []
 
 
-def _load() -> dict[str, dict[str, np.ndarray]]:
+def pytest_addoption(parser):
+    parser.addoption("--ours", required=True, help="the .npz that our_side.py has written")
+
+
+@functools.cache
+def _load(path: str) -> dict[str, dict[str, np.ndarray]]:
+    if not Path(path).is_file():
+        raise pytest.UsageError(f"{path} does not exist: run `make conformance`, which writes it first.")
     cases: dict[str, dict[str, np.ndarray]] = {}
-    if OURS.is_file():
-        with np.load(OURS) as file:
-            for key in file.files:
-                case, _, name = key.rpartition("/")
-                cases.setdefault(case, {})[name] = file[key]
+    with np.load(path) as file:
+        for key in file.files:
+            case, _, name = key.rpartition("/")
+            cases.setdefault(case, {})[name] = file[key]
     return cases
 
 
 def pytest_generate_tests(metafunc):
-    """`arrays` stands for each case in turn: the tests' names tell which."""
-    if "arrays" in metafunc.fixturenames:
-        cases = {name: arrays for name, arrays in metafunc.config.stash[_CASES].items() if name != "gaussian"}
-        metafunc.parametrize("arrays", cases.values(), ids=cases.keys())
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", [name for name in _load(metafunc.config.option.ours) if name != "gaussian"])
 
 
-_CASES = pytest.StashKey[dict]()
-
-
-def pytest_configure(config):
-    config.stash[_CASES] = _load()
+@pytest.fixture
+def arrays(case: str, pytestconfig) -> dict[str, np.ndarray]:
+    """The arrays of each case in turn."""
+    return _load(pytestconfig.option.ours)[case]
 
 
 @pytest.fixture(scope="session")
 def gaussian(pytestconfig) -> dict[str, np.ndarray]:
-    return pytestconfig.stash[_CASES]["gaussian"]
+    """The arrays of the conditional Gaussian."""
+    return _load(pytestconfig.option.ours)["gaussian"]
 
 
 @pytest.fixture
 def report(request):
-    """report(what, ours, limit): adds a line to the table that ends the run."""
-    case = request.node.callspec.id if hasattr(request.node, "callspec") else "gaussian"
-    return lambda what, figure, limit: _figures.append((case, what, figure, limit))
+    """report(what, figure, limit): one line of the table that ends the run."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    return lambda what, figure, limit: _figures.append((params.get("case", "gaussian"), what, figure, limit))
 
 
 def pytest_terminal_summary(terminalreporter):
     if not _figures:
         return
-    terminalreporter.section("compared with tensorflow-compression 2.14.1")
-    rows = [("case", "what", "figure", "limit"), *_figures]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    terminalreporter.section("ours, compared with tensorflow-compression")
+    rows = [("case", "what", "figure", "limit"), *sorted(_figures, key=lambda row: row[0])]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        cells = [cell.ljust(widths[column]) for column, cell in enumerate(row)]
+        terminalreporter.write_line("  ".join(cells).rstrip())

@@ -48,20 +48,29 @@ class EntropyModels:
     Args:
       arrays: a case, for the prior and the medians that z is rounded around.
       scales: float64 [256].
-      precision: bits of TFC's range coder, up to 16.
-      tail_mass: what TFC leaves to its escape code, in all.
+      precision: bits of TFC's range coder, up to 16; 12 by default in TFC.
+      tail_mass: what TFC leaves to its escape code, in all; 2^-8 by default in TFC.
     """
 
     def __init__(self, arrays, scales: np.ndarray, *, precision: int, tail_mass: float):
-        settings = {"coding_rank": 3, "compression": True, "range_coder_precision": precision, "tail_mass": tail_mass}
-        self.medians = arrays["medians"]
+        settings = {"coding_rank": 3, "compression": True}
+        table_settings = {"stateless": True, "range_coder_precision": precision, "tail_mass": tail_mass, **settings}
+        prior, self.medians = deep_factorized(arrays, tf.float32), arrays["medians"]
+        offset = {"quantization_offset": self.medians}
+
+        @tf.function  # TFC searches a table's ends by gradient descent: eagerly that takes minutes
+        def tables():
+            model = tfc.ContinuousBatchedEntropyModel(prior, **offset, **table_settings)
+            return model.cdf, model.cdf_offset
+
+        cdf, cdf_offset = tables()
         self.z_model = tfc.ContinuousBatchedEntropyModel(
-            deep_factorized(arrays, tf.float32), quantization_offset=self.medians, **settings
+            prior_shape=self.medians.shape, cdf=cdf, cdf_offset=cdf_offset, **offset, **settings
         )
-        self.y_model = _y_model(tuple(scales.tolist()), **settings)
+        self.y_model = _y_model(tuple(scales.tolist()), precision, tail_mass)
 
     def stream_bytes(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> int:
-        """Bytes of TFC's two strings for these symbols, which must decode to them again."""
+        """Bytes of TFC's two strings for these symbols. Raises AssertionError unless they decode to them again."""
         z_value, y_value = (z + self.medians).astype(np.float32), y.astype(np.float32)
         index = scale_index.astype(np.int32)
         z_string, y_string = self.z_model.compress(z_value), self.y_model.compress(y_value, index)
@@ -70,19 +79,15 @@ class EntropyModels:
         np.testing.assert_array_equal(self.y_model.decompress(y_string, index).numpy(), y)
         return len(z_string.numpy()) + len(y_string.numpy())
 
-    def rate_bits(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[float, float]:
-        """−log₂ of TFC's float likelihoods of z and of y."""
-        z_value, y_value = (z + self.medians).astype(np.float32), y.astype(np.float32)
-        _, z_bits = self.z_model(z_value, training=False)
-        _, y_bits = self.y_model(y_value, scale_index.astype(np.int32), training=False)
-        return float(z_bits), float(y_bits)
-
 
 @cache
-def _y_model(scales: tuple[float, ...], **settings) -> tfc.LocationScaleIndexedEntropyModel:
+def _y_model(scales: tuple[float, ...], precision: int, tail_mass: float) -> tfc.LocationScaleIndexedEntropyModel:
     table = tf.constant(scales, tf.float32)
 
     def scale_of(index):
         return tf.gather(table, tf.cast(index, tf.int32))
 
-    return tfc.LocationScaleIndexedEntropyModel(tfc.NoisyNormal, len(scales), scale_of, **settings)
+    return tfc.LocationScaleIndexedEntropyModel(
+        tfc.NoisyNormal, len(scales), scale_of, coding_rank=3, compression=True,
+        range_coder_precision=precision, tail_mass=tail_mass,
+    )

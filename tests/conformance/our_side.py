@@ -6,7 +6,7 @@ Step 2 (`compare_*.py`, run with tensorflow-compression, where JAX cannot be ins
 and compares. The cases:
 
   initial   a prior as training begins with, 32 channels
-  random    every parameter drawn, densities from 0.3 to 100 wide, medians anywhere, 24 channels
+  random    every parameter drawn, densities from 0.3 to 30 wide, medians anywhere, 24 channels
   trained   a prior fitted by our training side to Laplace samples from 0.1 to 30 wide, off centre; 32 and 256 channels,
             the latter those of the released models
   a bundle  its own weights, and the symbols of a photograph instead of drawn ones
@@ -14,6 +14,7 @@ and compares. The cases:
 Arrays are named `CASE/ARRAY`, c channels:
 
   weights_k, biases_k, gains_k, medians   the prior's parameters, as in `tables.factorized_tables`
+  median_loss                             float32 []
   value, logit, likelihood                float32 [n, c]: where the prior is evaluated, with what result
   z_low, z_offsets, z_counts              its tables, as in `tables.Tables`
   symbol_z, symbol_y, scale_index         P pictures of h x w samples of z: `_0` to `_P-1`
@@ -26,6 +27,7 @@ tables `y_low`, `y_offsets`, `y_counts`.
 
 import argparse
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -60,7 +62,7 @@ def initial_prior(width: int, seed: int) -> dict:
 
 def random_prior(channels: int, seed: int) -> dict:
     random = np.random.default_rng(seed)
-    spread = 10 ** random.uniform(-0.5, 2, channels)
+    spread = 10 ** random.uniform(-0.5, 1.5, channels)
     prior = {"weights": [], "biases": [], "gains": [], "medians": random.normal(0, 2, channels)}
     for k, (fan_in, fan_out) in enumerate(zip(FILTERS[:-1], FILTERS[1:], strict=True)):
         start = np.log(np.expm1(spread[:, None, None] ** -0.25 / fan_out))
@@ -94,30 +96,39 @@ class LaplaceSource:
         return samples.astype(np.float32)
 
 
-def trained_prior(source: LaplaceSource) -> dict:
-    """Fits the initial prior to the source: rate of noisy samples plus the medians' loss, as in training."""
-    channels = len(source.width)
-    start = initial_prior(channels // 4, seed=0)
-    graph, state = nnx.split(_module(start), nnx.Param)
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, FIT_STEPS))
-
-    def loss(state, samples, key):
-        module = nnx.merge(graph, state)
-        noisy = samples + jax.random.uniform(key, samples.shape, minval=-0.5, maxval=0.5)
-        return jnp.mean(likelihood_bits(module.likelihood(noisy[:, None, None]))) + module.median_loss()
+def _minimize(loss: Callable, state: nnx.State, learning_rate: float) -> nnx.State:
+    """Adam on loss(state, key), with a rate that falls to 0."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, FIT_STEPS))
 
     @jax.jit
-    def fit(state, samples):
+    def fit(state):
         def step(carry, key):
             state, moments = carry
-            batch = samples[jax.random.randint(key, (FIT_BATCH,), 0, len(samples))]
-            updates, moments = optimizer.update(jax.grad(loss)(state, batch, key), moments)
+            updates, moments = optimizer.update(jax.grad(loss)(state, key), moments)
             return (optax.apply_updates(state, updates), moments), None
 
         keys = jax.random.split(jax.random.key(1), FIT_STEPS)
         return jax.lax.scan(step, (state, optimizer.init(state)), keys)[0][0]
 
-    module = nnx.merge(graph, fit(state, jnp.asarray(source.draw(1 << 14))))
+    return fit(state)
+
+
+def trained_prior(source: LaplaceSource) -> dict:
+    """Fits the initial prior to the source, by the rate of noisy samples, and then its medians, by their loss."""
+    start = initial_prior(len(source.width) // 4, seed=0)
+    graph, state = nnx.split(_module(start), nnx.Param)
+    samples = jnp.asarray(source.draw(1 << 14))
+
+    def rate(state, key):
+        batch = samples[jax.random.randint(key, (FIT_BATCH,), 0, len(samples))]
+        noisy = batch + jax.random.uniform(key, batch.shape, minval=-0.5, maxval=0.5)
+        return jnp.mean(likelihood_bits(nnx.merge(graph, state).likelihood(noisy[:, None, None])))
+
+    def median_loss(state, key):
+        return nnx.merge(graph, state).median_loss()
+
+    state = _minimize(median_loss, _minimize(rate, state, 0.05), 0.05)
+    module = nnx.merge(graph, state)
     arrays = {kind: [np.asarray(p[...]) for p in getattr(module, kind)] for kind in ("weights", "biases", "gains")}
     return {**arrays, "medians": np.asarray(module.medians[...])}
 
@@ -154,6 +165,7 @@ def prior_case(prior: dict, tables: Tables, random: np.random.Generator) -> dict
     return {
         **arrays,
         "medians": prior["medians"],
+        "median_loss": np.asarray(module.median_loss()),
         "value": value,
         "logit": np.asarray(jax.jit(lambda x: module.cdf_logits(x))(value)),
         "likelihood": np.asarray(jax.jit(lambda x: module.likelihood(x[:, None, None])[:, 0, 0])(value)),
@@ -243,7 +255,7 @@ def main() -> None:
         "random-24": drawn_case(random_prior(24, seed=2), seed=2),
         "trained-32": drawn_case(trained_prior(narrow), seed=3, source=narrow),
         "trained-256": drawn_case(trained_prior(wide), seed=4, source=wide),
-        **{f"bundle:{path.name}": bundle_case(path) for path in arguments.bundles},
+        **{f"bundle:{path}": bundle_case(path) for path in arguments.bundles},
     }
     content = io.BytesIO()
     np.savez(content, **{f"{case}/{name}": array for case, arrays in cases.items() for name, array in arrays.items()})

@@ -22,7 +22,7 @@ PICTURES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million
 
 @pytest.fixture(scope="module")
 def model() -> CodingModel:
-    return CodingModel.build(*coding_weights(CHANNELS, 3))
+    return CodingModel.build(*coding_weights(CHANNELS, 3, gain=12.0))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,4 @@
 import hashlib
-import io
 import subprocess
 import sys
 import zipfile
@@ -10,6 +9,7 @@ import pytest
 
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
+from tests.entropy.npz import rewrite
 
 _BUILD_SCRIPT = """
 import hashlib
@@ -30,17 +30,6 @@ def saved(small_model, tmp_path):
     path = tmp_path / "coding.npz"
     small_model.save(path)
     return path
-
-
-def _rewrite(path, *, compression=zipfile.ZIP_STORED, drop=(), **changes) -> None:
-    """The archive with other contents, written by NumPy and zipfile themselves."""
-    arrays = {name: array for name, array in np.load(path).items() if name not in drop}
-    arrays.update(changes)
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, array in arrays.items():
-            stream = io.BytesIO()
-            np.lib.format.write_array(stream, np.asanyarray(array))
-            archive.writestr(f"{name}.npy", stream.getvalue())
 
 
 def test_round_trip(small_model, saved):
@@ -104,7 +93,7 @@ def test_the_coding_side_imports_no_jax(request):
 
 
 def test_loading_what_numpy_wrote(saved, small_model):
-    _rewrite(saved)
+    rewrite(saved)
     assert CodingModel.load(saved).fingerprint == small_model.fingerprint
 
 
@@ -140,7 +129,7 @@ def test_loading_what_numpy_wrote(saved, small_model):
     ],
 )
 def test_a_hand_made_file_is_refused(saved, changes, message):
-    _rewrite(saved, **changes)
+    rewrite(saved, **changes)
     with pytest.raises(BundleError, match=message):
         CodingModel.load(saved)
 

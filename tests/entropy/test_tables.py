@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cdc_jax.entropy.tables import (
@@ -92,15 +92,17 @@ def test_cost_over_the_ideal_rate(y_tables):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 30), min_size=2, max_size=60))
-def test_integer_counts_are_optimal(exponents):
+@example([0.0, 23.4375])  # 1.48 counts: 2 would cost less than 1 by a hair
+def test_integer_counts_are_all_but_optimal(exponents):
     pmf = 2.0 ** -np.array(exponents)
     pmf = pmf / pmf.sum()
     counts = integer_counts(pmf)
     assert counts.sum() == TOTAL_COUNT and counts.min() >= 1
-    # No single count is better placed elsewhere; the cost is convex, so nothing is.
+    # No single count is better placed elsewhere; the cost is convex, so nothing is. Rounding to the nearest count
+    # misses that by (1.5 - 1 / ln 2) / 2^24 = 3.4e-9 bits at most: between 1 and 2 counts.
     gain = pmf * np.log2((counts + 1) / counts)
     loss = np.where(counts > 1, pmf * np.log2(counts / np.maximum(counts - 1, 0.5)), np.inf)
-    assert gain.max() <= loss.min() * (1 + 1e-6) + 2e-9
+    assert gain.max() <= loss.min() * (1 + 1e-6) + 4e-9
 
 
 def test_integer_counts_of_a_point_and_of_many_rare_symbols():
