@@ -23,7 +23,6 @@ def tiny_settings(**changes) -> dict[str, object]:
         "train.steps": 150,
         "train.eval_every": 150,
         "train.checkpoint_every": 75,
-        "optimizer.learning_rate": 3e-3,
         **changes,
     }
 
