@@ -43,6 +43,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
     config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
     config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
+    config.loss.content_share = 0.0  # share of a batch at the noisiest level, where the content is all there is
     config.loss.window = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
 
     config.optimizer = ml_collections.ConfigDict()
@@ -85,6 +86,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels")
     if config.loss.window > config.data.crop:
         raise ConfigError(f"loss.window ({config.loss.window}) is larger than data.crop ({config.data.crop})")
+    if not 0 <= config.loss.content_share <= 1:
+        raise ConfigError(f"loss.content_share is {config.loss.content_share}; it must be between 0 and 1")
     for name in ("data.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"):
         section, key = name.split(".")
         if config[section][key] < 1:

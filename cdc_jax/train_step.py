@@ -42,7 +42,8 @@ class Draws(NamedTuple):
 
     Attributes:
       timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
-        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches.
+        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For its
+        `content_share`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
       corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
@@ -86,6 +87,8 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Draws:
     if config.loss.spread_timesteps:
         fractions = (fractions[0] + jnp.arange(batch) / batch) % 1
     timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
+    is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
+    timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
     return Draws(timesteps, *noises, corner)
 
 

@@ -10,7 +10,8 @@ from cdc_jax.config import default_config
 
 
 def get_config():
-    """Little compute: weight floor 1, latents scaled up at the start, U-Net trained on a part of each crop."""
+    """Little compute: weight floor 1, half of each batch at the noisiest level, latents scaled up at the start, the U-Net
+    trained on a part of each crop, and β_rate raised slowly: the content comes first, then its price."""
     config = default_config()
     with config.unlocked():
         config.model.width = 16
@@ -20,20 +21,21 @@ def get_config():
         config.data.held_out = "chelsea.png"
         config.data.batch_size = 2
         config.data.flip = True
-        config.loss.beta = 1.5e-4
+        config.loss.beta = 5e-4
         config.loss.beta_start = 1e-5
-        config.loss.beta_ramp_steps = 100
+        config.loss.beta_ramp_steps = 300
         config.loss.spread_timesteps = True
+        config.loss.content_share = 0.5
         config.loss.weight_floor = 1.0
         config.loss.window = 64
-        config.optimizer.learning_rate = 8e-4
+        config.optimizer.learning_rate = 1e-3
         config.optimizer.schedule = "cosine"
         config.optimizer.final_rate = 1e-5
         config.optimizer.warmup_steps = 30
         config.ema.every = 1
         config.ema.start = 20
-        config.train.steps = 500
+        config.train.steps = 450
         config.train.log_every = 10
-        config.train.eval_every = 100
-        config.train.checkpoint_every = 100
+        config.train.eval_every = 90
+        config.train.checkpoint_every = 90
     return config

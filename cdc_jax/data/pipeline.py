@@ -27,13 +27,11 @@ class CropBatches:
     seed: int
 
     def batch(self, step: int) -> UInt8[np.ndarray, "b s s 3"]:
-        """The batch of step k: pictures drawn in proportion to their area, crops uniformly."""
-        areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], np.float64)
+        """The batch of step k: pictures and places drawn uniformly."""
         crops = []
         for place in range(self.batch_size):
             random = np.random.default_rng([self.seed, step, place])
-            # The square root keeps one very large picture from crowding out the others.
-            picture = self.pictures[random.choice(len(areas), p=np.sqrt(areas) / np.sqrt(areas).sum())]
+            picture = self.pictures[random.integers(len(self.pictures))]
             top, left = (random.integers(0, side - self.crop + 1) for side in picture.shape[:2])
             crop = picture[top : top + self.crop, left : left + self.crop]
             crops.append(crop[:, ::-1] if self.flip and random.random() < 0.5 else crop)
