@@ -10,8 +10,8 @@ from cdc_jax.config import default_config
 
 
 def get_config():
-    """Little compute: weight floor 1, half of each batch at the noisiest level, latents scaled up at the start, the U-Net
-    trained on a part of each crop, and β_rate raised slowly: the content comes first, then its price."""
+    """For little compute: weight floor 1, half of each batch at the noisiest level, latents scaled up at the start, the
+    U-Net trained on a part of each crop, and β_rate raised slowly: first the content, then its price."""
     config = default_config()
     with config.unlocked():
         config.model.width = 16
