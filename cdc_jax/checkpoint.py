@@ -29,9 +29,9 @@ class Checkpoints:
         folder = (Path(workdir) / "checkpoints").absolute()
         try:
             with quiet_orbax():
-                self._manager = ocp.CheckpointManager(
-                    folder, options=options, item_names=("state", "weights", "ema", "config")
-                )
+                handlers = {item: ocp.StandardCheckpointHandler() for item in ("state", "weights", "ema")}
+                handlers["config"] = ocp.JsonCheckpointHandler()
+                self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
         except OSError as error:
             raise CheckpointError(f"cannot use the folder {folder}: {error.strerror or error}") from error
 

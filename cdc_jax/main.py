@@ -7,9 +7,11 @@ Any setting can be changed on the command line: --config.train.steps=1000
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
 from cdc_jax.config import check_overrides
@@ -37,11 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code. A user's mistake is one line on standard error."""
     argv = list(sys.argv if argv is None else argv)
     try:
-        try:
-            rest = flags.FLAGS(argv)
-        except (AttributeError, KeyError) as error:  # how ml_collections reports an override of an unknown key
-            _explain_overrides(argv)
-            raise ConfigError(str(error)) from None
+        app.define_help_flags()
+        _check_overrides(argv)
+        rest = flags.FLAGS(argv)
         run(rest)
     except CdcError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,10 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _explain_overrides(argv: list[str]) -> None:
+def _check_overrides(argv: list[str]) -> None:
+    """Unknown settings, before absl reports them as unknown flags without saying which ones there are."""
+    named = [arg.removeprefix("--config=") for arg in argv if arg.startswith("--config=")]
+    if not named:
+        return
+    path, _, argument = named[-1].partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no configuration file {path}")
+    config = runpy.run_path(path)["get_config"](*filter(None, [argument]))
     prefix = "--config."
-    keys = (arg.removeprefix(prefix).split("=")[0] for arg in argv if arg.startswith(prefix))
-    check_overrides(_CONFIG.value, keys)
+    check_overrides(config, (arg.removeprefix(prefix).split("=")[0] for arg in argv if arg.startswith(prefix)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import pytest
 
 from tests.processes import FAST_COMPILE_FLAG
 
-os.environ.setdefault("TQDM_DISABLE", "1")
 # Tests compile much and compute little: without LLVM's optimizations they take half the time. Processes that tests
 # start as a user would do without it, see `tests.processes.user_environment`.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()

@@ -62,7 +62,7 @@ def test_resuming_ends_with_the_same_weights(trained_workdir, tmp_path):
 
     workdir = tmp_path / "run"
     shutil.copytree(trained_workdir, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "150")
+    shutil.rmtree(workdir / "checkpoints" / "120")
     shutil.rmtree(workdir / "bundle")
     from tests.training import tiny_settings
 
@@ -72,7 +72,7 @@ def test_resuming_ends_with_the_same_weights(trained_workdir, tmp_path):
         assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
     assert [line["step"] for line in read_log(workdir)] == [line["step"] for line in read_log(trained_workdir)]
     with Checkpoints(workdir) as checkpoints:
-        assert checkpoints.steps() == [75, 150]
+        assert checkpoints.steps() == [60, 120]
 
 
 def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
@@ -81,10 +81,10 @@ def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
 
     export_workdir(trained_workdir, tmp_path / "last")
     assert load_bundle(tmp_path / "last").weights_sha256 == load_bundle(trained_bundle).weights_sha256
-    export_workdir(trained_workdir, tmp_path / "middle", step=75)
+    export_workdir(trained_workdir, tmp_path / "middle", step=60)
     assert load_bundle(tmp_path / "middle").weights_sha256 != load_bundle(trained_bundle).weights_sha256
-    with pytest.raises(CheckpointError, match="75, 150"):
-        export_workdir(trained_workdir, tmp_path / "none", step=76)
+    with pytest.raises(CheckpointError, match="60, 120"):
+        export_workdir(trained_workdir, tmp_path / "none", step=61)
     with pytest.raises(CheckpointError, match="not a training run"):
         export_workdir(tmp_path, tmp_path / "none")
 
@@ -95,7 +95,7 @@ def test_checkpoint_of_another_architecture_is_refused(trained_workdir):
 
     other = init_state(tiny_config(**{"model.width": 4}))
     with Checkpoints(trained_workdir) as checkpoints, pytest.raises(CheckpointError, match="compressor.+shape"):
-        checkpoints.restore(other, 150)
+        checkpoints.restore(other, 120)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_beta_rises_geometrically():
 def test_draws_are_what_the_recipe_says():
     from cdc_jax.train_step import draw
 
-    config = tiny_config(**{"data.batch_size": 64, "data.crop": 128, "loss.window": 64})
+    config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.content_share": 0.0})
     draws = jax.jit(lambda k: draw(config, k))(jnp.int32(3))
     assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
     for uniform in (draws.latent_noise, draws.hyper_noise):
@@ -268,8 +268,15 @@ def test_config_files_load_and_are_possible():
 def test_spread_timesteps_cover_every_part_of_the_schedule():
     from cdc_jax.train_step import draw
 
-    config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True})
+    config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True, "loss.content_share": 0.0})
     draws = [draw(config, jnp.int32(k)).timesteps for k in range(3)]
     for timesteps in draws:
         assert sorted((np.asarray(timesteps) * 8 // 8193).tolist()) == list(range(8))
     assert len({tuple(timesteps.tolist()) for timesteps in draws}) == 3
+
+
+def test_content_share_is_drawn_at_the_noisiest_level():
+    from cdc_jax.train_step import draw
+
+    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0)).timesteps
+    assert (timesteps[:2] == 8192).all() and (timesteps[2:] < 8192).all()

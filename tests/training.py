@@ -20,9 +20,9 @@ def tiny_settings(**changes) -> dict[str, object]:
         "model.width": 8,
         "model.decode_steps": 2,
         "data.crop": 128,
-        "train.steps": 150,
-        "train.eval_every": 150,
-        "train.checkpoint_every": 75,
+        "train.steps": 120,
+        "train.eval_every": 120,
+        "train.checkpoint_every": 60,
         **changes,
     }
 
