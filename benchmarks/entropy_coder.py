@@ -1,0 +1,112 @@
+"""Speed of the coding side, on one core: symbols per second of the entropy coder, and the integer hyper decoder's time.
+
+  python benchmarks/entropy_coder.py [--model BUNDLE] [--width 768 --height 512] [--repeats 20]
+
+Without a bundle, random weights of the released models' size (256 channels) stand in; y is drawn from the tables that
+the hyper decoder chooses. Coding includes all bookkeeping: grouping by scale, table entries, escapes, cutting the tail;
+decoding also the second encoding that checks the file. The hyper decoder is timed by itself. JAX is not used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+# Before NumPy is imported: BLAS and everything else on one core, where the system can say so.
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+import numpy as np  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from cdc_jax.entropy.coder import EntropyCoder  # noqa: E402
+from cdc_jax.entropy.coding_model import CodingModel  # noqa: E402
+from cdc_jax.entropy.integer_net import IntegerHyperDecoder  # noqa: E402
+from cdc_jax.entropy.tables import draw_symbols  # noqa: E402
+
+RELEASED_CHANNELS = 256
+GAIN = 3.0  # spreads the random model's scales over the tables: about 1 bit per pixel
+
+
+def random_model(channels: int) -> CodingModel:
+    """The coding side of weights that no one trained; the tests draw them in the same way on every machine."""
+    from tests.coding_weights import coding_weights
+
+    return CodingModel.build(*coding_weights(channels, gain=GAIN))
+
+
+def draw_picture(model: CodingModel, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols (z, y) of a picture of this many pixels, from the model's own distributions."""
+    rows, columns = -(-height // 64), -(-width // 64)
+    z = draw_symbols(model.z_tables, rows * columns).reshape(rows, columns, model.channels)
+    _, scale_index = model.hyper_decoder.decode(z)
+    noise = np.random.default_rng(0).normal(size=scale_index.shape)
+    return z, np.rint(noise * model.scales[scale_index]).astype(np.int32)
+
+
+def best_seconds(function: Callable[[], object], repeats: int) -> float:
+    """The fastest of some calls, so that other programs' doings do not count."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[tuple[str, float, float]]:
+    """Rows (what, seconds, symbols per second; 0 where that means nothing)."""
+    z, y = draw_picture(model, height, width)
+    net = model.hyper_decoder
+    mean, scale_index = net.decode(z)
+
+    class Remembering(IntegerHyperDecoder):
+        """Knows the answer already, so that the coder is timed without the net."""
+
+        def decode(self, _):
+            return mean, scale_index
+
+    start = time.perf_counter()
+    coder = EntropyCoder(replace(model, hyper_decoder=Remembering(net.layers, net.medians, net.thresholds)))
+    building_seconds = time.perf_counter() - start
+    stream = coder.encode(z, y, scale_index)
+    decoded = coder.decode(stream, z.shape)
+    if not (np.array_equal(decoded.z, z) and np.array_equal(decoded.y, y)):
+        raise RuntimeError("the symbols read are not those written")
+    symbols = z.size + y.size
+    print(f"{width}×{height} pixels: z {z.shape}, y {y.shape}, {symbols} symbols, {len(stream)} bytes, "
+          f"{8 * len(stream) / (height * width):.2f} bpp, {np.unique(scale_index).size} scale indices")
+    encode_seconds = best_seconds(lambda: coder.encode(z, y, scale_index), repeats)
+    decode_seconds = best_seconds(lambda: coder.decode(stream, z.shape), repeats)
+    return [
+        ("build the coder, once per bundle", building_seconds, 0.0),
+        ("encode", encode_seconds, symbols / encode_seconds),
+        ("decode, with its check", decode_seconds, symbols / decode_seconds),
+        ("integer hyper decoder", best_seconds(lambda: net.decode(z), max(2, repeats // 4)), 0.0),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--model", metavar="BUNDLE", type=Path, help="a bundle's folder (default: random weights)")
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=20)
+    args = parser.parse_args()
+    model = CodingModel.load(args.model / "coding.npz") if args.model else random_model(RELEASED_CHANNELS)
+    rows = measure(model, args.height, args.width, args.repeats)
+    print(f"\n{'one core':34} {'ms':>8} {'M symbols/s':>12}")
+    for what, seconds, rate in rows:
+        print(f"{what:34} {1e3 * seconds:8.1f} " + (f"{rate / 1e6:12.1f}" if rate else ""))
+
+
+if __name__ == "__main__":
+    main()

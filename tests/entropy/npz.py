@@ -1,0 +1,19 @@
+"""A coding.npz with other contents, as somebody else's program would write it."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+
+def rewrite(path: Path, *, compression: int = zipfile.ZIP_STORED, drop=(), **changes) -> None:
+    """Replaces, adds and drops arrays of an archive; it is written by NumPy and zipfile themselves."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name not in drop}
+    arrays.update(changes)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in arrays.items():
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.asanyarray(array))
+            archive.writestr(f"{name}.npy", stream.getvalue())
