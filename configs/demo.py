@@ -1,9 +1,9 @@
 """A small x model, trained in minutes on the photographs that come with scikit-image.
 
 Command:   python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
-Hardware:  2 CPU cores, 4 GB of memory
-Time:      about 6 minutes (measured), compiling included
-Result:    a bundle, and a photograph that was not trained on, through a real file
+Hardware:  2 CPU cores, 4 GB of memory (2.7 GB measured)
+Time:      9 minutes on two cores that others used as well (measured), compiling included
+Result:    a bundle, and a photograph that was not trained on, through a real file: 20.3 dB at 1.68 bpp (measured)
 """
 
 from cdc_jax.config import default_config
