@@ -159,6 +159,7 @@ def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
 
     with quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), nest({name: jax.numpy.asarray(value) for name, value in params.items()}))
+    (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
 
 
 def _load_weights(path: Path, config: ModelConfig) -> Params:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests.processes import FAST_COMPILE_FLAG
 
@@ -15,6 +16,10 @@ from tests.processes import FAST_COMPILE_FLAG
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run.
+settings.register_profile("project", derandomize=True, deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -137,3 +137,9 @@ def test_nesting():
     flat = {"a.b.0": 1, "a.b.1": 2, "c": 3}
     assert nest(flat) == {"a": {"b": {"0": 1, "1": 2}}, "c": 3}
     assert unnest(nest(flat)) == flat
+
+
+def test_a_bundle_does_not_tell_where_it_was_made(random_bundle):
+    """Orbax notes the folder it wrote to; what is given to others must not."""
+    folder = str(random_bundle.parent).encode()
+    assert not [path.name for path in random_bundle.rglob("*") if path.is_file() and folder in path.read_bytes()]
