@@ -30,12 +30,18 @@ def default_config() -> ml_collections.ConfigDict:
     config.init.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
 
     config.data = ml_collections.ConfigDict()
-    config.data.source = "folder"  # "folder", or "scikit-image": the photographs that come with that package
-    config.data.path = ""  # of the folder
+    config.data.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
+    config.data.path = ""  # of the folder; of Vimeo-90k's root; of TFDS' data_dir ("": TFDS' own choice)
+    config.data.name = "imagenet2012"  # TFDS data set, with its version and configuration where need be
+    config.data.split = "train"  # TFDS split
+    config.data.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
+    config.data.small_images = "skip"  # what happens to pictures smaller than the crop: "skip" or "upscale"
+    config.data.max_broken_share = 0.01  # of the records read; more unreadable ones than that end the run
+    config.data.workers = 0  # worker processes that decode pictures; 0: threads of this process
     config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
     config.data.batch_size = 4
     config.data.flip = False  # mirror half of the crops
-    config.data.held_out = ""  # file name of the picture that is never trained on, but measured
+    config.data.held_out = ""  # measured, never trained on: a picture's file name, or a TFDS split ("validation[:8]")
 
     config.loss = ml_collections.ConfigDict()
     config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files

@@ -1,0 +1,38 @@
+"""Mesh and shardings, in one place: how a run spreads over devices and hosts.
+
+Data parallelism: one mesh over all devices of all hosts with the one axis `data`; batches are split along it, weights
+are replicated, and `jax.jit` puts in the all-reduce of the gradients. This is what `jax.pmap` was for: since JAX 0.10
+that is itself `jit(shard_map)`, and in maintenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+DATA = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over the given devices; None: all devices of all hosts."""
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def global_batch(mesh: Mesh, rows: np.ndarray, batch_size: int) -> Array:
+    """This process' rows of a batch → the whole batch as one array over all devices of all hosts."""
+    return jax.make_array_from_process_local_data(split_batch(mesh), rows, (batch_size, *rows.shape[1:]))
