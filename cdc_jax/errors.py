@@ -37,3 +37,9 @@ class ConfigError(CdcError):
     """A configuration names an unknown key or holds an impossible value."""
 
     exit_code = 2
+
+
+class Interrupted(CdcError):
+    """A run was asked to stop, and has saved its state."""
+
+    exit_code = 143

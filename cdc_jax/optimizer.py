@@ -38,12 +38,14 @@ def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[
     """Decay of the moving average when it is called after step k = 0, 1, 2 …
 
     1 (no change) unless k is a multiple of `every`; 0 (a copy) up to k = start + every; from then on
-    min(max_decay, 1 − (1 + s)^−¾) with s = k − start.
+    min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warm_up`, max_decay from the start.
     """
     options = config.ema
     since = jnp.maximum(step - options.start, 0).astype(jnp.float32)
     decay = jnp.minimum(options.max_decay, 1 - (1 + since) ** -0.75)
     decay = jnp.where(step <= options.start + options.every, 0.0, decay)
+    if not options.warm_up:
+        decay = jnp.float32(options.max_decay)
     return jnp.where(step % options.every == 0, decay, 1.0)
 
 

@@ -18,9 +18,13 @@ DATA = "data"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over the given devices; None: all devices of all hosts."""
-    devices = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+    """A mesh over the given devices; None: all devices of all hosts.
+
+    Ordered by process, so that process p of P holds the p-th share of a batch (`jax.make_mesh` may order otherwise).
+    """
+    devices = jax.devices() if devices is None else devices
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,33 +1,98 @@
-"""What a training run writes down: `metrics.jsonl`, one JSON object per line, each with its step."""
+"""What a training run writes down: `metrics.jsonl` (one JSON object per line, each with its step) and TensorBoard files.
+
+Object stores know neither append nor rename, so both are written locally; `publish`, called at every checkpoint,
+copies them where the run's folder lies in one.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+
+_METRICS = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
 
 
 class RunLog:
-    """The log of the run in `workdir`."""
+    """The log of the run in `workdir`.
 
-    def __init__(self, workdir: str | Path):
-        self._path = Path(workdir) / "metrics.jsonl"
+    Args:
+      workdir: the run's folder, local or in an object store.
+      active: False for all processes but the first of a run: nothing is written.
+      local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
+        self._workdir = epath.Path(workdir)
+        remote = "://" in str(workdir)
+        self._local = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if remote else workdir))
+        self._active = active
         self._latest: dict[str, float] = {}
+        self._tensorboard = None
+        if self._must_copy and (self._workdir / _METRICS).is_file():
+            (self._local / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
+
+    @property
+    def _must_copy(self) -> bool:
+        return epath.Path(self._local) != self._workdir
 
     def drop_after(self, step: int) -> None:
         """Forgets what an interrupted run wrote after the checkpoint it resumes from."""
+        if not self._active:
+            return
         kept = [line for line in self.read() if line["step"] <= step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        (self._local / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if importlib.util.find_spec("tensorboardX") is not None:
+            from tensorboardX import SummaryWriter
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+            self._tensorboard = SummaryWriter(str(self._local / _TENSORBOARD), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line."""
         self._latest.update(values)
-        with self._path.open("a") as file:
+        if not self._active:
+            return
+        with (self._local / _METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def write_pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
+        """Pictures for TensorBoard, by title."""
+        if self._tensorboard is not None:
+            for name, picture in pictures.items():
+                self._tensorboard.add_image(name, picture, step, dataformats="HWC")
+
+    def publish(self) -> None:
+        """Makes all that was written visible in the run's folder."""
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
+        if not (self._active and self._must_copy):
+            return
+        for path in [self._local / _METRICS, *(self._local / _TENSORBOARD).glob("*")]:
+            if path.is_file():
+                target = self._workdir / path.relative_to(self._local).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+
+    def close(self) -> None:
+        """Publishes, and closes the files."""
+        self.publish()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def read(self) -> list[dict]:
         """All lines. One that an interruption cut short is left out."""
-        lines = []
-        for line in self._path.read_text().splitlines() if self._path.exists() else []:
+        path, lines = self._local / _METRICS, []
+        for line in path.read_text().splitlines() if path.exists() else []:
             try:
                 lines.append(json.loads(line))
             except ValueError:
@@ -37,4 +102,8 @@ class RunLog:
     def summary(self) -> dict[str, str]:
         """The latest values that a person wants to watch."""
         names = {"loss": "loss", "bpp": "bpp", "held_out_psnr_db_1": "PSNR"}
-        return {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
+        shown = {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
+        if "images_per_second" in self._latest:
+            shown["img/s"] = f"{self._latest['images_per_second']:.3g}"
+            shown["data"] = f"{self._latest['data_wait_share']:.0%}"
+        return shown

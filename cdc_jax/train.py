@@ -1,124 +1,208 @@
 """The training loop.
 
-Resume order: configuration checked → pictures loaded → fresh state built → newest complete checkpoint restored into it
-→ metrics after that step dropped → loop from there. Batches and random numbers of step k follow from (seed, k), so a
-resumed run does what an uninterrupted one would have done.
+Order at the start: configuration checked → devices → newest complete checkpoint restored, or starting weights → metrics
+after that step dropped → data opened at that step → loop. Batch and random numbers of step k follow from (seed, k), so
+a resumed run does what an uninterrupted one would have done.
 """
 
 from __future__ import annotations
 
-import functools
 import time
-from pathlib import Path
+from collections.abc import Mapping
 
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import UInt8
+from etils import epath
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from cdc_jax.checkpoint import Checkpoints
-from cdc_jax.codec import synthesize
-from cdc_jax.config import check_config, model_config
-from cdc_jax.data.pipeline import CropBatches
-from cdc_jax.data.sources import load_pictures, picture_paths, split_held_out
-from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.images import load_image, pad_to_multiple
-from cdc_jax.metrics.distortion import psnr_db
-from cdc_jax.models.config import STRIDE, ModelConfig
-from cdc_jax.models.params import Params, merge
-from cdc_jax.pixels import to_unit_range
+from cdc_jax.config import check_config
+from cdc_jax.data.pipeline import Batches, open_batches
+from cdc_jax.data.sources import held_out_pictures
+from cdc_jax.errors import CdcError, ConfigError, Interrupted
+from cdc_jax.held_out import HeldOut
+from cdc_jax.interruption import Interruption
+from cdc_jax.metrics.lpips import load_lpips
+from cdc_jax.models.params import Params
+from cdc_jax.parallel import global_batch, make_mesh, replicated
 from cdc_jax.run_log import RunLog
-from cdc_jax.train_step import TrainState, init_state, train_step
+from cdc_jax.starting_weights import frozen_coding, keep_coding, starting_weights
+from cdc_jax.train_step import TrainState, abstract_state, best_params, check_divisible, jit_train_step, new_state
+
+_PROFILED_STEPS = 3
+_NAMES_SHOWN = 8  # of a batch that broke the run
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
+def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.train.steps`.
 
-    Writes `checkpoints/` and `metrics.jsonl` into `workdir`.
+    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`, a folder or `gs://…`. In a run of several
+    processes, each calls it.
 
     Raises:
-      ConfigError, CheckpointError, ImageError: as their names say.
-      CdcError: the loss is no longer finite; the last checkpoint is kept.
+      ConfigError, CheckpointError, BundleError: as their names say.
+      CdcError: data are missing or broken; or loss or gradient is no longer finite: the last checkpoint is kept.
+      Interrupted: SIGTERM or a preemption; the state is saved.
     """
+    # -- configuration and devices
     check_config(config)
-    workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {workdir}: {error.strerror}") from error
+    mesh = make_mesh()
+    process, processes = jax.process_index(), jax.process_count()
+    check_divisible(config, mesh, processes)
+    workdir = _make_folder(workdir)
 
-    # -- data
-    training, held_out = split_held_out(picture_paths(config.data), config.data.held_out)
-    pictures = load_pictures(training, config.data.crop)
-    data = CropBatches(pictures, config.data.crop, config.data.batch_size, config.data.flip, config.seed)
-    preview = load_image(held_out)[0] if held_out else None
+    # -- what does not change: held-out pictures, the perceptual network, the step
+    perceptual = load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
+    held_out = HeldOut(config, held_out_pictures(config), perceptual)
+    perceptual = jax.device_put(perceptual, replicated(mesh))
+    step_function = jit_train_step(config, mesh)
+    log = RunLog(workdir, active=process == 0)
 
-    # -- state
-    state = init_state(config)
-    step_function = jax.jit(functools.partial(train_step, config), donate_argnums=0)
-    metrics = RunLog(workdir)
-    with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
+        # -- state
         latest = checkpoints.latest_step()
-        if latest is not None:
-            state = checkpoints.restore(state, latest)
-        start = int(state.step)
-        metrics.drop_after(start)
-        if start == 0 and preview is not None:
-            metrics.write(0, measure(config, state, preview))
+        if latest is None:
+            state, data_state = _fresh_state(config, workdir, mesh, process), None
+        else:
+            state = checkpoints.restore(abstract_state(config), latest)
+            data_state = checkpoints.restore_json(latest, "data")
+        start, saved = int(state.step), latest
+        log.drop_after(start)
+        if start == 0 and held_out:
+            _measure(held_out, state, log, 0)
 
         # -- loop
-        with tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1) as bar:
-            logged, logged_at, before = start, time.perf_counter(), {}
+        share = {"process_index": process, "process_count": processes}
+        bar = tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1, disable=process)
+        with open_batches(config, **share, first_step=start, state=data_state) as batches, bar, Interruption() as signal:
+            clock, running = _Clock(), None
             for step in range(start, config.train.steps):
-                state, terms = step_function(state, data.batch(step))
-                jax.block_until_ready(before)  # one step ahead of the device, not more
-                before = terms
+                _profile(config, workdir, step)
+                with clock.waiting():
+                    batch = next(batches)
+                images = global_batch(mesh, batch.images, config.data.batch_size)
+                state, terms = step_function(state, images, perceptual)
+                _finish(running, latest=saved)  # one step ahead of the device, not more
+                running = (step + 1, terms, batch.names)
+                clock.steps += 1
+
                 done, last = step + 1, step + 1 == config.train.steps
+                stop = signal.requested(done)
+                saving = done % config.train.checkpoint_every == 0 or last or stop
+                measuring = held_out and not stop and (saving or done % config.train.eval_every == 0)
                 if done % config.train.log_every == 0 or last:
-                    values = {name: float(value) for name, value in terms.items()}
-                    _check_finite(values, done)
-                    values["step_seconds"] = (time.perf_counter() - logged_at) / (done - logged)
-                    metrics.write(done, values)
-                    bar.set_postfix(metrics.summary())
-                if preview is not None and (done % config.train.eval_every == 0 or last):
-                    metrics.write(done, measure(config, state, preview))
-                    bar.set_postfix(metrics.summary())
-                if done % config.train.checkpoint_every == 0 or last:
-                    checkpoints.save(state, config)
-                if done % config.train.log_every == 0:
-                    logged, logged_at = done, time.perf_counter()
+                    log.write(done, _finish(running, latest=saved) | clock.read(config.data.batch_size))
+                figures = None
+                if saving or measuring:
+                    _finish(running, latest=saved)
+                    figures = _measure(held_out, state, log, done) if measuring else None
+                if saving:
+                    checkpoints.save(state, config, _data_state(batches), figures)
+                    saved = done
+                    log.publish()
+                if saving or measuring:
+                    clock.restart()
+                bar.set_postfix(log.summary(), refresh=False)
                 bar.update()
+                if stop and not last:
+                    checkpoints.wait()
+                    log.close()
+                    raise Interrupted(f"stopped after step {done}; the same command goes on from there")
+    log.close()
     return state
 
 
-def best_params(config: ml_collections.ConfigDict, state: TrainState) -> Params:
-    """What is tested and exported: the moving average where the recipe has one."""
-    return state.ema if config.ema.enabled else state.params
+def local_params(state: TrainState) -> Params:
+    """What is tested and exported, on this process' first device."""
+    return {name: value.addressable_data(0) for name, value in best_params(state).items()}
 
 
-def measure(
-    config: ml_collections.ConfigDict, state: TrainState, picture: UInt8[np.ndarray, "h w 3"]
-) -> dict[str, float]:
-    """Rate and PSNR on a picture that was not trained on, at each of `config.train.eval_steps`."""
-    params, model = best_params(config, state), model_config(config)
-    height, width, _ = picture.shape
-    y_hat, rate_bits = _compress(model, params, pad_to_multiple(picture, STRIDE)[None])
-    figures = {"held_out_bpp": float(rate_bits[0]) / (height * width)}
-    for steps in config.train.eval_steps:
-        settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
-        decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings)[0])[:height, :width]
-        figures[f"held_out_psnr_db_{steps}"] = psnr_db(picture, decoded)
+def _make_folder(workdir: epath.PathLike) -> epath.Path:
+    folder = epath.Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _fresh_state(config, workdir: epath.Path, mesh, process: int) -> TrainState:
+    found = starting_weights(config)
+    if config.freeze_entropy and process == 0:
+        keep_coding(workdir, frozen_coding(found))
+    return new_state(config, found.weights, mesh)
+
+
+def _measure(held_out: HeldOut, state: TrainState, log: RunLog, step: int) -> dict[str, float]:
+    """Every process measures by itself, and all find the same."""
+    figures, pictures = held_out.measure(local_params(state))
+    log.write(step, figures)
+    log.write_pictures(step, pictures)
     return figures
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compress(model: ModelConfig, params: Params, images: UInt8[jax.Array, "b h w 3"]):
-    compressed = merge(model, params).compress(to_unit_range(images))
-    return compressed.y_hat, compressed.rate_bits
+def _finish(running: tuple | None, latest: int | None) -> dict[str, float]:
+    """Waits for a step; its metrics. Raises CdcError where one is not finite."""
+    if running is None:
+        return {}
+    step, terms, names = running
+    values = {name: float(value) for name, value in jax.device_get(terms).items()}
+    broken = [name for name, value in values.items() if not np.isfinite(value)]
+    if broken:
+        kept = "no checkpoint was saved yet" if latest is None else f"the checkpoint of step {latest} is kept"
+        shown = ", ".join(dict.fromkeys(names[:_NAMES_SHOWN]))
+        raise CdcError(
+            f"{broken[0]} is {values[broken[0]]} at step {step}, trained on {shown}; {kept}: "
+            "start again with a lower optimizer.learning_rate, or without these pictures"
+        )
+    return values
 
 
-def _check_finite(values: dict[str, float], step: int) -> None:
-    for name, value in values.items():
-        if not np.isfinite(value):
-            raise CdcError(f"{name} is {value} at step {step}; lower the learning rate, and resume from the checkpoint")
+def _data_state(batches: Batches) -> Mapping:
+    """The place in the data, the same on every process, with counters of all of them."""
+    state = batches.state()
+    if jax.process_count() > 1:
+        names = sorted(state["counters"])
+        counted = multihost_utils.process_allgather(np.array([state["counters"][name] for name in names]))
+        state["counters"] = dict(zip(names, counted.sum(axis=0).tolist(), strict=True))
+    return state
+
+
+def _profile(config, workdir: epath.Path, step: int) -> None:
+    """Traces a few steps where the configuration asks for it: for TensorBoard's profile page, or Perfetto."""
+    first = config.train.profile_step
+    if first and step == first:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    if first and step == first + _PROFILED_STEPS:
+        jax.profiler.stop_trace()
+
+
+class _Clock:
+    """Step time and the share of it spent waiting for data, since the last reading."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self._since, self._waited_seconds, self.steps = time.perf_counter(), 0.0, 0
+
+    def waiting(self) -> _Clock:
+        return self
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self._waited_seconds += time.perf_counter() - self._entered
+
+    def read(self, batch_size: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self._since
+        values = {
+            "step_seconds": seconds / self.steps,
+            "images_per_second": batch_size * self.steps / seconds,
+            "data_wait_share": self._waited_seconds / seconds,
+        }
+        self.restart()
+        return values

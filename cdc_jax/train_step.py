@@ -1,35 +1,40 @@
-"""One training step: the loss, its gradient, and the update. Pure functions, to be jitted.
+"""One training step over all devices: gradient, update, moving average.
 
-    loss = β_rate · bpp + diffusion loss + prior's median loss
-
-Every random draw of step k follows from (seed, k) and the image's place in the batch.
+Data parallel: each device works on its rows of the global batch, in `accumulate` micro-batches one after the other;
+then one all-reduce averages gradients and metrics, and every device makes the same update.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from cdc_jax.config import model_config
-from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss
-from cdc_jax.diffusion.schedule import schedule_for
-from cdc_jax.models.config import STRIDE
-from cdc_jax.models.initial import initial_weights
-from cdc_jax.models.params import Params, merge
-from cdc_jax.optimizer import ema_decay, make_optimizer, update_ema
+from cdc_jax.errors import ConfigError
+from cdc_jax.models.params import Params, shapes
+from cdc_jax.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
+from cdc_jax.parallel import DATA, make_mesh, replicated, split_batch
 from cdc_jax.pixels import to_unit_range
+from cdc_jax.train_loss import Draws, beta_at, draw, loss_and_metrics
 
-LATENT_STRIDE = 16  # pixels per cell of y
+ENTROPY_MODEL = tuple(f"compressor.{part}." for part in ("encoder", "hyper_encoder", "hyper_decoder", "prior"))
+Metrics = dict[str, Float[Array, ""]]
+Perceptual = Mapping[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes. `ema` is the weights themselves where the recipe has no moving average."""
+    """All that a step changes.
+
+    `ema` holds the averages of the trained weights; it is empty where the recipe has no moving average.
+    """
 
     step: Int[Array, ""]
     params: Params
@@ -37,123 +42,126 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
 
 
-class Draws(NamedTuple):
-    """The random numbers of one step.
-
-    Attributes:
-      timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
-        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For its
-        `content_share`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
-      noise: ε ~ N(0, 1) for the denoised region.
-      latent_noise, hyper_noise: U(−½, ½) for y and z.
-      corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
-    """
-
-    timesteps: Int[Array, " b"]
-    noise: Float[Array, "b s s 3"]
-    latent_noise: Float[Array, "b h w c"]
-    hyper_noise: Float[Array, "b h w c"]
-    corner: Int[Array, " 2"]
+def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
+    """Whether a weight is trained: not so, with `freeze_entropy`, what a file's symbols depend on."""
+    return not (config.freeze_entropy and name.startswith(ENTROPY_MODEL))
 
 
-def init_state(config: ml_collections.ConfigDict) -> TrainState:
-    """Fresh weights and optimizer at step 0."""
-    weights = initial_weights(model_config(config), config.seed, latent_gain=config.init.latent_gain)
-    params = jax.device_put(weights)
-    ema = jax.device_put(weights) if config.ema.enabled else {}
-    return TrainState(jnp.int32(0), params, ema, jax.jit(make_optimizer(config).init)(params))
+def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
+    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh (None: the first)."""
+    everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
+    params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
+    trained = _trained(config, params)
+    ema = jax.tree.map(jnp.copy, trained) if config.ema.enabled else {}
+    optimizer = jax.jit(make_optimizer(config).init, out_shardings=everywhere)(trained)
+    return TrainState(jax.device_put(jnp.int32(0), everywhere), params, ema, optimizer)
 
 
-def draw(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Draws:
-    """The random numbers of step k."""
-    model = model_config(config)
-    batch, crop, window = config.data.batch_size, config.data.crop, config.loss.window or config.data.crop
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    corner_key, batch_key = jax.random.split(key)
-    corner = jax.random.randint(corner_key, (2,), 0, (crop - window) // LATENT_STRIDE + 1) * LATENT_STRIDE
+def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
+    """Shapes and types of a state; nothing is computed."""
+    params = shapes(model_config(config))
+    trained = _trained(config, params)
+    optimizer = jax.eval_shape(make_optimizer(config).init, trained)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainState(step, params, trained if config.ema.enabled else {}, optimizer)
 
-    def one(index):
-        keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
-        y, z = crop // LATENT_STRIDE, crop // STRIDE
-        channels = model.latent_channels
-        return (
-            jax.random.uniform(keys[0]),
-            jax.random.normal(keys[1], (window, window, 3), jnp.float32),
-            jax.random.uniform(keys[2], (y, y, channels), jnp.float32, -0.5, 0.5),
-            jax.random.uniform(keys[3], (z, z, channels), jnp.float32, -0.5, 0.5),
+
+def best_params(state: TrainState) -> Params:
+    """What is tested and exported: the moving average where the recipe has one."""
+    return {**state.params, **state.ema}
+
+
+def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: int = 1) -> None:
+    """Raises ConfigError where the batch cannot be split over devices, processes and micro-batches."""
+    parts = mesh.size * config.train.accumulate
+    if config.data.batch_size % parts or config.data.batch_size % processes:
+        raise ConfigError(
+            f"data.batch_size is {config.data.batch_size}; it must be a multiple of {parts} "
+            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)"
         )
 
-    fractions, *noises = jax.vmap(one)(jnp.arange(batch))
-    if config.loss.spread_timesteps:
-        fractions = (fractions[0] + jnp.arange(batch) / batch) % 1
-    timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
-    is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
-    timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
-    return Draws(timesteps, *noises, corner)
 
-
-def loss_and_metrics(
-    config: ml_collections.ConfigDict,
-    params: Params,
-    image: Float[Array, "b h w 3"],
-    draws: Draws,
-    beta: float | Float[Array, ""],
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss and its terms on a batch of square images in [−1, 1].
-
-    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole pictures; the U-Net, which
-    costs most, on a region of it, cut from image and context maps alike.
-    """
-    model_settings = model_config(config)
-    precision = None if config.train.unet_precision == "default" else config.train.unet_precision
-    model = merge(model_settings, params, unet_precision=precision)
-    compressed = model.compress(image, (draws.latent_noise, draws.hyper_noise))
-    bpp = jnp.mean(compressed.rate_bits) / (image.shape[1] * image.shape[2])
-
-    size = draws.noise.shape[1]
-    target = _cut(image, draws.corner, size)
-    context = tuple(_cut(m, draws.corner >> level, size >> level) for level, m in enumerate(compressed.context))
-
-    schedule = schedule_for(model_settings)
-    alpha_bar = jnp.asarray(schedule.alpha_bar)[draws.timesteps]
-    noisy = add_noise(target, draws.noise, Level.of(alpha_bar).per_image())
-    time = (draws.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
-    output = model.unet(noisy, time, context)
-    diffusion = diffusion_loss(
-        model_settings.prediction, output, target, draws.noise, alpha_bar, weight_floor=config.loss.weight_floor
+def jit_train_step(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
+    """The step as one program over the mesh: state replicated and donated, images split over the devices."""
+    everywhere = replicated(mesh)
+    return jax.jit(
+        functools.partial(train_step, config, mesh),
+        in_shardings=(everywhere, split_batch(mesh), everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
     )
-    prior = model.compressor.prior.median_loss()
-    metrics = {"bpp": bpp, "diffusion_loss": diffusion, "prior_loss": prior}
-    return beta * bpp + diffusion + prior, metrics
-
-
-def _cut(x: Float[Array, "b h w c"], corner: Int[Array, " 2"], size: int) -> Float[Array, "b s s c"]:
-    if x.shape[1:3] == (size, size):
-        return x
-    return jax.lax.dynamic_slice(x, (0, corner[0], corner[1], 0), (x.shape[0], size, size, x.shape[3]))
-
-
-def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """β_rate at a step: from beta_start to beta, geometrically."""
-    options = config.loss
-    if not options.beta_ramp_steps:
-        return jnp.float32(options.beta)
-    progress = jnp.minimum(step / options.beta_ramp_steps, 1.0)
-    return options.beta_start * (options.beta / options.beta_start) ** progress
 
 
 def train_step(
-    config: ml_collections.ConfigDict, state: TrainState, images: UInt8[Array, "b h w 3"]
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """Gradient, update, moving average. Returns the new state and the step's metrics."""
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    state: TrainState,
+    images: UInt8[Array, "b h w 3"],
+    perceptual: Perceptual,
+) -> tuple[TrainState, Metrics]:
+    """Gradient, update, moving average. Returns the new state and the step's metrics, averaged over the batch.
+
+    Args:
+      config: the run's settings.
+      mesh: the devices.
+      state: is donated.
+      images: the global batch.
+      perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
+    """
     beta = beta_at(config, state.step)
-
-    def loss(params):
-        return loss_and_metrics(config, params, to_unit_range(images), draw(config, state.step), beta)
-
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    updates, optimizer = make_optimizer(config).update(gradients, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+    trained = _trained(config, state.params)
+    frozen = {name: value for name, value in state.params.items() if name not in trained}
+    draws = draw(config, state.step, images.shape[0])
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, draws, beta, perceptual)
+    updates, optimizer = make_optimizer(config).update(gradients, state.optimizer, trained)
+    params = optax.apply_updates(trained, updates)
     ema = update_ema(state.ema, params, ema_decay(config, state.step)) if config.ema.enabled else state.ema
-    metrics |= {"loss": value, "gradient_norm": optax.global_norm(gradients), "beta": beta}
-    return TrainState(state.step + 1, params, ema, optimizer), metrics
+    metrics |= {
+        "gradient_norm": optax.global_norm(gradients),
+        "beta": beta,
+        "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
+    }
+    return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
+
+
+def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
+    return {name: value for name, value in params.items() if is_trained(config, name)}
+
+
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draws: Draws, beta, perceptual: Perceptual):
+    """Mean gradients and metrics of the global batch."""
+    count = config.train.accumulate
+
+    def loss(trained, frozen, beta, perceptual, images, draws):
+        weights = {**frozen, **trained}
+        return loss_and_metrics(config, weights, to_unit_range(images), draws, beta, perceptual)
+
+    def device_share(*arguments):
+        *shared, images, draws = arguments
+        gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
+        if count == 1:
+            return jax.lax.pmean(gradient(images, draws), DATA)
+        rows = (images, draws._replace(corner=None))
+        rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
+
+        def add(total, rows):
+            images, draws_of_rows = rows
+            part = gradient(images, draws_of_rows._replace(corner=draws.corner))
+            return jax.tree.map(jnp.add, total, part), None
+
+        first = jax.tree.map(lambda x: x[0], rows)
+        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=draws.corner)), *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
+        total = jax.lax.scan(add, zeros, rows)[0]
+        return jax.lax.pmean(jax.tree.map(lambda x: x / count, total), DATA)
+
+    whole, split = PartitionSpec(), PartitionSpec(DATA)
+    return jax.shard_map(
+        device_share,
+        mesh=mesh,
+        in_specs=(whole, whole, whole, whole, split, Draws(split, split, split, split, whole)),
+        out_specs=whole,
+        check_vma=False,  # the gradient stays the device's own until the one all-reduce
+    )(trained, frozen, beta, perceptual, images, draws)

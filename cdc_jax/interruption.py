@@ -1,0 +1,37 @@
+"""Stopping a run between two steps: SIGTERM, or an accelerator's notice of preemption."""
+
+from __future__ import annotations
+
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Interruption:
+    """Within a `with` block, SIGTERM does not end the process; `requested` tells of it.
+
+    Several processes have to stop at the same step: JAX's preemption service lets them agree on it.
+    """
+
+    def __init__(self):
+        self._received = False
+
+    def __enter__(self) -> Interruption:
+        self._previous = None
+        if jax.process_count() == 1:
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def _receive(self, *_) -> None:
+        self._received = True
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after this step; all processes of a run are told the same."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._received
+
+    def __exit__(self, *_) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,73 @@
+"""Layers of the perceptual networks: float32, NHWC, plain functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Params = dict[str, Array]
+
+# Which way accelerators round float32 products must not show in a score.
+PRECISION = "highest"
+
+
+def convolution(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "kh kw i o"],
+    bias: Float[Array, " o"] | None = None,
+    *,
+    stride: int = 1,
+    padding: Sequence[int] = (0, 0),
+    precision: str | None = PRECISION,
+) -> Float[Array, "b h2 w2 o"]:
+    """Cross-correlation, zeros outside of the picture.
+
+    Args:
+      padding: rows added above and below, columns added at the left and at the right.
+    """
+    rows, columns = padding
+    y = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(rows, rows), (columns, columns)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+    return y if bias is None else y + bias
+
+
+def max_pool(x: Float[Array, "b h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "b h2 w2 c"]:
+    """Maximum over windows that lie within the picture and its padding of -∞."""
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+
+
+def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Mean over the 3×3 neighbourhood; at the border over those of its pixels that are in the picture."""
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+
+    def window_sum(values):
+        return jax.lax.reduce_window(values, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), pads)
+
+    return window_sum(x) / window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def spatial_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Mean over all pixels, row by row first: one long float32 sum would lose digits."""
+    return x.mean(axis=2).mean(axis=1)
+
+
+def minus_one_to_one(pictures) -> Float[Array, "..."]:
+    """uint8 0 … 255 → float32 -1 … 1."""
+    return pictures.astype(jnp.float32) / 127.5 - 1
+
+
+def imagenet_normalized(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """RGB in [-1, 1] → zero mean and unit variance over ImageNet, per channel: what VGG16 and AlexNet expect."""
+    mean = jnp.asarray((-0.030, -0.088, -0.188), x.dtype)
+    deviation = jnp.asarray((0.458, 0.448, 0.450), x.dtype)
+    return (x - mean) / deviation

