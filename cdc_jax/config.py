@@ -41,7 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
     config.data.batch_size = 4
     config.data.flip = False  # mirror half of the crops
-    config.data.held_out = ""  # measured, never trained on: a picture's file name, or a TFDS split ("validation[:8]")
+    config.data.held_out = ""  # measured, never trained on: a picture, TFDS split ("validation[:8]"), list or folder
 
     config.loss = ml_collections.ConfigDict()
     config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
@@ -100,8 +100,16 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"{name} is {config[section][key]}; it must be at least 1")
     if config.optimizer.schedule not in ("step", "cosine"):
         raise ConfigError(f"optimizer.schedule is {config.optimizer.schedule!r}; it must be 'step' or 'cosine'")
-    if config.data.source not in ("folder", "scikit-image"):
-        raise ConfigError(f"data.source is {config.data.source!r}; it must be 'folder' or 'scikit-image'")
+    sources = "folder", "tfds", "vimeo90k", "scikit-image"
+    for key, choices in (("source", sources), ("small_images", ("skip", "upscale"))):
+        if config.data[key] not in choices:
+            raise ConfigError(f"data.{key} is {config.data[key]!r}; it must be {' or '.join(map(repr, choices))}")
+    if not 0 <= config.data.max_broken_share <= 1:
+        raise ConfigError(f"data.max_broken_share is {config.data.max_broken_share}; it must be between 0 and 1")
+    if config.data.workers < 0:
+        raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1")
 
 
 def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:

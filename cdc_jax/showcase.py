@@ -10,10 +10,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from cdc_jax.codec import load_codec
-from cdc_jax.data.sources import picture_paths, split_held_out
+from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.export import export_params
 from cdc_jax.files import write_atomically
-from cdc_jax.images import load_image, write_image
+from cdc_jax.images import write_image
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.run_log import RunLog
 from cdc_jax.train import best_params
@@ -37,19 +37,18 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: str 
     if not config.data.held_out:
         return
 
-    path = split_held_out(picture_paths(config.data), config.data.held_out)[1]
-    picture, _ = load_image(path)
+    name, picture = held_out_pictures(config)[0]
     codec = load_codec(workdir / "bundle")
     data = codec.compress(picture)
     write_atomically(workdir / "example.cdc", data)
     bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
 
-    panels = [(f"original, {path.name}", picture)]
+    panels = [(f"original, {name}", picture)]
     for steps in config.train.eval_steps:
         decoded = codec.decompress(data, steps=steps)
         psnr = psnr_db(picture, decoded)
         panels.append((f"{steps} step{'s' if steps > 1 else ''}: {bpp:.3f} bpp, {psnr:.2f} dB", decoded))
-        print(f"{path.name}: {len(data)} bytes, {bpp:.3f} bpp, {steps}-step decode {psnr:.2f} dB PSNR")
+        print(f"{name}: {len(data)} bytes, {bpp:.3f} bpp, {steps}-step decode {psnr:.2f} dB PSNR")
         if steps == config.model.decode_steps:
             write_image(workdir / "example.png", decoded)
     if config.model.decode_steps not in config.train.eval_steps:

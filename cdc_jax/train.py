@@ -20,10 +20,10 @@ from tqdm import tqdm
 from cdc_jax.checkpoint import Checkpoints
 from cdc_jax.codec import synthesize
 from cdc_jax.config import check_config, model_config
-from cdc_jax.data.pipeline import CropBatches
-from cdc_jax.data.sources import load_pictures, picture_paths, split_held_out
+from cdc_jax.data.pipeline import open_batches
+from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.images import load_image, pad_to_multiple
+from cdc_jax.images import pad_to_multiple
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
@@ -49,10 +49,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
         raise ConfigError(f"cannot make the folder {workdir}: {error.strerror}") from error
 
     # -- data
-    training, held_out = split_held_out(picture_paths(config.data), config.data.held_out)
-    pictures = load_pictures(training, config.data.crop)
-    data = CropBatches(pictures, config.data.crop, config.data.batch_size, config.data.flip, config.seed)
-    preview = load_image(held_out)[0] if held_out else None
+    held_out = held_out_pictures(config)
+    preview = held_out[0][1] if held_out else None
 
     # -- state
     state = init_state(config)
@@ -68,10 +66,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
             metrics.write(0, measure(config, state, preview))
 
         # -- loop
-        with tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1) as bar:
+        batches = open_batches(config, process_index=0, process_count=1, first_step=start)
+        with batches, tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1) as bar:
             logged, logged_at, before = start, time.perf_counter(), {}
             for step in range(start, config.train.steps):
-                state, terms = step_function(state, data.batch(step))
+                state, terms = step_function(state, next(batches).images)
                 jax.block_until_ready(before)  # one step ahead of the device, not more
                 before = terms
                 done, last = step + 1, step + 1 == config.train.steps
