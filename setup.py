@@ -32,6 +32,7 @@ BASE = [
 # The least that a training run on photographs at hand needs: `make demo` installs this and no more.
 DEMO = [
     "absl-py>=2.1",
+    "grain>=0.2.15,<0.3",
     "optax>=0.2.8,<0.3",
     "scikit-image>=0.25",
 ]
@@ -58,7 +59,6 @@ TEST = [
 
 TRAIN = [
     *DEMO,
-    "grain>=0.2.15,<0.3",
     "tensorboardX>=2.6.2.2",
     "tensorflow-datasets>=4.9.9,<5",
 ]

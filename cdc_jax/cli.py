@@ -231,8 +231,10 @@ def _run_import_torch(args: argparse.Namespace) -> int:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", metavar="WORKDIR", help="the folder of a training run")
     parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
+    which = parser.add_mutually_exclusive_group()
     step = cli_args.whole_number(0)
-    parser.add_argument("--step", type=step, metavar="N", help="which checkpoint (default: the latest)")
+    which.add_argument("--step", type=step, metavar="N", help="which checkpoint (default: the latest)")
+    which.add_argument("--best", action="store_true", help="the checkpoint with the lowest held-out loss")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     cli_args.add_quiet(parser)
 
@@ -240,7 +242,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _run_export(args: argparse.Namespace) -> int:
     from cdc_jax.export import export_workdir
 
-    return _run_make_bundle(args, args.workdir, lambda folder: export_workdir(args.workdir, folder, step=args.step))
+    return _run_make_bundle(args, args.workdir, lambda folder: export_workdir(args.workdir, folder, step=args.step, best=args.best))
 
 
 def _run_make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], None]) -> int:

@@ -44,7 +44,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
     config.data.batch_size = 4
     config.data.flip = False  # mirror half of the crops
-    config.data.held_out = ""  # measured, never trained on: a picture's file name, or a TFDS split ("validation[:8]")
+    config.data.held_out = ""  # measured, never trained on: a picture, TFDS split ("validation[:8]"), list or folder
 
     config.loss = ml_collections.ConfigDict()
     config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
@@ -91,6 +91,7 @@ _CHOICES = {
     "init_weights": ("ema", "raw"),
     "optimizer.schedule": ("step", "cosine"),
     "data.source": ("folder", "scikit-image", "tfds", "vimeo90k"),
+    "data.small_images": ("skip", "upscale"),
     "train.compute_type": ("float32", "bfloat16"),
     "train.unet_precision": ("default", "high", "highest"),
 }
@@ -138,6 +139,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         if _value(config, name) not in choices:
             options = ", ".join(map(repr, choices))
             raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}")
+    if not 0 <= config.data.max_broken_share <= 1:
+        raise ConfigError(f"data.max_broken_share is {config.data.max_broken_share}; it must be between 0 and 1")
+    if config.data.workers < 0:
+        raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1")
 
 
 def _value(config: ml_collections.ConfigDict, name: str):

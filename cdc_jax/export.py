@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ml_collections
+from etils import epath
 from jaxtyping import Array
 
 from cdc_jax.bundle import save_bundle
-from cdc_jax.checkpoint import Checkpoints
+from cdc_jax.checkpoint import Checkpoints, choose_step
 from cdc_jax.config import model_config
+from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
-from cdc_jax.models.params import shapes
+from cdc_jax.starting_weights import read_coding, run_weights, stored_config
 
 
 def export_params(
@@ -22,41 +24,78 @@ def export_params(
     step: int,
     *,
     figures: Mapping[str, float | str] | None = None,
+    coding: CodingModel | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Makes a bundle of a run's weights at a step. Raises BundleError as `save_bundle`."""
-    data = f"the folder {Path(config.data.path).name!r}" if config.data.source == "folder" else "scikit-image"
-    provenance = (
-        f"Trained with cdc_jax for {step} steps of {config.data.batch_size} crops of {config.data.crop}×"
-        f"{config.data.crop} pixels, β_rate = {config.loss.beta:g}, on pictures from {data}; "
-        f"{'the moving average of the weights' if config.ema.enabled else 'the raw weights'}. "
-        "The weights are their trainer's to license."
-    )
-    save_bundle(
-        out_dir, model_config(config), params, provenance=provenance, figures=figures, overwrite=overwrite
-    )
-
-
-def export_workdir(workdir: str | Path, out_dir: str | Path, *, step: int | None = None) -> None:
-    """Makes a bundle of a run's checkpoint: of its moving average where it has one.
+    """Makes a bundle of a run's weights at a step.
 
     Args:
-      workdir: the run's folder.
+      out_dir: where to.
+      config: the run's.
+      params, step: what to export.
+      figures: for the model card.
+      coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
+      overwrite: replace what is at `out_dir`.
+
+    Raises:
+      BundleError: as `save_bundle`.
+    """
+    recipe = {
+        "trained on": _data(config),
+        "crops": f"{config.data.crop}×{config.data.crop} pixels, {config.data.batch_size} a step",
+        "steps": str(step),
+        "β_rate, ρ": f"{config.loss.beta:g}, {config.loss.rho:g}",
+        "weights": "the moving average" if config.ema.enabled else "the raw ones",
+    }
+    if config.init_from:
+        frozen = ", its entropy model kept" if config.freeze_entropy else ""
+        recipe["started from"] = epath.Path(config.init_from).name + frozen
+    provenance = "Trained with cdc_jax. The weights are their trainer's to license."
+    save_bundle(
+        out_dir,
+        model_config(config),
+        params,
+        provenance=provenance,
+        figures={**recipe, **(figures or {})},
+        coding=coding,
+        overwrite=overwrite,
+    )
+
+
+def _data(config: ml_collections.ConfigDict) -> str:
+    """A name without the machine's paths."""
+    data = config.data
+    return {
+        "folder": f"the folder {Path(data.path).name!r}",
+        "scikit-image": "photographs of scikit-image",
+        "tfds": f"{data.name}, split {data.split} (TFDS)",
+        "vimeo90k": "Vimeo-90k septuplets",
+    }[data.source]
+
+
+def export_workdir(
+    workdir: epath.PathLike, out_dir: str | Path, *, step: int | None = None, best: bool = False
+) -> int:
+    """Makes a bundle of a run's checkpoint: of its moving average where it has one. Returns its step.
+
+    Args:
+      workdir: the run's folder, local or in an object store.
       out_dir: the bundle's.
       step: which checkpoint; None: the latest.
+      best: the one with the lowest held-out loss instead.
 
     Raises:
       CheckpointError: there is no such checkpoint.
       BundleError: the bundle cannot be written.
     """
-    if not (Path(workdir) / "checkpoints").is_dir():
+    workdir = epath.Path(workdir)
+    if not (workdir / "checkpoints").is_dir():
         raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
     with Checkpoints(workdir) as checkpoints:
-        chosen = checkpoints.latest_step() if step is None else step
-        if chosen is None or chosen not in checkpoints.steps():
-            have = ", ".join(map(str, checkpoints.steps())) or "none"
-            raise CheckpointError(f"{workdir} has no checkpoint of step {step}; it has {have}")
-        config = ml_collections.ConfigDict(checkpoints.restore_config(chosen))
-        item = "ema" if config.ema.enabled else "weights"
-        params = checkpoints.restore_params(shapes(model_config(config)), chosen, item)
-    export_params(out_dir, config, params, chosen)
+        chosen = choose_step(checkpoints, workdir, step, best)
+        config = stored_config(checkpoints, chosen)
+        params = run_weights(checkpoints, chosen, config)
+        figures = checkpoints.figures(chosen)
+    coding = read_coding(workdir) if config.freeze_entropy else None
+    export_params(out_dir, config, params, chosen, figures=figures, coding=coding)
+    return chosen

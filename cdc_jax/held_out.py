@@ -39,7 +39,7 @@ class HeldOut:
 
     Args:
       config: the run's settings.
-      pictures: (name, picture) each; at most eight are used.
+      pictures: (name, picture) each; MOST_PICTURES of them are plenty.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
 
@@ -50,7 +50,7 @@ class HeldOut:
         perceptual: Mapping[str, Array],
     ):
         self._config = config
-        self._pictures = [(name, _middle(picture, MOST_PIXELS_A_SIDE)) for name, picture in pictures[:MOST_PICTURES]]
+        self._pictures = [(name, _middle(picture, MOST_PIXELS_A_SIDE)) for name, picture in pictures]
         self._perceptual = {name: np.asarray(value) for name, value in perceptual.items()}
         crops = [_crop(picture, config.data.crop) for _, picture in self._pictures]
         self._crops = np.stack([crops[i % len(crops)] for i in range(max(_ROWS, len(crops)))]) if crops else None

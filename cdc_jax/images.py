@@ -11,7 +11,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -73,12 +73,17 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return image
 
 
-def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Picture, list[str]]:
-    """`read_image` that returns its warnings, as sentences, instead of issuing them."""
+def load_image(
+    source: Source, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = _READ_FORMATS
+) -> tuple[Picture, list[str]]:
+    """`read_image` that returns its warnings, as sentences, instead of issuing them.
+
+    `formats` are Pillow's names of those that are tried, where others than `read_image`'s are wanted.
+    """
     name = _name_of(source)
     notes: list[str] = []
     with _opened(source, name) as stream:
-        picture = _open(stream, name, max_pixels)
+        picture = _open(stream, name, max_pixels, formats)
         try:
             if getattr(picture, "is_animated", False):
                 notes.append("only the first of several frames was read")
@@ -180,15 +185,15 @@ def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _open(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) -> Image.Image:
     """Reads the header only, and refuses what is too large."""
     # Pillow's own guard against decompression bombs is a global, and below our limit: off while a header is read.
     with _PILLOW_LIMIT:
         pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            picture = Image.open(stream, formats=_READ_FORMATS)
+            picture = Image.open(stream, formats=formats)
         except UnidentifiedImageError:
-            kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM"
+            kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
             raise ImageError(f"{name}this is not a picture that can be read ({kinds}), or a damaged one") from None
         except MemoryError:
             raise

@@ -27,12 +27,18 @@ def run(argv: list[str]) -> None:
         raise ConfigError(f"unexpected argument {argv[1]!r}")
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")
+    from cdc_jax.distributed import join_processes
+
+    join_processes()
+    import jax
+
     from cdc_jax.showcase import showcase
     from cdc_jax.train import train
 
     config = _CONFIG.value
     state = train(config, _WORKDIR.value)
-    showcase(config, state, _WORKDIR.value)
+    if jax.process_index() == 0:
+        showcase(config, state, _WORKDIR.value)
 
 
 def main(argv: list[str] | None = None) -> int:

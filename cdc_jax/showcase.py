@@ -2,61 +2,78 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import ml_collections
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from cdc_jax.codec import load_codec
-from cdc_jax.data.sources import picture_paths, split_held_out
+from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.export import export_params
 from cdc_jax.files import write_atomically
-from cdc_jax.images import load_image, write_image
+from cdc_jax.images import write_image
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.run_log import RunLog
-from cdc_jax.train import best_params
-from cdc_jax.train_step import TrainState
+from cdc_jax.starting_weights import read_coding
+from cdc_jax.train_step import TrainState, best_params
 
 _CAPTION_HEIGHT = 28
 
 
-def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: str | Path) -> None:
+def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epath.PathLike) -> None:
     """Writes `bundle/`, and with a held-out picture `example.cdc`, `example.png`, `side_by_side.png`; prints figures.
+
+    Args:
+      config, state: of the finished run.
+      workdir: its folder, local or in an object store.
 
     Raises:
       BundleError, ImageError: something cannot be written.
     """
-    workdir = Path(workdir)
     log = RunLog(workdir).read()
     figures = {name: value for line in log for name, value in line.items() if name.startswith("held_out")}
-    params = best_params(config, state)
-    export_params(workdir / "bundle", config, params, int(state.step), figures=figures, overwrite=True)
-    print(f"bundle: {workdir / 'bundle'}")
-    if not config.data.held_out:
+    coding = read_coding(epath.Path(workdir)) if config.freeze_entropy else None
+    if "://" not in str(workdir):
+        _write(config, state, Path(workdir), str(workdir), figures, coding)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _write(config, state, Path(folder), str(workdir), figures, coding)
+            _copy_tree(Path(folder), epath.Path(workdir))
+    _print_progress(log)
+
+
+def _write(config, state: TrainState, folder: Path, shown: str, figures: dict[str, float], coding) -> None:
+    """Into the local `folder`; messages speak of `shown`."""
+    params = {name: np.asarray(value) for name, value in best_params(state).items()}
+    bundle = folder / "bundle"
+    export_params(bundle, config, params, int(state.step), figures=figures, coding=coding, overwrite=True)
+    print(f"bundle: {shown}/bundle")
+    pictures = held_out_pictures(config, 1)
+    if not pictures:
         return
 
-    path = split_held_out(picture_paths(config.data), config.data.held_out)[1]
-    picture, _ = load_image(path)
-    codec = load_codec(workdir / "bundle")
+    name, picture = pictures[0]
+    codec = load_codec(bundle)
     data = codec.compress(picture)
-    write_atomically(workdir / "example.cdc", data)
+    write_atomically(folder / "example.cdc", data)
     bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
 
-    panels = [(f"original, {path.name}", picture)]
+    panels = [(f"original, {name}", picture)]
     for steps in config.train.eval_steps:
         decoded = codec.decompress(data, steps=steps)
         psnr = psnr_db(picture, decoded)
         panels.append((f"{steps} step{'s' if steps > 1 else ''}: {bpp:.3f} bpp, {psnr:.2f} dB", decoded))
-        print(f"{path.name}: {len(data)} bytes, {bpp:.3f} bpp, {steps}-step decode {psnr:.2f} dB PSNR")
+        print(f"{name}: {len(data)} bytes, {bpp:.3f} bpp, {steps}-step decode {psnr:.2f} dB PSNR")
         if steps == config.model.decode_steps:
-            write_image(workdir / "example.png", decoded)
+            write_image(folder / "example.png", decoded)
     if config.model.decode_steps not in config.train.eval_steps:
-        write_image(workdir / "example.png", codec.decompress(data))
-    write_image(workdir / "side_by_side.png", side_by_side(panels))
-    _print_progress(log)
-    print(f"look at: {workdir / 'side_by_side.png'}")
+        write_image(folder / "example.png", codec.decompress(data))
+    write_image(folder / "side_by_side.png", side_by_side(panels))
+    print(f"look at: {shown}/side_by_side.png")
 
 
 def side_by_side(panels: list[tuple[str, UInt8[np.ndarray, "h w 3"]]]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -77,3 +94,12 @@ def _print_progress(log: list[dict]) -> None:
         if len(values) > 1:
             (first_step, first), (last_step, last) = values[0], values[-1]
             print(f"{name}: {first:.4g} at step {first_step} → {last:.4g} at step {last_step}")
+
+
+def _copy_tree(source: Path, target: epath.Path) -> None:
+    """Copies a local folder's files into another folder, which may lie in an object store."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            copy = target / path.relative_to(source).as_posix()
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())

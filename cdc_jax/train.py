@@ -22,7 +22,7 @@ from cdc_jax.config import check_config
 from cdc_jax.data.pipeline import Batches, open_batches
 from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
-from cdc_jax.held_out import HeldOut
+from cdc_jax.held_out import MOST_PICTURES, HeldOut
 from cdc_jax.interruption import Interruption
 from cdc_jax.metrics.lpips import load_lpips
 from cdc_jax.models.params import Params
@@ -55,7 +55,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
     # -- what does not change: held-out pictures, the perceptual network, the step
     perceptual = load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
-    held_out = HeldOut(config, held_out_pictures(config), perceptual)
+    held_out = HeldOut(config, held_out_pictures(config, MOST_PICTURES), perceptual)
     perceptual = jax.device_put(perceptual, replicated(mesh))
     step_function = jit_train_step(config, mesh)
     log = RunLog(workdir, active=process == 0)

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from PIL import Image
 
 from cdc_jax.config import check_config, check_overrides, default_config
-from cdc_jax.data.pipeline import CropBatches
-from cdc_jax.errors import CheckpointError, ConfigError, ImageError
+from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.images import read_image
 from cdc_jax.optimizer import ema_decay, learning_rate_schedule
 from tests.training import run_main, tiny_config
@@ -153,50 +151,7 @@ def test_configuration_is_locked():
         check_overrides(default_config(), iter(["loss.bet"]))
 
 
-def test_folder_source(tmp_path):
-    from cdc_jax.data.sources import load_pictures, picture_paths, split_held_out
-
-    data = default_config().data
-    with data.unlocked():
-        data.path = str(tmp_path / "missing")
-    with pytest.raises(ConfigError, match="not a folder"):
-        picture_paths(data)
-    data.path = str(tmp_path)
-    with pytest.raises(ConfigError, match="no pictures"):
-        picture_paths(data)
-    (tmp_path / "deep").mkdir()
-    Image.new("RGB", (70, 80)).save(tmp_path / "deep" / "b.png")
-    Image.new("RGB", (70, 80)).save(tmp_path / "a.jpg")
-    paths = picture_paths(data)
-    assert [path.name for path in paths] == ["a.jpg", "b.png"]
-    assert split_held_out(paths, "b.png")[1] == paths[1]
-    with pytest.raises(ConfigError, match="c.png"):
-        split_held_out(paths, "c.png")
-    assert load_pictures(paths, 70)[0].shape == (80, 70, 3)
-    with pytest.raises(ImageError, match="smaller"):
-        load_pictures(paths, 71)
-
-
 # -- the recipe --------------------------------------------------------------------------------------------------------
-
-
-def test_batches_follow_from_seed_and_step():
-    pictures = [np.random.default_rng(i).integers(0, 256, (80 + i, 90, 3), dtype=np.uint8) for i in range(3)]
-    data = CropBatches(pictures, 64, 4, True, seed=1)
-    np.testing.assert_array_equal(data.batch(5), CropBatches(pictures, 64, 4, True, seed=1).batch(5))
-    assert (data.batch(5) != data.batch(6)).any()
-    assert (data.batch(5) != CropBatches(pictures, 64, 4, True, seed=2).batch(5)).any()
-    assert data.batch(0).shape == (4, 64, 64, 3)
-
-
-def test_crops_are_cut_from_the_pictures():
-    rows, columns = np.mgrid[:100, :120].astype(np.uint8)
-    picture = np.stack([rows, columns, rows], axis=-1)
-    plain = CropBatches([picture], 64, 50, False, seed=0).batch(0).astype(int)
-    assert (np.diff(plain[..., 0], axis=1) == 1).all() and (np.diff(plain[..., 1], axis=2) == 1).all()
-    flipped = CropBatches([picture], 64, 50, True, seed=0).batch(0).astype(int)
-    share = np.mean(np.diff(flipped[..., 1], axis=2)[:, 0, 0] == -1)
-    assert 0.25 < share < 0.75
 
 
 def test_learning_rates_of_the_paper():

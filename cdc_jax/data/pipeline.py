@@ -1,38 +1,175 @@
-"""Pictures → batches of random crops."""
+"""Batches of crops, read ahead in the background by Grain's threads or worker processes.
+
+    order.LocalPlaces ─► crops.CropReader, in threads (and processes) ─► two batches ahead ─► `Batches`
+
+Batch k is step k's. The order is Grain's (shuffle, repeat); which places a process reads is ours, so Grain's iterator
+always starts at 0 and its state is not needed: the next step says it all.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import ml_collections
 import numpy as np
 from jaxtyping import UInt8
 
+from cdc_jax.data.crops import CropReader, Report
+from cdc_jax.data.sources import open_sources
+from cdc_jax.data.tally import Tally
+from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 
-@dataclasses.dataclass(frozen=True)
-class CropBatches:
-    """Batch k of random crops. It follows from (seed, k) alone, so a resumed run sees the same data.
+_MAX_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process' rows of a global batch.
 
     Attributes:
-      pictures: uint8 [h, w, 3] each, at least `crop` on both sides.
-      crop: side of the crops in pixels.
-      batch_size: crops per batch.
-      flip: mirror half of them.
-      seed: of the draws.
+      images: crops, 0 … 255.
+      names: the pictures they are from.
+      step: the training step that the batch belongs to, from 0.
     """
 
-    pictures: list[UInt8[np.ndarray, "h w 3"]]
-    crop: int
-    batch_size: int
-    flip: bool
-    seed: int
+    images: UInt8[np.ndarray, "b s s 3"]
+    names: list[str]
+    step: int
 
-    def batch(self, step: int) -> UInt8[np.ndarray, "b s s 3"]:
-        """The batch of step k: pictures and places drawn uniformly."""
-        crops = []
-        for place in range(self.batch_size):
-            random = np.random.default_rng([self.seed, step, place])
-            picture = self.pictures[random.integers(len(self.pictures))]
-            top, left = (random.integers(0, side - self.crop + 1) for side in picture.shape[:2])
-            crop = picture[top : top + self.crop, left : left + self.crop]
-            crops.append(crop[:, ::-1] if self.flip and random.random() < 0.5 else crop)
-        return np.stack(crops)
+
+class Batches:
+    """Iterator over `Batch`, without end; made by `open_batches`. To be closed, or used as a context manager."""
+
+    def __init__(self, iterator: Any, step: int, tally: Tally):
+        self._iterator = [iterator]  # empty once closed, so that nothing of Grain's is left at the interpreter's end
+        self._finalizer = weakref.finalize(self, _close, self._iterator)
+        self._step = step
+        self._tally = tally
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch; waits where it is not there yet.
+
+        Raises:
+          StopIteration: after `close`.
+          CdcError: too many pictures are broken, or none can be used.
+        """
+        if not self._iterator:
+            raise StopIteration
+        images, reports = next(self._iterator[0])
+        self._tally.add(reports)
+        batch = Batch(images, [report.name for report in reports], self._step)
+        self._step += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """What `open_batches` goes on from, with the counters of what was handed out; JSON-able.
+
+        The step is the same on every process. The counters are this process' own: a trainer of several processes saves
+        their sum over the processes, which process 0 then goes on from.
+        """
+        return {"next_step": self._step, "counters": self.counters()}
+
+    def counters(self) -> dict[str, int]:
+        """Of this process: `read` records, of them `broken`, `small` (skipped) and `upscaled`."""
+        return dict(self._tally.counters)
+
+    def close(self) -> None:
+        """Ends the threads and processes that read ahead."""
+        self._finalizer()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _close(iterator: list[Any]) -> None:
+    iterator.pop().close()
+
+
+def open_batches(
+    config: ml_collections.ConfigDict,
+    *,
+    process_index: int,
+    process_count: int,
+    first_step: int,
+    state: Mapping[str, Any] | None = None,
+) -> Batches:
+    """The batches from `first_step` on: process p of P gets rows p·B/P … (p + 1)·B/P − 1 of each global batch.
+
+    Args:
+      config: `config.data` and `config.seed`; B is `config.data.batch_size`.
+      process_index: p.
+      process_count: P, which may be another one than before.
+      first_step: k of the first batch.
+      state: of the checkpoint that the run goes on from, None for a fresh one.
+
+    Raises:
+      ConfigError: B is not divisible by P, or a setting names what is not there.
+      CheckpointError: the state is that of another step.
+      CdcError: data or packages are missing; the message says what to run.
+    """
+    if config.data.batch_size % process_count:
+        raise ConfigError(
+            f"data.batch_size is {config.data.batch_size}, which {process_count} processes cannot share equally"
+        )
+    if state is not None and state.get("next_step") != first_step:
+        raise CheckpointError(
+            f"the checkpoint's data go on at step {state.get('next_step')}, but its weights at step {first_step}"
+        )
+    try:
+        import grain
+
+        from cdc_jax.data.order import GlobalOrder, LocalPlaces
+    except ImportError:
+        raise CdcError("training reads its pictures with Grain: pip install '.[train]'") from None
+    source = open_sources(config).training
+    places = LocalPlaces(config.data.batch_size, process_index, process_count, first_step)
+    reader = CropReader(
+        source,
+        GlobalOrder(len(source), config.seed),
+        config.seed,
+        config.data.crop,
+        config.data.flip,
+        upscale=config.data.small_images == "upscale",
+    )
+    iterator = iter(_read_ahead(grain, places, reader, config.data.workers))
+    counted = state.get("counters", {}) if state is not None and process_index == 0 else {}
+    return Batches(iterator, first_step, Tally(len(source), config.data.max_broken_share, config.data.crop, counted))
+
+
+def _read_ahead(grain: Any, places: Any, reader: CropReader, workers: int) -> Any:
+    """Grain's data set of (images, reports), two batches or so ahead.
+
+    Crops, not batches, are what is dealt out to threads and workers: that keeps the order for any number of them.
+    """
+    from absl import flags
+
+    cores = os.cpu_count() or 1
+    threads = max(2, min(_MAX_THREADS, cores // max(1, workers) + 1, 2 * places.rows))
+    ahead = max(threads, 2 * places.rows)
+    dataset = grain.MapDataset.source(places).map(reader)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own: their defaults where no program parses any
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+        per_worker = -(-ahead // workers)
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=per_worker))
+    else:
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+    return dataset.batch(places.rows, drop_remainder=True, batch_fn=_collate)
+
+
+def _collate(crops: list[dict[str, Any]]) -> tuple[UInt8[np.ndarray, "b s s 3"] | None, list[Report]]:
+    """Crops to a batch; None where one is missing, which the tally of the reports then says."""
+    images = [crop["image"] for crop in crops]
+    missing = any(image is None for image in images)
+    return None if missing else np.stack(images), [crop["report"] for crop in crops]

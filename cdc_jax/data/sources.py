@@ -1,90 +1,101 @@
-"""Where training pictures come from."""
+"""What the configuration's pictures are: records with random access, and the ones held out for measuring."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import os
+from dataclasses import dataclass
+from typing import Protocol
 
 import ml_collections
-import numpy as np
-from jaxtyping import UInt8
 
-from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.images import load_image
-
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-
-# The everyday photographs among scikit-image's pictures (licences: docs/pictures.md). Drawings, text pages, tiny
-# pictures, and those through a microscope or a space telescope are left out.
-SCIKIT_IMAGE_PHOTOGRAPHS = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-    "rocket.jpg",
-)
+from cdc_jax.data.folders import find_pictures, scikit_image_photographs, split_by_name, without_folder
+from cdc_jax.data.tfds_source import open_tfds
+from cdc_jax.data.vimeo import HELD_OUT_SEPTUPLETS, TRAINING_LIST, VimeoSeptuplets, find_septuplets, without
+from cdc_jax.errors import ConfigError
+from cdc_jax.images import Picture
 
 
-def picture_paths(data: ml_collections.ConfigDict) -> list[Path]:
-    """Paths of all pictures of a source, sorted.
+class PictureSource(Protocol):
+    """Records numbered from 0, in an order that every process agrees on. Reads may come from many threads at once.
+
+    Attributes:
+      frames: pictures per record; training draws one of them.
+    """
+
+    frames: int
+
+    def __len__(self) -> int: ...
+
+    def name(self, record: int, frame: int) -> str:
+        """What logs call the picture; cheap."""
+
+    def read(self, record: int, frame: int) -> Picture:
+        """uint8 [h, w, 3]. Raises ImageError, naming the picture, where it is broken."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The pictures to train on and those to measure on, None where there are none."""
+
+    training: PictureSource
+    held_out: PictureSource | None
+
+
+def open_sources(config: ml_collections.ConfigDict) -> Sources:
+    """Finds the pictures of `config.data`; no picture is read.
+
+    `held_out` names one picture of a folder, a Vimeo-90k list, a TFDS split, or for any source a folder of pictures.
+    What is held out is never among the training pictures.
 
     Raises:
-      ConfigError: the folder does not exist or holds no picture.
-      CdcError: the package that should bring the pictures is not installed.
+      ConfigError: a setting names what is not there, or nothing is left to train on.
+      CdcError: data or packages are missing; the message says what to run.
     """
+    data = config.data
+    from_folder = None
+    if data.held_out and os.path.isdir(data.held_out):
+        from_folder = find_pictures(data.held_out, setting="data.held_out")
+    open_source = {"folder": _files, "scikit-image": _files, "vimeo90k": _vimeo, "tfds": _tfds}.get(data.source)
+    if open_source is None:
+        raise ConfigError(f"data.source is {data.source!r}, which is unknown")
+    training, held_out = open_source(data, "" if from_folder else data.held_out)
+    if from_folder and data.source in ("folder", "scikit-image"):
+        training = without_folder(training, data.held_out)
+    if not len(training):
+        raise ConfigError("data.held_out leaves no picture of the source to train on")
+    return Sources(training, from_folder or held_out)
+
+
+def held_out_pictures(config: ml_collections.ConfigDict, limit: int) -> list[tuple[str, Picture]]:
+    """(name, uint8 [h, w, 3]) of the first `limit` pictures to measure on; of a septuplet the middle frame; none for "".
+
+    Raises:
+      ConfigError, CdcError: as `open_sources`.
+      ImageError: one of them is broken.
+    """
+    if not config.data.held_out:
+        return []
+    source = open_sources(config).held_out
+    frame = source.frames // 2
+    return [(source.name(record, frame), source.read(record, frame)) for record in range(min(limit, len(source)))]
+
+
+def _files(data: ml_collections.ConfigDict, held_out: str):
     if data.source == "scikit-image":
-        spec = importlib.util.find_spec("skimage")
-        if spec is None or spec.origin is None:
-            raise CdcError("the demo's photographs come with scikit-image: pip install '.[demo]'")
-        folder = Path(spec.origin).parent / "data"
-        paths = [folder / name for name in SCIKIT_IMAGE_PHOTOGRAPHS]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise CdcError(f"the installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26")
-        return paths
-    folder = Path(data.path)
-    if not folder.is_dir():
-        raise ConfigError(f"data.path is {data.path!r}, which is not a folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        raise ConfigError(f"data.path is {data.path!r}, which holds no pictures")
-    return paths
+        files = scikit_image_photographs()
+    else:
+        files = find_pictures(data.path, setting="data.path")
+    return split_by_name(files, held_out) if held_out else (files, None)
 
 
-def split_held_out(paths: list[Path], held_out: str) -> tuple[list[Path], Path | None]:
-    """(training pictures, the held-out one, None where `held_out` is empty).
-
-    Raises:
-      ConfigError: no picture has that file name, or no other is left to train on.
-    """
+def _vimeo(data: ml_collections.ConfigDict, held_out: str):
+    training = find_septuplets(data.path, data.list_file or TRAINING_LIST, setting="data.list_file")
     if not held_out:
-        return paths, None
-    chosen = [path for path in paths if path.name == held_out]
-    if not chosen:
-        raise ConfigError(f"data.held_out is {held_out!r}, but no picture of the source has that name")
-    rest = [path for path in paths if path.name != held_out]
-    if not rest:
-        raise ConfigError("data.held_out is the only picture of the source; nothing is left to train on")
-    return rest, chosen[0]
+        return training, None
+    listed = find_septuplets(data.path, held_out, setting="data.held_out")
+    measured = VimeoSeptuplets(listed.root, listed.septuplets[:HELD_OUT_SEPTUPLETS])
+    return without(training, measured), measured
 
 
-def load_pictures(paths: list[Path], min_side: int) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """All pictures in memory.
-
-    Raises:
-      ImageError: a picture is unreadable, or smaller than `min_side` on a side.
-    """
-    pictures = []
-    for path in paths:
-        picture, _ = load_image(path)
-        if min(picture.shape[:2]) < min_side:
-            h, w = picture.shape[:2]
-            raise ImageError(f"{path} is {w}×{h} pixels, smaller than the crops of {min_side} (data.crop)")
-        pictures.append(picture)
-    return pictures
+def _tfds(data: ml_collections.ConfigDict, held_out: str):
+    return open_tfds(data.name, data.path, data.split, held_out)

@@ -1,0 +1,79 @@
+"""Counts and logs what was wrong with the pictures of a run, and says when it is too much."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from cdc_jax.data.crops import Report
+from cdc_jax.errors import CdcError
+
+COUNTERS = ("read", "broken", "small", "upscaled")
+_LOG = logging.getLogger("cdc_jax.data")
+_NAMED_SMALL = 10  # small pictures that the log names: a source may hold a great many
+
+
+class Tally:
+    """Of the crops that were handed out.
+
+    Broken pictures end the run when more than `max_broken_share` of the source's records have turned out to be broken,
+    each counted once: a share of the reads would at first be a matter of luck.
+
+    Args:
+      records: how many the source has.
+      max_broken_share: 0 … 1.
+      crop: side of the crops in pixels, for messages.
+      counters: values to go on from.
+    """
+
+    def __init__(self, records: int, max_broken_share: float, crop: int, counters: Mapping[str, int]):
+        self.counters = {name: int(counters.get(name, 0)) for name in COUNTERS}
+        self._records = records
+        self._max_broken_share = max_broken_share
+        self._crop = crop
+        self._broken: dict[int, str] = {}
+        self._small: set[str] = set()
+
+    def add(self, reports: Iterable[Report]) -> None:
+        """Counts the crops of a batch.
+
+        Raises:
+          CdcError: too many pictures are broken, or no usable one was found.
+        """
+        for report in reports:
+            self.counters["read"] += report.read
+            self.counters["broken"] += len(report.broken)
+            self.counters["small"] += len(report.small)
+            self.counters["upscaled"] += report.upscaled
+            for record, message in report.broken:
+                if record not in self._broken:
+                    self._broken[record] = message
+                    _LOG.warning("skipped a broken picture: %s", message)
+            if len(self._broken) > self._max_broken_share * self._records:
+                raise CdcError(
+                    f"more than {self._max_broken_share:.2%} of the {self._records} training pictures are broken, "
+                    f"among them {self._examples()}; repair or remove them, or raise data.max_broken_share"
+                )
+            for name in report.small:
+                self._log_small(name, "skipped")
+            if report.upscaled:
+                self._log_small(report.name, "scaled up")
+            if not report.name:
+                raise CdcError(self._nothing_usable(report))
+
+    def _log_small(self, name: str, what: str) -> None:
+        if name in self._small or len(self._small) >= _NAMED_SMALL:
+            return
+        self._small.add(name)
+        more = "; more of them are counted, not named" if len(self._small) == _NAMED_SMALL else ""
+        _LOG.warning("%s: smaller than the crops of %d pixels, %s%s", name, self._crop, what, more)
+
+    def _nothing_usable(self, report: Report) -> str:
+        advice = "use smaller crops (data.crop) or data.small_images=upscale" if report.small else "repair them"
+        return (
+            f"{report.read} records in a row cannot be trained on: {len(report.broken)} are broken, "
+            f"{len(report.small)} smaller than data.crop ({self._crop}); {advice}"
+        )
+
+    def _examples(self) -> str:
+        return " and ".join(list(self._broken.values())[:3])
