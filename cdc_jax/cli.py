@@ -242,7 +242,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _run_export(args: argparse.Namespace) -> int:
     from cdc_jax.export import export_workdir
 
-    return _run_make_bundle(args, args.workdir, lambda folder: export_workdir(args.workdir, folder, step=args.step, best=args.best))
+    def make(folder: str) -> None:
+        export_workdir(args.workdir, folder, step=args.step, best=args.best)
+
+    return _run_make_bundle(args, args.workdir, make)
 
 
 def _run_make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], None]) -> int:

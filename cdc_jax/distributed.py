@@ -39,10 +39,15 @@ def join_processes() -> None:
             ) from error
         if not 0 <= arguments["process_id"] < arguments["num_processes"]:
             raise ConfigError("CDC_PROCESS_INDEX must be at least 0 and less than CDC_PROCESS_COUNT")
-    elif environment.get("CDC_DISTRIBUTED", "0") in ("", "0") and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) <= 1:
+    elif not _is_cluster(environment):
         return
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"the processes of this run could not be joined ({coordinator or 'cluster'}): {reason}") from error
+        where = coordinator or "cluster"
+        raise ConfigError(f"the processes of this run could not be joined ({where}): {reason}") from error
+
+
+def _is_cluster(environment) -> bool:
+    return environment.get("CDC_DISTRIBUTED", "0") not in ("", "0") or int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1

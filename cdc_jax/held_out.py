@@ -1,4 +1,5 @@
-"""What a run measures on pictures that it does not train on: rate, PSNR after few steps, and the loss that picks the best.
+"""What a run measures on pictures that it does not train on: rate, PSNR after few steps, and the loss that picks
+the best.
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
 

@@ -1,4 +1,4 @@
-"""What a training run writes down: `metrics.jsonl` (one JSON object per line, each with its step) and TensorBoard files.
+"""What a training run writes down: `metrics.jsonl` (a JSON object per line, each with its step), TensorBoard files.
 
 Object stores know neither append nor rename, so both are written locally; `publish`, called at every checkpoint,
 copies them where the run's folder lies in one.

@@ -75,8 +75,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
         # -- loop
         share = {"process_index": process, "process_count": processes}
-        bar = tqdm(total=config.train.steps, initial=start, unit="step", desc="training", smoothing=0.1, disable=process)
-        with open_batches(config, **share, first_step=start, state=data_state) as batches, bar, Interruption() as signal:
+        total = config.train.steps
+        bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
+        data = open_batches(config, **share, first_step=start, state=data_state)
+        with data as batches, bar, Interruption() as interruption:
             clock, running = _Clock(), None
             for step in range(start, config.train.steps):
                 _profile(config, workdir, step)
@@ -89,7 +91,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 clock.steps += 1
 
                 done, last = step + 1, step + 1 == config.train.steps
-                stop = signal.requested(done)
+                stop = interruption.requested(done)
                 saving = done % config.train.checkpoint_every == 0 or last or stop
                 measuring = held_out and not stop and (saving or done % config.train.eval_every == 0)
                 if done % config.train.log_every == 0 or last:

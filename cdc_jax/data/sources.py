@@ -67,7 +67,7 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
 
 
 def held_out_pictures(config: ml_collections.ConfigDict, limit: int) -> list[tuple[str, Picture]]:
-    """(name, uint8 [h, w, 3]) of the first `limit` pictures to measure on; of a septuplet the middle frame; none for "".
+    """(name, uint8 [h, w, 3]) of the first `limit` held-out pictures; of a septuplet the middle frame; none for "".
 
     Raises:
       ConfigError, CdcError: as `open_sources`.

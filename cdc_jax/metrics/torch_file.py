@@ -1,0 +1,170 @@
+"""Tensors out of PyTorch's own files, without PyTorch and without running anything that a file asks for.
+
+Both layouts are read: since PyTorch 1.6 a zip archive (`data.pkl` and one entry for each storage), before that several
+pickles in a row, then the storages' bytes. The pickles go through an unpickler that knows the names below and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cdc_jax.errors import CheckpointError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_STORAGE_DTYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "|b1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """One run of numbers; tensors are views of it."""
+
+    key: str
+    dtype: str
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A tensor before the bytes of its storage are there."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """A copy of the elements.
+
+        Raises:
+          ValueError: the view leaves the storage.
+        """
+        if len(self.shape) != len(self.strides) or min((self.offset, *self.shape, *self.strides)) < 0:
+            raise ValueError("a tensor has an impossible shape")
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if 0 in self.shape:
+            return np.zeros(self.shape, numbers.dtype)
+        if last >= numbers.size:
+            raise ValueError("a tensor is larger than its storage")
+        steps = tuple(step * numbers.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps).copy()
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def _rebuild_parameter(tensor, *_) -> _Tensor:
+    return tensor
+
+
+_KNOWN: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors, numbers, strings and containers."""
+
+    def find_class(self, module, name):
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of weights needs") from None
+
+    def persistent_load(self, pid):
+        kind, dtype, key, _, length = pid[:5]
+        if kind != "storage" or dtype not in _STORAGE_DTYPES.values():
+            raise pickle.UnpicklingError("it refers to something other than a storage")
+        return _Storage(str(key), dtype, int(length))
+
+
+def _from_bytes(data: bytes, storage: _Storage) -> np.ndarray:
+    dtype = np.dtype(storage.dtype)
+    if storage.length < 0 or len(data) < storage.length * dtype.itemsize:
+        raise ValueError("it ends early")
+    return np.frombuffer(data, dtype, storage.length)
+
+
+def _read_zip(path: Path) -> tuple[object, Callable[[_Storage], np.ndarray]]:
+    with zipfile.ZipFile(path) as archive:
+        entries = {name.partition("/")[2]: name for name in archive.namelist()}
+        contents = {short: archive.read(name) for short, name in entries.items()}
+    value = _Unpickler(io.BytesIO(contents["data.pkl"])).load()
+    if contents.get("byteorder", b"little") != b"little":
+        raise ValueError("it was written on a big-endian machine")
+    return value, lambda storage: _from_bytes(contents[f"data/{storage.key}"], storage)
+
+
+def _read_legacy(file: BinaryIO) -> tuple[object, Callable[[_Storage], np.ndarray]]:
+    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
+        raise ValueError("it does not begin like one")
+    if _Unpickler(file).load().get("little_endian") is not True:
+        raise ValueError("it was written on a big-endian machine")
+    value = _Unpickler(file).load()
+    keys = [str(key) for key in _Unpickler(file).load()]
+    rest = memoryview(file.read())
+    widths = {s.key: np.dtype(s.dtype).itemsize for s in _storages(value)}
+    places, position = {}, 0
+    for key in keys:  # each: the number of elements as int64, then the elements
+        length = int(np.frombuffer(rest[position : position + 8], "<i8")[0])
+        places[key] = position + 8
+        position += 8 + length * widths[key]
+    return value, lambda storage: _from_bytes(rest[places[storage.key] :], storage)
+
+
+def _storages(value: object) -> list[_Storage]:
+    if isinstance(value, _Tensor):
+        return [value.storage]
+    if isinstance(value, Mapping):
+        return [storage for item in value.values() for storage in _storages(item)]
+    return []
+
+
+def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a file that `torch.save` wrote of a mapping from names to tensors, such as a `state_dict`.
+
+    Entries that are not tensors are left out.
+
+    Raises:
+      CheckpointError: there is no such file, it is not one of PyTorch's, it is damaged, or it holds more than tensors,
+        numbers, strings and containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file")
+    try:
+        if zipfile.is_zipfile(path):
+            value, read_storage = _read_zip(path)
+        else:
+            with open(path, "rb") as file:
+                value, read_storage = _read_legacy(file)
+        if not isinstance(value, Mapping):
+            raise ValueError("it holds no mapping from names to tensors")
+        tensors = {str(name): item for name, item in value.items() if isinstance(item, _Tensor)}
+        return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+        raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {error}") from None
