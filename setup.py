@@ -59,6 +59,7 @@ TEST = [
 
 TRAIN = [
     *DEMO,
+    "importlib_resources>=6.4",  # which `tfds build` imports and tensorflow-datasets does not ask for
     "tensorboardX>=2.6.2.2",
     "tensorflow-datasets>=4.9.9,<5",
 ]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-import grain
-
 
 class GlobalOrder:
     """Which record comes at place 0, 1, 2, … : epochs without end, each a permutation of its own.
@@ -21,6 +19,8 @@ class GlobalOrder:
     """
 
     def __init__(self, records: int, seed: int):
+        import grain  # here, so that only training asks for it
+
         self.records = records
         self._order = grain.MapDataset.range(records).shuffle(seed=seed).repeat()
 

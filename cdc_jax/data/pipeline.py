@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cdc_jax.data.crops import CropReader, Report
+from cdc_jax.data.order import GlobalOrder, LocalPlaces
 from cdc_jax.data.sources import open_sources
 from cdc_jax.data.tally import Tally
 from cdc_jax.errors import CdcError, CheckpointError, ConfigError
@@ -127,8 +128,6 @@ def open_batches(
         )
     try:
         import grain
-
-        from cdc_jax.data.order import GlobalOrder, LocalPlaces
     except ImportError:
         raise CdcError("training reads its pictures with Grain: pip install '.[train]'") from None
     source = open_sources(config).training
@@ -146,7 +145,7 @@ def open_batches(
     return Batches(iterator, first_step, Tally(len(source), config.data.max_broken_share, config.data.crop, counted))
 
 
-def _read_ahead(grain: Any, places: Any, reader: CropReader, workers: int) -> Any:
+def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: int) -> Any:
     """Grain's data set of (images, reports), two batches or so ahead.
 
     Crops, not batches, are what is dealt out to threads and workers: that keeps the order for any number of them.

@@ -81,12 +81,9 @@ def open_tfds(name: str, data_dir: str, split: str, held_out: str) -> tuple[Tfds
         try:
             source = builder.as_data_source(expression, decoders={image_key: tfds.decode.SkipDecoding()})
         except (ValueError, KeyError, AssertionError) as error:
-            splits = ", ".join(builder.info.splits)
-            raise ConfigError(
-                f"{setting} is {expression!r}, which {name} does not understand; its splits: {splits}"
-            ) from error
-        if not len(source):
-            raise ConfigError(f"{setting} is {expression!r}, which holds no records")
+            known = ", ".join(builder.info.splits)
+            message = f"{setting} is {expression!r}, which names no records of {name}; splits: {known}"
+            raise ConfigError(message) from error
         return TfdsRecords(source, image_key, f"{name} {expression}")
 
     training = records(split, "data.split")

@@ -1,0 +1,56 @@
+"""Small folders of pictures that tell which one a crop is from, and configurations over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_jax.config import check_config, default_config
+
+
+def save_picture(path: Path, number: int, height: int = 90, width: int = 100) -> None:
+    """A picture whose red is `number`, whose green is the row and whose blue is the column."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows, columns = np.mgrid[:height, :width]
+    Image.fromarray(np.stack([np.full_like(rows, number), rows, columns], -1).astype(np.uint8)).save(path)
+
+
+def break_pictures(folder: Path) -> list[str]:
+    """Adds three broken pictures, and returns their names: a damaged PNG, a truncated JPEG, text named .png."""
+    noise = np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "b_damaged.png")
+    content = bytearray((folder / "b_damaged.png").read_bytes())
+    content[2000:2100] = bytes(100)
+    (folder / "b_damaged.png").write_bytes(content)
+    Image.fromarray(noise).save(folder / "b_truncated.jpg")
+    content = (folder / "b_truncated.jpg").read_bytes()
+    (folder / "b_truncated.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "b_text.png").write_text("not a picture")
+    return ["b_damaged.png", "b_text.png", "b_truncated.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Nine sound pictures, 0.png … 8.png."""
+    for number in range(9):
+        save_picture(tmp_path / "pictures" / f"{number}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def data_config(folder):
+    """data_config(crop=…, …): a checked configuration over `folder`, with crops of 64 pixels in batches of 4."""
+
+    def build(*, seed: int = 3, **changes) -> ml_collections.ConfigDict:
+        config = default_config()
+        config.seed = seed
+        settings = {"source": "folder", "path": str(folder), "crop": 64, "batch_size": 4, "flip": True, **changes}
+        config.data.update(settings)
+        check_config(config)
+        return config
+
+    return build

@@ -1,0 +1,122 @@
+"""Folders of pictures, scikit-image's photographs, and what is held out of them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from cdc_jax.data.folders import find_pictures, scikit_image_photographs
+from cdc_jax.data.sources import held_out_pictures, open_sources
+from cdc_jax.errors import CdcError, ConfigError, ImageError
+from tests.data.conftest import save_picture
+
+
+def find(folder):
+    return find_pictures(folder, setting="data.path")
+
+
+def test_folders_are_searched_recursively_and_sorted(tmp_path):
+    for name in ("b.png", "a.jpg", "deep/er/c.PNG", "deep/a.webp", ".hidden.png", ".thumbnails/a.png"):
+        save_picture(tmp_path / name, 1)
+    (tmp_path / "notes.txt").write_text("")
+    assert find(tmp_path).names == ["a.jpg", "b.png", "deep/a.webp", "deep/er/c.PNG"]
+
+
+@pytest.mark.parametrize("suffix", "avif bmp dds gif ico jp2 jpg png ppm tga tif webp".split())
+def test_any_format_of_pillow_is_read(tmp_path, suffix):
+    if not {"avif": features.check("avif"), "jp2": features.check("jpg_2000")}.get(suffix, True):
+        pytest.skip(f"this Pillow was built without {suffix}")
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    source = find(tmp_path)
+    assert np.abs(source.read(0).astype(int) - grey).max() <= 3
+
+
+def test_files_that_start_programs_are_not_opened(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.eps")
+    with pytest.raises(ConfigError, match="no pictures"):
+        find(tmp_path)
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="a.png"):
+        find(tmp_path).read(0)
+
+
+def test_pictures_come_upright(tmp_path):
+    picture, exif = Image.new("RGB", (40, 20)), Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    assert find(tmp_path).read(0).shape == (40, 20, 3)
+
+
+def test_links_are_followed_once(tmp_path):
+    save_picture(tmp_path / "elsewhere" / "a.png", 1)
+    (tmp_path / "pictures").mkdir()
+    try:
+        (tmp_path / "pictures" / "linked").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "pictures")
+    except OSError:
+        pytest.skip("this system makes no symbolic links")
+    assert find(tmp_path / "pictures").names == ["linked/a.png"]
+
+
+def test_missing_and_empty_folders(tmp_path):
+    for folder in ("", str(tmp_path / "missing")):
+        with pytest.raises(ConfigError, match=f"data.path is {folder!r}, which is not a folder"):
+            find(folder)
+    with pytest.raises(ConfigError, match="no pictures"):
+        find(tmp_path)
+
+
+def test_a_picture_is_held_out_by_name_or_path(folder, data_config):
+    save_picture(folder / "deep" / "5.png", 50)
+    save_picture(folder / "deep" / "x.png", 51)
+    for held_out, name, number in (("3.png", "3.png", 3), ("x.png", "deep/x.png", 51), ("5.png", "5.png", 5)):
+        config = data_config(held_out=held_out)
+        assert name not in open_sources(config).training.names and len(open_sources(config).training) == 10
+        ((found, picture),) = held_out_pictures(config)
+        assert found == name and (picture[..., 0] == number).all() and picture.dtype == np.uint8
+    save_picture(folder / "deeper" / "x.png", 52)
+    with pytest.raises(ConfigError, match="2 pictures.+deep/x.png"):
+        open_sources(data_config(held_out="x.png"))
+    with pytest.raises(ConfigError, match="c.png"):
+        open_sources(data_config(held_out="c.png"))
+
+
+def test_a_folder_is_held_out(folder, data_config, tmp_path):
+    save_picture(tmp_path / "other" / "a.png", 77)
+    config = data_config(held_out=str(tmp_path / "other"))
+    assert len(open_sources(config).training) == 9
+    assert [name for name, _ in held_out_pictures(config)] == ["a.png"]
+    save_picture(folder / "held" / "b.png", 78)  # below the training folder
+    config = data_config(held_out=str(folder / "held"))
+    assert open_sources(config).training.names == [f"{number}.png" for number in range(9)]
+    assert [name for name, _ in held_out_pictures(config)] == ["b.png"]
+    with pytest.raises(ConfigError, match="no picture of the source to train on"):
+        open_sources(data_config(held_out=str(folder)))
+
+
+def test_nothing_held_out(data_config):
+    assert held_out_pictures(data_config()) == [] and open_sources(data_config()).held_out is None
+
+
+def test_the_only_picture_cannot_be_held_out(tmp_path, data_config):
+    save_picture(tmp_path / "one" / "a.png", 1)
+    with pytest.raises(ConfigError, match="no picture of the source to train on"):
+        open_sources(data_config(path=str(tmp_path / "one"), held_out="a.png"))
+
+
+def test_scikit_image_photographs(data_config, photograph):
+    config = data_config(source="scikit-image", held_out="chelsea.png")
+    assert len(open_sources(config).training) == 10
+    ((name, picture),) = held_out_pictures(config)
+    assert name == "chelsea.png"
+    np.testing.assert_array_equal(picture, photograph)
+
+
+def test_scikit_image_is_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CdcError, match=r"pip install '\.\[demo\]'"):
+        scikit_image_photographs()
