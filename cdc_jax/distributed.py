@@ -50,4 +50,5 @@ def join_processes() -> None:
 
 
 def _is_cluster(environment) -> bool:
-    return environment.get("CDC_DISTRIBUTED", "0") not in ("", "0") or int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    slurm_tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    return slurm_tasks > 1 or environment.get("CDC_DISTRIBUTED", "0") not in ("", "0")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 
 from tests.processes import ROOT, user_environment
 
@@ -41,3 +42,16 @@ def run_main(workdir: Path, *arguments: str, timeout_seconds: int = 600, **setti
     return subprocess.run(
         command, capture_output=True, text=True, env=user_environment(), timeout=timeout_seconds
     )
+
+
+def parallel_config(**changes) -> ml_collections.ConfigDict:
+    """Eight crops a step, so that up to eight devices can share them."""
+    return tiny_config(**{"model.width": 4, "data.crop": 64, "data.batch_size": 8, "ema.every": 1, **changes})
+
+
+def picture_rows(config: ml_collections.ConfigDict, step: int) -> np.ndarray:
+    """The global batch of a step, without the data pipeline: smooth noise, uint8."""
+    random = np.random.default_rng(step)
+    crop = config.data.crop
+    coarse = random.integers(0, 256, (config.data.batch_size, crop // 8, crop // 8, 3))
+    return np.kron(coarse, np.ones((1, 8, 8, 1))).astype(np.uint8)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cdc_jax.entropy.quantize import at_least_float32
+
 FILTERS = (1, 3, 3, 3, 1)
 
 
@@ -41,7 +43,7 @@ class FactorizedPrior(nnx.Module):
 
     def likelihood(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Probability of the unit bin around z, in [0, 1]."""
-        flat = z.astype(jnp.float32).reshape(-1, z.shape[-1])
+        flat = at_least_float32(z).reshape(-1, z.shape[-1])
         lower, upper = self.cdf_logits(flat - 0.5), self.cdf_logits(flat + 0.5)
         # On the side of the tail, where the sigmoids do not saturate at 1.
         sign = -jax.lax.stop_gradient(jnp.sign(lower + upper))

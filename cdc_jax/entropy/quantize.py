@@ -34,7 +34,13 @@ def _lower_bound_backward(residuals, gradient):
 lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Half precision becomes float32; it makes rates infinite."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def likelihood_bits(likelihood: Float[Array, "b ..."]) -> Float[Array, " b"]:
     """Σ −log₂ p per image, p bounded below at 1e-9."""
-    bounded = lower_bound(likelihood.astype(jnp.float32), jnp.float32(LIKELIHOOD_MIN))
+    likelihood = at_least_float32(likelihood)
+    bounded = lower_bound(likelihood, jnp.asarray(LIKELIHOOD_MIN, likelihood.dtype))
     return -jnp.sum(jnp.log2(bounded), axis=tuple(range(1, likelihood.ndim)))

@@ -1,0 +1,55 @@
+"""A few training steps in a process of its own: other devices, other processes, another precision.
+
+    python -m tests.training_worker STEPS BITS [SAVE_TO]
+
+prints one JSON object: losses, gradient norms, and the collectives of the compiled step. With SAVE_TO, the state is
+saved there before the last step.
+"""
+
+import json
+import re
+import sys
+
+import jax
+import numpy as np
+
+from cdc_jax.distributed import join_processes
+
+
+def main(steps: int, bits: int, save_to: str | None) -> None:
+    join_processes()
+    jax.config.update("jax_enable_x64", bits == 64)
+    from cdc_jax.checkpoint import Checkpoints
+    from cdc_jax.config import model_config
+    from cdc_jax.models.initial import initial_weights
+    from cdc_jax.parallel import global_batch, make_mesh, replicated
+    from cdc_jax.train_step import jit_train_step, new_state
+    from tests.training import parallel_config, picture_rows
+
+    config = parallel_config()
+    mesh = make_mesh()
+    weights = initial_weights(model_config(config), config.seed, latent_gain=4.0)
+    state = new_state(config, {name: np.asarray(w, f"f{bits // 8}") for name, w in weights.items()}, mesh)
+    share = config.data.batch_size // jax.process_count()
+    first = jax.process_index() * share
+
+    def batch(step: int) -> jax.Array:
+        return global_batch(mesh, picture_rows(config, step)[first : first + share], config.data.batch_size)
+
+    compiled = jit_train_step(config, mesh).lower(state, batch(0), {}).compile()
+    losses, norms = [], []
+    for step in range(steps):
+        if save_to and step == steps - 1:
+            with Checkpoints(save_to, sharding=replicated(mesh)) as checkpoints:
+                checkpoints.save(state, config, {"next_step": step})
+        state, terms = compiled(state, batch(step), {})
+        losses.append(float(terms["loss"]))
+        norms.append(float(terms["gradient_norm"]))
+    found = re.findall(r"= .*? ((?:all|reduce|collective)-[a-z-]+?)(?:-start)?\(", compiled.as_text())
+    collectives = {name: found.count(name) for name in set(found)}
+    if jax.process_index() == 0:
+        print(json.dumps({"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
