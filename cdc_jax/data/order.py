@@ -13,6 +13,8 @@ from dataclasses import dataclass
 class GlobalOrder:
     """Which record comes at place 0, 1, 2, … : epochs without end, each a permutation of its own.
 
+    No permutation is stored: Grain computes each place, in microseconds; with only ten records it takes up to 4 ms.
+
     Args:
       records: how many there are, at least 1.
       seed: 0 … 2³² − 1.

@@ -66,8 +66,8 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
     return Sources(training, from_folder or held_out)
 
 
-def held_out_pictures(config: ml_collections.ConfigDict, limit: int) -> list[tuple[str, Picture]]:
-    """(name, uint8 [h, w, 3]) of the first `limit` held-out pictures; of a septuplet the middle frame; none for "".
+def held_out_pictures(config: ml_collections.ConfigDict, limit: int | None = None) -> list[tuple[str, Picture]]:
+    """(name, uint8 [h, w, 3]) of the held-out pictures, the first `limit` of them; of a septuplet the middle frame.
 
     Raises:
       ConfigError, CdcError: as `open_sources`.
@@ -77,7 +77,7 @@ def held_out_pictures(config: ml_collections.ConfigDict, limit: int) -> list[tup
         return []
     source = open_sources(config).held_out
     frame = source.frames // 2
-    return [(source.name(record, frame), source.read(record, frame)) for record in range(min(limit, len(source)))]
+    return [(source.name(record, frame), source.read(record, frame)) for record in range(len(source))[:limit]]
 
 
 def _files(data: ml_collections.ConfigDict, held_out: str):

@@ -91,9 +91,11 @@ def test_a_folder_is_held_out(folder, data_config, tmp_path):
     assert len(open_sources(config).training) == 9
     assert [name for name, _ in held_out_pictures(config)] == ["a.png"]
     save_picture(folder / "held" / "b.png", 78)  # below the training folder
+    save_picture(folder / "held" / "c.png", 79)
     config = data_config(held_out=str(folder / "held"))
     assert open_sources(config).training.names == [f"{number}.png" for number in range(9)]
-    assert [name for name, _ in held_out_pictures(config)] == ["b.png"]
+    assert [name for name, _ in held_out_pictures(config)] == ["b.png", "c.png"]
+    assert [name for name, _ in held_out_pictures(config, 1)] == ["b.png"]
     with pytest.raises(ConfigError, match="no picture of the source to train on"):
         open_sources(data_config(held_out=str(folder)))
 
