@@ -67,7 +67,8 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int) ->
 
     fractions, *noises = jax.vmap(one)(jnp.arange(batch))
     if config.loss.spread_timesteps:
-        fractions = (fractions[0] + jnp.arange(batch, dtype=jnp.float32) / batch) % 1
+        first = one(0)[0]  # computed again: on every device, where fractions[0] would have to be sent around
+        fractions = (first + jnp.arange(batch, dtype=jnp.float32) / batch) % 1
     timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
     is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
     timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -142,7 +143,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
         *shared, images, draws = arguments
         gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
         if count == 1:
-            return jax.lax.pmean(gradient(images, draws), DATA)
+            return _average(gradient(images, draws), mesh)
         rows = (images, draws._replace(corner=None))
         rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
 
@@ -155,7 +156,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
         parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=draws.corner)), *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
         total = jax.lax.scan(add, zeros, rows)[0]
-        return jax.lax.pmean(jax.tree.map(lambda x: x / count, total), DATA)
+        return _average(jax.tree.map(lambda x: x / count, total), mesh)
 
     whole, split = PartitionSpec(), PartitionSpec(DATA)
     return jax.shard_map(
@@ -165,3 +166,11 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
         out_specs=whole,
         check_vma=False,  # the gradient stays the device's own until the one all-reduce
     )(trained, frozen, beta, perceptual, images, draws)
+
+
+def _average(share, mesh: Mesh):
+    """The mean over the devices, as one vector: one all-reduce, where XLA would merge no more than 256 arrays in one."""
+    if mesh.size == 1:
+        return share
+    vector, unravel = ravel_pytree(share)
+    return unravel(jax.lax.pmean(vector, DATA))

@@ -35,13 +35,18 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
     return config
 
 
-def run_main(workdir: Path, *arguments: str, timeout_seconds: int = 600, **settings) -> subprocess.CompletedProcess:
-    """The finished process of a run with the demo's configuration and these settings."""
+def main_command(workdir: Path, *arguments: str, **settings) -> list[str]:
+    """The command line of a run with the demo's configuration and these settings."""
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "cdc_jax.main", f"--config={DEMO}", f"--workdir={workdir}", *overrides, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=user_environment(), timeout=timeout_seconds
-    )
+    return [
+        sys.executable, "-m", "cdc_jax.main", f"--config={DEMO}", f"--workdir={workdir}", *overrides, *arguments
+    ]  # fmt: skip
+
+
+def run_main(workdir: Path, *arguments: str, timeout_seconds: int = 600, **settings) -> subprocess.CompletedProcess:
+    """The finished process of such a run."""
+    command = main_command(workdir, *arguments, **settings)
+    return subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=timeout_seconds)
 
 
 def parallel_config(**changes) -> ml_collections.ConfigDict:

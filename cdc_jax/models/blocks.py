@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cdc_jax.entropy.quantize import at_least_float32
+
 LEAKY_SLOPE = 0.2
 
 
@@ -157,7 +159,7 @@ class LinearAttention(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, h, w, c = x.shape
         q, k, v = jnp.split(self.qkv(self.norm(x)).reshape(b, h * w, 3 * c), 3, axis=-1)
-        k = jax.nn.softmax(k.astype(jnp.float32), axis=1).astype(v.dtype)
+        k = jax.nn.softmax(at_least_float32(k), axis=1).astype(v.dtype)
         context = jnp.einsum("bnd,bne->bde", k, v, precision=self.precision)
         attended = jnp.einsum("bnd,bde->bne", q * self.channels**-0.5, context, precision=self.precision)
         return x + self.out(attended.reshape(b, h, w, c))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cdc_jax.entropy.quantize import at_least_float32
 from cdc_jax.models.blocks import LinearAttention, ResnetBlock, channel_norm, conv, downsample, linear, pairs, upsample
 from cdc_jax.models.config import ModelConfig
 
@@ -99,4 +100,4 @@ class UNet(nnx.Module):
         for level in self.ups:  # the level-0 map is never used
             x = jnp.concatenate([x, kept.pop()], axis=-1)
             x = level.resize(level(x, time))
-        return self.final_conv(self.final_norm(x)).astype(jnp.float32)
+        return at_least_float32(self.final_conv(self.final_norm(x)))
