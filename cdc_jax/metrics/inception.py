@@ -1,0 +1,234 @@
+"""The Inception-v3 of the Fréchet inception distance (FID), and the import of its weights.
+
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the variant of TensorFlow's
+2015 graph that FID is defined by: average pools do not count the padding, the last block pools by maximum, pictures are
+resized to 299×299 by TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to
+(x - 128) / 128. Features: the 2048 means before the classifier.
+
+The weights are the user's `pt_inception-2015-12-05-6726825d.pth`, which the program pytorch-fid publishes. Batch
+normalization (ε = 0.001) is folded into the convolutions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.errors import CdcError, CheckpointError
+from cdc_jax.metrics.layers import Params, average_pool_within, convolution, max_pool
+from cdc_jax.metrics.torch_file import read_torch_file
+
+WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
+FEATURES = 2048
+_INPUT_SIDE = 299
+_CLASSES = 1008
+_EPSILON = 1e-3
+_NAMED_AT_MOST = 3
+
+_STEM = {
+    "Conv2d_1a_3x3": (3, 3, 3, 32),
+    "Conv2d_2a_3x3": (3, 3, 32, 32),
+    "Conv2d_2b_3x3": (3, 3, 32, 64),
+    "Conv2d_3b_1x1": (1, 1, 64, 80),
+    "Conv2d_4a_3x3": (3, 3, 80, 192),
+}
+
+
+def _block_a(channels: int, pooled: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "branch1x1": (1, 1, channels, 64),
+        "branch5x5_1": (1, 1, channels, 48),
+        "branch5x5_2": (5, 5, 48, 64),
+        "branch3x3dbl_1": (1, 1, channels, 64),
+        "branch3x3dbl_2": (3, 3, 64, 96),
+        "branch3x3dbl_3": (3, 3, 96, 96),
+        "branch_pool": (1, 1, channels, pooled),
+    }
+
+
+def _block_c(width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "branch1x1": (1, 1, 768, 192),
+        "branch7x7_1": (1, 1, 768, width),
+        "branch7x7_2": (1, 7, width, width),
+        "branch7x7_3": (7, 1, width, 192),
+        "branch7x7dbl_1": (1, 1, 768, width),
+        "branch7x7dbl_2": (7, 1, width, width),
+        "branch7x7dbl_3": (1, 7, width, width),
+        "branch7x7dbl_4": (7, 1, width, width),
+        "branch7x7dbl_5": (1, 7, width, 192),
+        "branch_pool": (1, 1, 768, 192),
+    }
+
+
+def _block_e(channels: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "branch1x1": (1, 1, channels, 320),
+        "branch3x3_1": (1, 1, channels, 384),
+        "branch3x3_2a": (1, 3, 384, 384),
+        "branch3x3_2b": (3, 1, 384, 384),
+        "branch3x3dbl_1": (1, 1, channels, 448),
+        "branch3x3dbl_2": (3, 3, 448, 384),
+        "branch3x3dbl_3a": (1, 3, 384, 384),
+        "branch3x3dbl_3b": (3, 1, 384, 384),
+        "branch_pool": (1, 1, channels, 192),
+    }
+
+
+_BLOCKS = {
+    "Mixed_5b": _block_a(192, 32),
+    "Mixed_5c": _block_a(256, 64),
+    "Mixed_5d": _block_a(288, 64),
+    "Mixed_6a": {
+        "branch3x3": (3, 3, 288, 384),
+        "branch3x3dbl_1": (1, 1, 288, 64),
+        "branch3x3dbl_2": (3, 3, 64, 96),
+        "branch3x3dbl_3": (3, 3, 96, 96),
+    },
+    "Mixed_6b": _block_c(128),
+    "Mixed_6c": _block_c(160),
+    "Mixed_6d": _block_c(160),
+    "Mixed_6e": _block_c(192),
+    "Mixed_7a": {
+        "branch3x3_1": (1, 1, 768, 192),
+        "branch3x3_2": (3, 3, 192, 320),
+        "branch7x7x3_1": (1, 1, 768, 192),
+        "branch7x7x3_2": (1, 7, 192, 192),
+        "branch7x7x3_3": (7, 1, 192, 192),
+        "branch7x7x3_4": (3, 3, 192, 192),
+    },
+    "Mixed_7b": _block_e(1280),
+    "Mixed_7c": _block_e(2048),
+}
+
+
+def layer_shapes() -> dict[str, tuple[int, ...]]:
+    """Name of every convolution in the file → its kernel's shape (kh, kw, in, out)."""
+    inside = {f"{block}.{name}": shape for block, layers in _BLOCKS.items() for name, shape in layers.items()}
+    return {**_STEM, **inside}
+
+
+def file_shapes() -> dict[str, tuple[int, ...]]:
+    """Every key that the weights file must have → its shape there."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (rows, columns, channels, width) in layer_shapes().items():
+        shapes[f"{name}.conv.weight"] = (width, channels, rows, columns)
+        shapes |= {f"{name}.bn.{leaf}": (width,) for leaf in ("weight", "bias", "running_mean", "running_var")}
+    return {**shapes, "fc.weight": (_CLASSES, FEATURES), "fc.bias": (_CLASSES,)}
+
+
+def load_inception(path: str | Path | None) -> Params:
+    """Weights by name: `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, batch normalization folded in.
+
+    Raises:
+      CdcError: no path was given; the message says which file it takes.
+      CheckpointError: the file cannot be read, or is not that network's; the first keys at fault are named.
+    """
+    if path is None:
+        raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights")
+    tensors = {name: t for name, t in read_torch_file(path).items() if not name.endswith(".num_batches_tracked")}
+    shapes = file_shapes()
+    faults = {
+        "lacks": [name for name in shapes if name not in tensors],
+        "has the unknown": [name for name in tensors if name not in shapes],
+        "has another shape at": [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"it {what} {_listed(names)}" for what, names in faults.items() if names)
+        raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {told}")
+    for name in shapes:
+        if not np.isfinite(tensors[name]).all():
+            raise CheckpointError(f"{path}: the weight {name} holds values that are not finite")
+    params = {}
+    for name in layer_shapes():
+        norm = {leaf: tensors[f"{name}.bn.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean")}
+        gain = norm["weight"] / np.sqrt(tensors[f"{name}.bn.running_var"].astype(np.float64) + _EPSILON)
+        kernel = tensors[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * gain
+        params[f"{name}.kernel"] = jnp.asarray(kernel, jnp.float32)
+        params[f"{name}.bias"] = jnp.asarray(norm["bias"] - norm["running_mean"] * gain, jnp.float32)
+    return params
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _resize_matrix(side: int) -> Float[np.ndarray, "299 side"]:
+    """TensorFlow 1's bilinear resizing of one axis, as a matrix."""
+    places = np.arange(_INPUT_SIDE, dtype=np.float32) * np.float32(side / _INPUT_SIDE)
+    lower = np.floor(places).astype(int)
+    share = places - lower
+    matrix = np.zeros((_INPUT_SIDE, side), np.float32)
+    rows = np.arange(_INPUT_SIDE)
+    np.add.at(matrix, (rows, lower), 1 - share)
+    np.add.at(matrix, (rows, np.minimum(lower + 1, side - 1)), share)
+    return matrix
+
+
+@jax.jit
+def inception_features(params: Params, pictures: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
+    """The features that FID compares."""
+
+    def conv(name: str, x, stride: int = 1, same: bool = True):
+        kernel = params[f"{name}.kernel"]
+        padding = tuple(side // 2 for side in kernel.shape[:2]) if same else (0, 0)
+        return jax.nn.relu(convolution(x, kernel, params[f"{name}.bias"], stride=stride, padding=padding))
+
+    def chain(x, *names: str):
+        for name in names:
+            x = conv(name, x)
+        return x
+
+    def joined(*branches):
+        return jnp.concatenate(branches, axis=-1)
+
+    rows, columns = (_resize_matrix(side) for side in pictures.shape[1:3])
+    x = jnp.einsum("ph,qw,bhwc->bpqc", rows, columns, pictures.astype(jnp.float32), precision="highest")
+    x = conv("Conv2d_1a_3x3", (x - 128) / 128, stride=2, same=False)
+    x = conv("Conv2d_2a_3x3", x, same=False)
+    x = max_pool(conv("Conv2d_2b_3x3", x), 3, 2)
+    x = conv("Conv2d_3b_1x1", x)
+    x = max_pool(conv("Conv2d_4a_3x3", x, same=False), 3, 2)
+
+    for m in ("Mixed_5b.", "Mixed_5c.", "Mixed_5d."):
+        x = joined(
+            conv(f"{m}branch1x1", x),
+            chain(x, f"{m}branch5x5_1", f"{m}branch5x5_2"),
+            chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2", f"{m}branch3x3dbl_3"),
+            conv(f"{m}branch_pool", average_pool_within(x)),
+        )
+    m = "Mixed_6a."
+    x = joined(
+        conv(f"{m}branch3x3", x, stride=2, same=False),
+        conv(f"{m}branch3x3dbl_3", chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2"), stride=2, same=False),
+        max_pool(x, 3, 2),
+    )
+    for m in ("Mixed_6b.", "Mixed_6c.", "Mixed_6d.", "Mixed_6e."):
+        x = joined(
+            conv(f"{m}branch1x1", x),
+            chain(x, *(f"{m}branch7x7_{i}" for i in (1, 2, 3))),
+            chain(x, *(f"{m}branch7x7dbl_{i}" for i in (1, 2, 3, 4, 5))),
+            conv(f"{m}branch_pool", average_pool_within(x)),
+        )
+    m = "Mixed_7a."
+    x = joined(
+        conv(f"{m}branch3x3_2", conv(f"{m}branch3x3_1", x), stride=2, same=False),
+        conv(f"{m}branch7x7x3_4", chain(x, *(f"{m}branch7x7x3_{i}" for i in (1, 2, 3))), stride=2, same=False),
+        max_pool(x, 3, 2),
+    )
+    for m, pooled in (("Mixed_7b.", average_pool_within), ("Mixed_7c.", lambda x: max_pool(x, 3, 1, padding=1))):
+        middle, double = conv(f"{m}branch3x3_1", x), chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2")
+        x = joined(
+            conv(f"{m}branch1x1", x),
+            conv(f"{m}branch3x3_2a", middle),
+            conv(f"{m}branch3x3_2b", middle),
+            conv(f"{m}branch3x3dbl_3a", double),
+            conv(f"{m}branch3x3dbl_3b", double),
+            conv(f"{m}branch_pool", pooled(x)),
+        )
+    return x.mean(axis=(1, 2))

