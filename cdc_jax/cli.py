@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from cdc_jax import cli_args, cli_files, cli_run, cli_verify
+from cdc_jax import cli_args, cli_evaluate, cli_files, cli_run, cli_verify
 from cdc_jax.cli_args import Command
 from cdc_jax.errors import CdcError, ModelMismatchError
 from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
@@ -283,6 +283,13 @@ _COMMANDS = (
         "check that .cdc files, the model and this machine agree",
         cli_verify.add_arguments,
         _run_verify,
+    ),
+    Command(
+        "evaluate",
+        cli_evaluate.USAGE,
+        "measure models and other codecs on a folder of pictures, and write a report",
+        cli_evaluate.add_arguments,
+        cli_evaluate.run,
     ),
     Command(
         "import-torch",
