@@ -28,8 +28,14 @@ _COLUMNS = {
 _NEEDED = ("source", "codec", "dataset", "bpp")
 # Sources whose column `lpips` is LPIPS-Alex v0.1, by the start of their names.
 _ALEX_SOURCES = ("tfc models/hific", "NeuralCompression illm")
-# What is drawn unless codecs are named: plots of a hundred curves show nothing.
-DEFAULT_CODECS = ("CDC", "HiFiC", "MS-ILLM", "vtm", "bpg_444_x265_ycbcr", "compressai-bmshj2018-hyperprior_mse_cuda")
+# What is drawn unless codecs are named (a plot of a hundred curves shows nothing): the start of a source, the codec.
+_DEFAULT_CURVES = (
+    ("tfc models/hific", "hific"),
+    ("NeuralCompression illm", "ms-illm"),
+    ("CompressAI", "vtm"),
+    ("CompressAI", "bpg_444_x265_ycbcr"),
+    ("tensorflow/compression", "balle-2018-iclr-opt-mse"),
+)
 _KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 
 
@@ -47,20 +53,24 @@ def load_published(
       path: the CSV.
       data_set: as in its column `dataset`.
       metrics: names of ours.
-      codecs: names in its column `codec`, upper and lower case alike; None: a short list.
+      codecs: names in its column `codec`, upper and lower case alike; None: a short list, or all where the file has
+        none of that.
 
     Raises:
       ConfigError: the file cannot be read or lacks a column, or a codec is not in it.
     """
     rows = _rows(path)
-    wanted = {name.lower() for name in (DEFAULT_CODECS if codecs is None else codecs)}
     if codecs is not None:
-        unknown = wanted - {_codec(row).lower() for row in rows}
+        named = {name.lower() for name in codecs}
+        unknown = named - {_codec(row).lower() for row in rows}
         if unknown:
             raise ConfigError(f"{path} has no codec {sorted(unknown)[0]!r}")
+        rows = [row for row in rows if _codec(row).lower() in named]
+    else:
+        rows = [row for row in rows if _is_default(row)] or rows
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
-        if row["dataset"] == data_set and _codec(row).lower() in wanted:
+        if row["dataset"] == data_set:
             groups.setdefault((_codec(row), row["source"]), []).append(row)
     curves = []
     for (codec, source), members in groups.items():
@@ -97,6 +107,10 @@ def _rows(path: str | Path) -> list[dict[str, str]]:
 def _codec(row: dict[str, str]) -> str:
     """Some sources number a curve's points: `DiffEIC [1]`, `DiffEIC [2]`."""
     return re.sub(r" \[[^\]]*\]$", "", row["codec"] or "")
+
+
+def _is_default(row: dict[str, str]) -> bool:
+    return any(row["source"].startswith(source) and _codec(row).lower() == codec for source, codec in _DEFAULT_CURVES)
 
 
 def _scores(row: dict[str, str], metrics: Sequence[str]) -> dict[str, float]:
