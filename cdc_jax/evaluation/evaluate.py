@@ -135,7 +135,7 @@ def evaluate(
     names = chosen_images(list(measured.records), settings.report_images)
     lossless = is_lossless(measured, names, points)
     facts = ReportFacts(
-        title=f"How good is it? {_count(len(measured.records), 'picture')}, {_count(len(curves), 'codec curve')}",
+        title=_title(curves),
         summary=_summary(settings, data_set, measured, curves),
         curves=curves,
         rates=rates,
@@ -224,11 +224,22 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def _title(curves: Sequence[Curve]) -> str:
+    """`CDC beside JPEG, WebP and AVIF`."""
+    ours = dict.fromkeys(curve.name.rsplit(",", 1)[0] for curve in curves if curve.kind == "ours")
+    others = [curve.name for curve in curves if curve.kind == "baseline"]
+    return " beside ".join(_and(names) for names in (list(ours), others) if names)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _summary(settings: Settings, data_set: str | None, measured: Measured, curves: Sequence[Curve]) -> str:
     source = data_set.capitalize() if data_set else os.path.basename(os.path.abspath(settings.images))
     return (
-        f"{source}: {', '.join(curve.name for curve in curves)}. Rates are sizes of real files, headers included; "
-        f"scores are means over {_count(len(measured.records), 'picture')}."
+        f"{_count(len(measured.records), 'picture')} of {source}, {_count(len(curves), 'curve')}. Rates are the sizes "
+        "of real files, headers included; scores are means over the pictures."
     )
 
 

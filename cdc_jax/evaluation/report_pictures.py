@@ -57,7 +57,9 @@ def pictures_data(
     for name in names:
         original, _ = load_image(measured.images[name], max_pixels=max_pixels)
         records = measured.records[name]
-        views = [_view("original", "original", _webp(original, lossless), "image/webp", None, [], metrics)]
+        height, width, _ = original.shape
+        size = [("pixels", f"{width} × {height}"), ("bits per pixel", "24")]
+        views = [_view("original", "original", _webp(original, lossless), "image/webp", "", size)]
         places: dict[str, int] = {}
 
         def place(
@@ -68,7 +70,6 @@ def pictures_data(
                 views.append(_view_of(point, records[point.slug], store, name, metrics, lossless))
             return places[point.slug]
 
-        height, width, _ = original.shape
         groups = [
             {"label": label, "views": [0, *(place(point) for point in members)]}
             for label, members in _groups(points, records)
@@ -120,27 +121,19 @@ def _view_of(
     else:
         data, media_type = _webp(store.decoded(name, point), lossless), "image/webp"
     label = point.curve if point.kind == "ours" else f"{point.curve}, {point.setting}"
-    numbers = [(m, record.scores[m.name]) for m in metrics if m.name in record.scores]
-    return _view(label, point.kind, data, media_type, record, numbers, metrics)
+    size = f"{record.file_bytes:,}"
+    numbers = [("bytes", size), ("bits per pixel", f"{record.bpp:.3f}")]
+    numbers += [(m.label, number(record.scores[m.name], m.name)) for m in metrics if m.name in record.scores]
+    return _view(label, point.kind, data, media_type, f"{size} bytes", numbers)
 
 
 def _view(
-    label: str,
-    kind: str,
-    data: bytes,
-    media_type: str,
-    record: Record | None,
-    scores: Sequence[tuple[MetricFacts, float]],
-    metrics: Sequence[MetricFacts],
+    label: str, kind: str, data: bytes, media_type: str, size: str, numbers: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    numbers = []
-    if record is not None:
-        numbers = [("bytes", f"{record.file_bytes:,}"), ("bits per pixel", f"{record.bpp:.3f}")]
-        numbers += [(metric.label, number(score, metric.name)) for metric, score in scores]
     return {
         "label": label,
         "kind": kind,
-        "size": "" if record is None else f"{record.file_bytes:,} bytes",
+        "size": size,
         "numbers": numbers,
         "type": media_type,
         "data": base64.b64encode(data).decode(),

@@ -42,7 +42,7 @@
     $("group-label").hidden = image().groups.length < 2;
     $("stage").style.aspectRatio = `${image().width} / ${image().height}`;
     // Never wider than what fits on the screen, nor much larger than it is.
-    $("stage").style.maxWidth = `min(${image().width * 2}px, calc(88vh * ${image().width / image().height}))`;
+    $("stage").style.maxWidth = `min(${image().width * 2}px, calc(72vh * ${image().width / image().height}))`;
     for (const [side, picture, tag] of [["left", "over", "tag-left"], ["right", "under", "tag-right"]]) {
       const view = shown[state[side]];
       $(picture).src = address(view);
