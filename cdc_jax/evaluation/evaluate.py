@@ -238,7 +238,7 @@ def _and(names: Sequence[str]) -> str:
 def _summary(settings: Settings, data_set: str | None, measured: Measured, curves: Sequence[Curve]) -> str:
     source = data_set.capitalize() if data_set else os.path.basename(os.path.abspath(settings.images))
     return (
-        f"{_count(len(measured.records), 'picture')} of {source}, {_count(len(curves), 'curve')}. Rates are the sizes "
+        f"{source}: {_count(len(measured.records), 'picture')}, {_count(len(curves), 'curve')}. Rates are the sizes "
         "of real files, headers included; scores are means over the pictures."
     )
 

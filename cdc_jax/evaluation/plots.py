@@ -15,10 +15,11 @@ from cdc_jax.files import write_atomically
 # Text and axes are drawn in this colour, so that the report can put the page's own in its place.
 INK = "#1b1d21"
 _GRID = "#8a8f9840"
-_OURS = ("#c2410c", "#e07b39", "#9f1239", "#d9488b", "#7c2d12", "#f59e0b", "#be123c", "#fb7185")
-_BASELINES = ("#1d6fb8", "#15803d", "#6d4bc4", "#0e7c86", "#526070", "#3f51b5")
+# Half-bright, so that they are legible on light and on dark paper; ours are the warm ones.
+_OURS = ("#d9480f", "#e8912d", "#d1345b", "#c65fa0", "#a8562c", "#caa21c", "#e0567a", "#8f4a8f")
+_BASELINES = ("#2b7fd0", "#2f9e57", "#8763d6", "#12a0b4", "#6f7f92", "#5367d6")
+_BASELINE_MARKERS = "sDvPX*"
 _PUBLISHED = "#7c828c"
-_MARKERS = {"ours": "o", "baseline": "s", "published": "^"}
 _RATE_MARGIN = 1.25  # published curves are drawn this far beyond what was measured
 
 
@@ -82,14 +83,18 @@ def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
                 annotation_clip=True,
             )
     drawn = False
+    baselines = [curve.name for curve in curves if curve.kind == "baseline"]
     for curve in curves:
+        marker = "o"
+        if curve.kind == "baseline":
+            marker = _BASELINE_MARKERS[baselines.index(curve.name) % len(_BASELINE_MARKERS)]
         pairs = [(x, y) for x, y in zip(curve.bpp, curve.scores[metric.name], strict=True) if math.isfinite(y)]
         if pairs:
             drawn = True
             axes.plot(
                 *zip(*pairs, strict=True),
                 color=colours[curve.name],
-                marker=_MARKERS[curve.kind],
+                marker=marker,
                 markersize=6 if curve.kind == "ours" else 4.5,
                 linewidth=2 if curve.kind == "ours" else 1.5,
                 label=curve.name,

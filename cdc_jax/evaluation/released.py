@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from cdc_jax.bundle import load_bundle
 from cdc_jax.errors import BundleError, ConfigError
 from cdc_jax.evaluation.points import slug
 from cdc_jax.files import write_atomically
@@ -44,7 +43,7 @@ def import_released(folder: str | Path, cache: Path, *, say: Callable[[str], Non
     families: dict[str, list[str]] = {}
     for path in files:
         bundle = _cached(path, cache, say)
-        families.setdefault(_family(path, load_bundle(bundle).config.prediction), []).append(str(bundle))
+        families.setdefault(_family(path, _prediction(bundle)), []).append(str(bundle))
     return list(families.values()), list(families)
 
 
@@ -53,7 +52,7 @@ def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
     bundle, note = cache / slug(path.stem), cache / f"{slug(path.stem)}.json"
     try:
         if json.loads(note.read_text())["sha256"] == digest:
-            load_bundle(bundle)
+            _prediction(bundle)
             return bundle
     except (OSError, ValueError, KeyError, TypeError, BundleError):
         pass
@@ -66,6 +65,15 @@ def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
     import_torch(path, bundle)
     write_atomically(note, json.dumps({"file": path.name, "sha256": digest}).encode())
     return bundle
+
+
+def _prediction(bundle: Path) -> str:
+    """The variant of an imported bundle; its weights are read later, by who decodes with them."""
+    path = bundle / "config.json"
+    try:
+        return json.loads(path.read_text("utf-8"))["model"]["prediction"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again") from None
 
 
 def _family(path: Path, prediction: str) -> str:
