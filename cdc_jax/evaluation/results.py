@@ -37,7 +37,8 @@ def write_results(
       OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_image_row(record) for records in measured.records.values() for record in records.values()]
+    names = [metric.name for metric in metrics]
+    rows = [_image_row(record, names) for records in measured.records.values() for record in records.values()]
     _write_csv(folder / "images.csv", rows)
     _write_json(folder / "images.json", {"images": rows, "left_out": measured.left_out})
     _write_csv(folder / "curves.csv", [row for curve in curves for row in _curve_rows(curve)])
@@ -62,7 +63,7 @@ def compressai_results(curve: Curve, metrics: Sequence[MetricFacts]) -> dict[str
     }
 
 
-def _image_row(record: Record) -> dict[str, Any]:
+def _image_row(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "image": record.image,
         "codec": record.curve,
@@ -71,7 +72,8 @@ def _image_row(record: Record) -> dict[str, Any]:
         "height": record.height,
         "bytes": record.file_bytes,
         "bpp": record.bpp,
-        **{name: finite(score) for name, score in record.scores.items()},
+        # Those asked for: a record may hold scores of an earlier evaluation's metrics, too.
+        **{name: finite(record.scores[name]) for name in metrics if name in record.scores},
         "encoding_seconds": record.encoding_seconds,
         "decoding_seconds": record.decoding_seconds,
         "first_encoding_seconds": record.first_encoding_seconds,

@@ -43,7 +43,7 @@ def test_what_is_finished_is_not_done_again(runs):
     assert [c.decoding_seconds for c in again.curves] == [c.decoding_seconds for c in first.curves]
 
 
-def test_an_interrupted_evaluation_goes_on(runs, monkeypatch):
+def test_an_interrupted_evaluation_goes_on(runs):
     whole = runs(steps=(1,))
     (runs.out / "results" / "b.png" / "webp-q30.json").unlink()
     (runs.out / "results" / "more" / "c.png" / "jpeg-q8.json").write_text('{"half')
@@ -61,6 +61,8 @@ def test_a_new_metric_scores_what_is_there(runs):
     result = runs(metrics=("psnr-rgb", "lpips-vgg"))
     assert len(runs.bundles.calls) == coded
     assert all(np.isfinite(curve.scores["lpips-vgg"]).all() for curve in result.curves)
+    runs(metrics=("psnr-rgb",))
+    assert "lpips" not in (runs.out / "images.csv").read_text()
 
 
 @pytest.mark.parametrize("change", ["weights", "seed", "gamma", "picture", "result"])
