@@ -103,7 +103,7 @@ if __name__ == "__main__":
         license_files=["LICENSE"],
         python_requires=">=3.11",
         packages=find_packages(include=["cdc_jax", "cdc_jax.*"]),
-        package_data={"cdc_jax": ["py.typed"]},
+        package_data={"cdc_jax": ["py.typed"], "cdc_jax.evaluation": ["page/*"]},
         install_requires=BASE,
         extras_require=EXTRAS,
         entry_points={"console_scripts": CONSOLE_SCRIPTS},

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from cdc_jax import cli_args, cli_files, cli_run, cli_verify
+from cdc_jax import cli_args, cli_choose, cli_evaluate, cli_files, cli_run, cli_verify
 from cdc_jax.cli_args import Command
 from cdc_jax.errors import CdcError, ModelMismatchError
 from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
@@ -91,7 +91,8 @@ def _run_tasks(args: argparse.Namespace, plan: cli_files.Plan, convert: Callable
 
 
 def _run_compress(args: argparse.Namespace) -> int:
-    if len(args.model) > 1:
+    by_target = cli_choose.has_target(args)
+    if len(args.model) > 1 and not by_target:
         raise cli_files.UsageError("compress takes one --model: without a target size there is nothing to choose by")
     plan = cli_files.plan_tasks(args.inputs, args.output, suffixes=PICTURE_SUFFIXES, new_suffix=CDC_SUFFIX)
     models = _Models(args)
@@ -107,9 +108,13 @@ def _run_compress(args: argparse.Namespace) -> int:
                 cli_run.say(f"warning: {note}")
         codec = models.load(args.model[0])
         start = time.perf_counter()
-        data = codec.compress(image)
+        picked = ""
+        if by_target:
+            data, picked = cli_choose.choose_model(args, models.load, image, source)
+        else:
+            data = codec.compress(image)
         bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s"
+        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
 
     return _run_tasks(args, plan, convert)
 
@@ -149,13 +154,19 @@ def _format_of_output(output: str, asked: str | None) -> str:
 
 def _add_compress(parser: argparse.ArgumentParser) -> None:
     cli_args.add_files(parser, "pictures (PNG, JPEG, WebP, TIFF, BMP)")
+    cli_choose.add_targets(parser)
+    _add_decoding(parser)
 
 
 def _add_decompress(parser: argparse.ArgumentParser) -> None:
     cli_args.add_files(parser, ".cdc files")
-    steps, seed = cli_args.whole_number(1), cli_args.whole_number(0, 2**32 - 1)
     formats = list(PICTURE_FORMATS)
     parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    _add_decoding(parser)
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    steps, seed = cli_args.whole_number(1), cli_args.whole_number(0, 2**32 - 1)
     parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
     parser.add_argument("--gamma", type=cli_args.gamma, metavar="G", help="scale of that noise (default: the model's)")
@@ -283,6 +294,13 @@ _COMMANDS = (
         "check that .cdc files, the model and this machine agree",
         cli_verify.add_arguments,
         _run_verify,
+    ),
+    Command(
+        "evaluate",
+        cli_evaluate.USAGE,
+        "measure models and other codecs on a folder of pictures, and write a report",
+        cli_evaluate.add_arguments,
+        cli_evaluate.run,
     ),
     Command(
         "import-torch",

@@ -1,0 +1,159 @@
+"""Plots: rate against distortion, and quality against the number of steps. PNG and SVG; the report inlines the SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdc_jax.errors import CdcError
+from cdc_jax.evaluation.curves import Curve
+from cdc_jax.evaluation.scoring import MetricFacts
+from cdc_jax.files import write_atomically
+
+# Text and axes are drawn in this colour, so that the report can put the page's own in its place.
+INK = "#1b1d21"
+_GRID = "#8a8f9840"
+# Half-bright, so that they are legible on light and on dark paper; ours are the warm ones.
+_OURS = ("#d9480f", "#e8912d", "#d1345b", "#c65fa0", "#a8562c", "#caa21c", "#e0567a", "#8f4a8f")
+_BASELINES = ("#2b7fd0", "#2f9e57", "#8763d6", "#12a0b4", "#6f7f92", "#5367d6")
+_BASELINE_MARKERS = "sDvPX*"
+_PUBLISHED = "#7c828c"
+_RATE_MARGIN = 1.25  # published curves are drawn this far beyond what was measured
+
+
+def draw_plots(
+    folder: Path, curves: Sequence[Curve], published: Sequence[Curve], metrics: Sequence[MetricFacts]
+) -> dict[str, str]:
+    """Writes `rd-METRIC` and, where there are several step counts, `steps-METRIC`, as PNG and SVG.
+
+    Returns:
+      The SVG text of each, by name.
+
+    Raises:
+      CdcError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise CdcError("plots need matplotlib: pip install '.[eval]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = _colours(curves)
+    drawn = {}
+    style = {"svg.fonttype": "none", "svg.hashsalt": "cdc", "font.size": 10, "font.family": "sans-serif"}
+    style |= {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    with matplotlib.rc_context(style):
+        for metric in metrics:
+            for name, draw in ((f"rd-{metric.name}", _draw_rates), (f"steps-{metric.name}", _draw_steps)):
+                figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+                if draw(axes, curves, published, metric, colours):
+                    drawn[name] = _save(figure, folder / name)
+                pyplot.close(figure)
+    return drawn
+
+
+def _colours(curves: Sequence[Curve]) -> dict[str, str]:
+    colours = {}
+    for kind, palette in (("ours", _OURS), ("baseline", _BASELINES)):
+        names = [curve.name for curve in curves if curve.kind == kind]
+        colours.update({name: palette[i % len(palette)] for i, name in enumerate(names)})
+    return colours
+
+
+def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
+    rates = [bpp for curve in curves for bpp in curve.bpp]
+    limit = max(rates, default=1.0) * _RATE_MARGIN
+    for curve in published:
+        scores = curve.scores.get(metric.name, ())
+        pairs = [(x, y) for x, y in zip(curve.bpp, scores, strict=False) if math.isfinite(y) and x <= limit]
+        if pairs:
+            line = {"color": _PUBLISHED, "linewidth": 1, "marker": "^", "markersize": 3}
+            axes.plot(*zip(*pairs, strict=True), "--", zorder=1, **line)
+            axes.annotate(
+                curve.name,
+                pairs[-1],
+                xytext=(4, 2),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=_PUBLISHED,
+                annotation_clip=True,
+            )
+    drawn = False
+    baselines = [curve.name for curve in curves if curve.kind == "baseline"]
+    for curve in curves:
+        marker = "o"
+        if curve.kind == "baseline":
+            marker = _BASELINE_MARKERS[baselines.index(curve.name) % len(_BASELINE_MARKERS)]
+        pairs = [(x, y) for x, y in zip(curve.bpp, curve.scores[metric.name], strict=True) if math.isfinite(y)]
+        if pairs:
+            drawn = True
+            axes.plot(
+                *zip(*pairs, strict=True),
+                color=colours[curve.name],
+                marker=marker,
+                markersize=6 if curve.kind == "ours" else 4.5,
+                linewidth=2 if curve.kind == "ours" else 1.5,
+                label=curve.name,
+                zorder=3 if curve.kind == "ours" else 2,
+            )
+    axes.set_xlabel("rate (bits per pixel of the file)")
+    axes.set_ylabel(_axis_label(metric))
+    axes.set_xlim(left=0)
+    _finish(axes)
+    return drawn
+
+
+def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
+    """One line for each of our bundles."""
+    lines: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    for curve in curves:
+        if curve.kind != "ours":
+            continue
+        family = curve.name.rsplit(",", 1)[0]
+        for setting, bpp, score in zip(curve.settings, curve.bpp, curve.scores[metric.name], strict=True):
+            if math.isfinite(score):
+                lines.setdefault((family, setting), []).append((curve.steps, score, bpp))
+    lines = {key: sorted(points) for key, points in lines.items() if len(points) > 1}
+    for i, ((family, setting), points) in enumerate(lines.items()):
+        steps, scores = [p[0] for p in points], [p[1] for p in points]
+        label = f"{family}, {setting} ({points[0][2]:.3f} bpp)"
+        axes.plot(steps, scores, color=_OURS[i % len(_OURS)], marker="o", linewidth=2, label=label)
+    if not lines:
+        return False
+    ticks = sorted({p[0] for points in lines.values() for p in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("diffusion steps")
+    axes.set_ylabel(_axis_label(metric))
+    _finish(axes)
+    return True
+
+
+def _axis_label(metric: MetricFacts) -> str:
+    return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def _finish(axes) -> None:
+    axes.grid(True, color=_GRID, linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8.5)
+
+
+def _save(figure, path: Path) -> str:
+    """Both formats; returns an SVG without background."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=160)
+    write_atomically(path.with_name(path.name + ".png"), picture.getvalue())
+    drawings = []
+    for transparent in (False, True):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None})
+        drawings.append(text.getvalue())
+    write_atomically(path.with_name(path.name + ".svg"), drawings[0].encode())
+    return drawings[1]

@@ -1,0 +1,144 @@
+"""The report: one HTML file with everything inside, that asks for nothing from the network.
+
+`page/` holds its three parts (HTML, CSS, JavaScript); here their places are filled. What the pictures need is in
+`report_pictures`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cdc_jax.evaluation.curves import BdRate, Curve
+from cdc_jax.evaluation.plots import INK
+from cdc_jax.evaluation.scoring import MetricFacts
+from cdc_jax.files import write_atomically
+
+
+@dataclass
+class ReportFacts:
+    """All that the page tells.
+
+    Attributes:
+      title, summary: plain text.
+      curves: ours and the baselines'.
+      rates: BD-rates.
+      metrics: in the order of the columns.
+      plots: SVG text by name, as `draw_plots` returns them.
+      pictures: as `report_pictures.pictures_data` returns them.
+      notes: plain text, one paragraph each.
+    """
+
+    title: str
+    summary: str
+    curves: Sequence[Curve]
+    rates: Sequence[BdRate]
+    metrics: Sequence[MetricFacts]
+    plots: Mapping[str, str]
+    pictures: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def write_report(path: Path, facts: ReportFacts) -> None:
+    """Writes the page.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    page = _part("page.html")
+    parts = {
+        "title": escape(facts.title),
+        "summary": escape(facts.summary),
+        "style": _part("style.css"),
+        "script": _part("script.js"),
+        "plots": "\n".join(_figure(name, svg, facts.metrics) for name, svg in facts.plots.items()),
+        "tables": _curves_table(facts.curves, facts.metrics) + _rates_table(facts.rates, facts.metrics),
+        "notes": '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in facts.notes) + "</ul>",
+        # "</script>" in a file's name would end the block
+        "data": json.dumps({"images": facts.pictures}, ensure_ascii=False).replace("<", "\\u003c"),
+    }
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], page)
+    write_atomically(path, text.encode("utf-8"))
+
+
+def number(value: float, metric: str) -> str:
+    """A score with the digits that mean something."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞"
+    digits = 2 if metric.startswith(("psnr", "fid", "fd-")) else 4
+    return f"{value:.{digits}f}"
+
+
+def _part(name: str) -> str:
+    return (resources.files("cdc_jax.evaluation") / "page" / name).read_text("utf-8")
+
+
+def _figure(name: str, svg: str, metrics: Sequence[MetricFacts]) -> str:
+    kind, _, metric_name = name.partition("-")
+    label = next((metric.label for metric in metrics if metric.name == metric_name), metric_name)
+    caption = f"{label} over rate" if kind == "rd" else f"{label} over diffusion steps"
+    return (
+        f'<figure id="plot-{escape(name)}"><figcaption>{escape(caption)}</figcaption>'
+        f"{inline_svg(svg, name, caption)}</figure>"
+    )
+
+
+def inline_svg(svg: str, prefix: str, label: str) -> str:
+    """An SVG file's text as an element of a page: in the page's colour, its names its own, nothing but the drawing."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+
+
+def _curves_table(curves: Sequence[Curve], metrics: Sequence[MetricFacts]) -> str:
+    head = "".join(f"<th>{escape(m.label)} {'↑' if m.higher_is_better else '↓'}</th>" for m in metrics)
+    rows = []
+    for curve in curves:
+        for i, setting in enumerate(curve.settings):
+            cells = [f"{curve.bpp[i]:.4f}", *(number(curve.scores[metric.name][i], metric.name) for metric in metrics)]
+            cells += [_seconds(curve.encoding_seconds[i]), _seconds(curve.decoding_seconds[i])]
+            rows.append(
+                f'<tr class="{curve.kind}"><th scope="row">{escape(curve.name)}</th>'
+                f'<td class="text">{escape(setting)}</td>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Averages"><table><thead><tr>'
+        f'<th class="text">Codec</th><th class="text">Setting</th><th>Bits per pixel</th>{head}'
+        f"<th>Encoding</th><th>Decoding</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _rates_table(rates: Sequence[BdRate], metrics: Sequence[MetricFacts]) -> str:
+    if not rates:
+        return ""
+    labels = {metric.name: metric.label for metric in metrics}
+    rows = []
+    for rate in rates:
+        result = f'<td class="refused">none: {escape(rate.reason)}</td>'
+        if rate.percent is not None:
+            result = f'<td class="text">{rate.percent:+.1f} %</td>'
+        rows.append(
+            f'<tr><th scope="row">{escape(rate.curve)}</th><td class="text">{escape(labels[rate.metric])}</td>'
+            f"{result}<td>{rate.overlap:.0%}</td></tr>"
+        )
+    return (
+        f"<h3>Rate against {escape(rates[0].anchor)} at equal quality (BD-rate; negative saves)</h3>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="BD-rates"><table><thead><tr><th class="text">Codec'
+        '</th><th class="text">By</th><th class="text">BD-rate</th><th>Overlap</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"

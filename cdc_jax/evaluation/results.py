@@ -1,0 +1,106 @@
+"""An evaluation's numbers as files: per picture, per curve, and in CompressAI's format.
+
+    images.csv, images.json   one row per picture and rate point
+    curves.csv                one row per rate point, averaged over the pictures
+    codecs/CURVE.json         CompressAI's results format: its plotting tools read them
+    bd_rates.json             against the anchor, or why not
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cdc_jax.evaluation.curves import BdRate, Curve
+from cdc_jax.evaluation.points import slug
+from cdc_jax.evaluation.run import Measured
+from cdc_jax.evaluation.scoring import MetricFacts
+from cdc_jax.evaluation.store import Record, finite
+from cdc_jax.files import write_atomically
+
+
+def write_results(
+    folder: Path,
+    measured: Measured,
+    curves: Sequence[Curve],
+    rates: Sequence[BdRate],
+    metrics: Sequence[MetricFacts],
+) -> None:
+    """Writes every file that the module's docstring names; `curves` without the published ones.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [metric.name for metric in metrics]
+    rows = [_image_row(record, names) for records in measured.records.values() for record in records.values()]
+    _write_csv(folder / "images.csv", rows)
+    _write_json(folder / "images.json", {"images": rows, "left_out": measured.left_out})
+    _write_csv(folder / "curves.csv", [row for curve in curves for row in _curve_rows(curve)])
+    _write_json(folder / "bd_rates.json", [dataclasses.asdict(rate) for rate in rates])
+    (folder / "codecs").mkdir(exist_ok=True)
+    for curve in curves:
+        _write_json(folder / "codecs" / f"{slug(curve.name)}.json", compressai_results(curve, metrics))
+
+
+def compressai_results(curve: Curve, metrics: Sequence[MetricFacts]) -> dict[str, Any]:
+    """A curve as CompressAI writes them: name, description, and lists over rate points, times in seconds."""
+    names = [metric.name for metric in metrics if metric.name in curve.scores]
+    return {
+        "name": curve.name,
+        "description": curve.description,
+        "results": {
+            "bpp": curve.bpp,
+            **{name: [finite(score) for score in curve.scores[name]] for name in names},
+            "encoding_time": curve.encoding_seconds,
+            "decoding_time": curve.decoding_seconds,
+        },
+    }
+
+
+def _image_row(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "image": record.image,
+        "codec": record.curve,
+        "setting": record.setting,
+        "width": record.width,
+        "height": record.height,
+        "bytes": record.file_bytes,
+        "bpp": record.bpp,
+        # Those asked for: a record may hold scores of an earlier evaluation's metrics, too.
+        **{name: finite(record.scores[name]) for name in metrics if name in record.scores},
+        "encoding_seconds": record.encoding_seconds,
+        "decoding_seconds": record.decoding_seconds,
+        "first_encoding_seconds": record.first_encoding_seconds,
+        "first_decoding_seconds": record.first_decoding_seconds,
+    }
+
+
+def _curve_rows(curve: Curve) -> Iterable[dict[str, Any]]:
+    for i, setting in enumerate(curve.settings):
+        yield {
+            "codec": curve.name,
+            "setting": setting,
+            "bpp": curve.bpp[i],
+            **{name: finite(scores[i]) for name, scores in curve.scores.items()},
+            "encoding_seconds": curve.encoding_seconds[i],
+            "decoding_seconds": curve.decoding_seconds[i],
+        }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,91 @@
+"""Stand-ins for models and metrics: quick, and they count what they are asked for."""
+
+from __future__ import annotations
+
+import types
+import zlib
+
+import numpy as np
+
+from cdc_jax.metrics.distortion import psnr_db
+from cdc_jax.models.config import ModelConfig
+
+
+class FakeCodec:
+    """`Codec`'s interface: stores the picture with fewer levels; more steps, more noise."""
+
+    def __init__(self, name, *, levels=32, prediction="x"):
+        self.weights_sha256 = (name.encode().hex() * 64)[:64]
+        self.config = ModelConfig(prediction=prediction, width=8)
+        self.levels = levels
+        self.calls = []
+
+    def compress(self, image):
+        self.calls.append("compress")
+        coarse = (image // self.levels).tobytes()
+        return np.array(image.shape[:2], "<u4").tobytes() + zlib.compress(coarse)
+
+    def decompress(self, data, *, steps, seed, gamma):
+        self.calls.append(f"decompress {steps}")
+        height, width = np.frombuffer(data[:8], "<u4")
+        coarse = np.frombuffer(zlib.decompress(data[8:]), np.uint8).reshape(height, width, 3)
+        noise = np.random.default_rng(seed).integers(0, 1 + steps, coarse.shape)
+        return np.clip(coarse.astype(int) * self.levels + self.levels // 2 + noise, 0, 255).astype(np.uint8)
+
+
+class FakeBundles:
+    """A loader of codecs: `fine`, `coarse`, …; a path is made one codec for ever."""
+
+    def __init__(self):
+        self.codecs = {}
+
+    def __call__(self, path, *, max_pixels):
+        name = str(path).rsplit("/", 1)[-1]
+        levels = {"fine": 8, "middle": 16, "coarse": 32}.get(name, 24)
+        prediction = "epsilon" if name.startswith("epsilon") else "x"
+        return self.codecs.setdefault(name, FakeCodec(name, levels=levels, prediction=prediction))
+
+    @property
+    def calls(self):
+        return [call for codec in self.codecs.values() for call in codec.calls]
+
+
+class FakeMetrics:
+    """`metrics.registry`'s interface: PSNR, and the same negated under the name of a distance."""
+
+    PICTURE_METRICS = ("psnr-rgb", "lpips-alex", "lpips-vgg")
+    SET_METRICS = ("fid", "fd-vgg")
+
+    def __init__(self, smallest_side=0):
+        self.references, self.batches = [], []
+        self._smallest_side = smallest_side
+
+    def load_metric(self, name, *, weights=None):
+        def reference(picture):
+            self.references.append(name)
+            return picture
+
+        def score(original, pictures):
+            self.batches.append((name, len(pictures)))
+            if min(original.shape[:2]) < self._smallest_side and name != "psnr-rgb":
+                return np.full(len(pictures), np.nan)
+            scores = np.array([psnr_db(original, picture) for picture in pictures])
+            return scores if name == "psnr-rgb" else 1 / scores
+
+        label, higher = {"psnr-rgb": ("PSNR (dB)", True)}.get(name, (name.upper(), False))
+        return types.SimpleNamespace(name=name, label=label, higher_is_better=higher, reference=reference, score=score)
+
+    def load_set_metric(self, name, *, weights=None):
+        class Distance:
+            label, higher_is_better = name.upper(), False
+
+            def patches_features(self, picture):
+                return picture.reshape(-1, 3)[::50].astype(np.float32)
+
+            def restore(self, state):
+                self.state = state
+
+            def distance(self):
+                return np.abs(self.state["reference"].mean(0) - self.state["decoded"].mean(0)).sum()
+
+        return Distance()

@@ -1,0 +1,70 @@
+"""`cdc evaluate` as it is typed."""
+
+import sys
+
+import pytest
+
+from cdc_jax import cli
+from tests.evaluation.fakes import FakeMetrics
+
+
+@pytest.fixture
+def cdc(runs, monkeypatch, capsys):
+    """Runs a command line; (exit code, standard error)."""
+    fake = FakeMetrics()
+    registry = type(sys)("registry")
+    for name in ("PICTURE_METRICS", "SET_METRICS", "load_metric", "load_set_metric"):
+        setattr(registry, name, getattr(fake, name))
+    monkeypatch.setitem(sys.modules, "cdc_jax.metrics.registry", registry)
+    monkeypatch.setattr("cdc_jax.metrics.registry", registry, raising=False)
+
+    def run(*words):
+        return cli.main([str(word) for word in words], load_codec=runs.bundles), capsys.readouterr().err
+
+    return run
+
+
+def test_a_whole_evaluation(cdc, runs):
+    words = ["evaluate", "--images", runs.images, "--out", runs.out, "--metrics", "psnr-rgb", "lpips-alex"]
+    words += ["--codecs", "jpeg", "--qualities", 10, 50, 90, "--steps", 1, 4, "--seed", 3, "--gamma", 0.5]
+    code, err = cdc(*words, "--model", "x/fine", "x/coarse", "--anchor", "jpeg")
+    assert code == 0 and "3 of 3 pictures evaluated" in err and str(runs.out / "report.html") in err
+    assert "1 step" in (runs.out / "curves.csv").read_text()
+    assert next((runs.out / "results" / "a.png").glob("cdc-*-4-steps-seed3-gamma0.5.json"))
+    (runs.images / "broken.png").write_text("no picture")
+    code, err = cdc(*words, "-q", "--model", "x/fine")
+    assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "broken.png" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "o"], "--images"),
+        (["--images", "."], "--out"),
+        (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: there is no such folder"),
+        (["--images", ".", "--out", "o", "--qualities", "101"], "101"),
+        (["--images", ".", "--out", "o", "--steps", "0"], "0"),
+        (["--images", "IMAGES", "--out", "o", "--codecs", "bpg"], "bpg"),
+        (["--images", "IMAGES", "--out", "o", "--codecs", "jpeg", "--metrics", "beauty"], "beauty"),
+        (["--images", "IMAGES", "--out", "o", "--released", "."], "rhyang/CDC_params"),
+        (["--images", "IMAGES", "--out", "o", "extra"], "extra"),
+    ],
+)
+def test_mistakes_cost_one_line(cdc, runs, words, message, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, err = cdc("evaluate", *(str(runs.images) if word == "IMAGES" else word for word in words))
+    assert code == 2 and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "bjontegaard"])
+def test_a_missing_package_is_named_before_the_work(cdc, runs, monkeypatch, package):
+    find_spec = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == package else find_spec(name, *rest)
+    )
+    code, err = cdc("evaluate", "--images", runs.images, "--out", runs.out, "--codecs", "jpeg")
+    assert code == 1 and package in err and "pip install '.[eval]'" in err
+    assert not runs.out.exists()
