@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 
-def to_unit_range(image: UInt8[Array, "..."]) -> Float[Array, "..."]:
-    """0 … 255 → [−1, 1], float32."""
-    return image.astype(jnp.float32) / 127.5 - 1
+def to_unit_range(image: UInt8[Array, "..."], dtype: jnp.dtype = jnp.float32) -> Float[Array, "..."]:
+    """0 … 255 → [−1, 1], float32 unless another type is asked for."""
+    return image.astype(dtype) / 127.5 - 1
 
 
 def to_uint8(image: Float[Array, "..."]) -> UInt8[Array, "..."]:

@@ -46,8 +46,8 @@ class Draws(NamedTuple):
     corner: Int[Array, " 2"]
 
 
-def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int) -> Draws:
-    """The random numbers of step k for a global batch of `batch` images."""
+def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32) -> Draws:
+    """The random numbers of step k for a global batch of `batch` images, in the weights' type."""
     model = model_config(config)
     crop, window = config.data.crop, config.loss.window or config.data.crop
     key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -59,16 +59,16 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int) ->
         y, z = crop // LATENT_STRIDE, crop // STRIDE
         channels = model.latent_channels
         return (
-            jax.random.uniform(keys[0], dtype=jnp.float32),
-            jax.random.normal(keys[1], (window, window, 3), jnp.float32),
-            jax.random.uniform(keys[2], (y, y, channels), jnp.float32, -0.5, 0.5),
-            jax.random.uniform(keys[3], (z, z, channels), jnp.float32, -0.5, 0.5),
+            jax.random.uniform(keys[0], dtype=dtype),
+            jax.random.normal(keys[1], (window, window, 3), dtype),
+            jax.random.uniform(keys[2], (y, y, channels), dtype, -0.5, 0.5),
+            jax.random.uniform(keys[3], (z, z, channels), dtype, -0.5, 0.5),
         )
 
     fractions, *noises = jax.vmap(one)(jnp.arange(batch))
     if config.loss.spread_timesteps:
         first = one(0)[0]  # computed again: on every device, where fractions[0] would have to be sent around
-        fractions = (first + jnp.arange(batch, dtype=jnp.float32) / batch) % 1
+        fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
     timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
     is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
     timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)

@@ -114,7 +114,8 @@ def train_step(
     beta = beta_at(config, state.step)
     trained = _trained(config, state.params)
     frozen = {name: value for name, value in state.params.items() if name not in trained}
-    draws = draw(config, state.step, images.shape[0])
+    dtype = next(iter(trained.values())).dtype
+    draws = draw(config, state.step, images.shape[0], dtype)
     gradients, metrics = _gradients(config, mesh, trained, frozen, images, draws, beta, perceptual)
     updates, optimizer = make_optimizer(config).update(gradients, state.optimizer, trained)
     params = optax.apply_updates(trained, updates)
@@ -137,7 +138,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
 
     def loss(trained, frozen, beta, perceptual, images, draws):
         weights = {**frozen, **trained}
-        return loss_and_metrics(config, weights, to_unit_range(images), draws, beta, perceptual)
+        return loss_and_metrics(config, weights, to_unit_range(images, draws.noise.dtype), draws, beta, perceptual)
 
     def device_share(*arguments):
         *shared, images, draws = arguments
@@ -169,7 +170,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
 
 
 def _average(share, mesh: Mesh):
-    """The mean over the devices, as one vector: one all-reduce, where XLA would merge no more than 256 arrays in one."""
+    """The mean over the devices, as one vector: so one all-reduce, into which XLA merges no more than 256 arrays."""
     if mesh.size == 1:
         return share
     vector, unravel = ravel_pytree(share)

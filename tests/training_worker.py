@@ -45,7 +45,7 @@ def main(steps: int, bits: int, save_to: str | None) -> None:
         state, terms = compiled(state, batch(step), {})
         losses.append(float(terms["loss"]))
         norms.append(float(terms["gradient_norm"]))
-    found = re.findall(r"= .*? ((?:all|reduce|collective)-[a-z-]+?)(?:-start)?\(", compiled.as_text())
+    found = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
     collectives = {name: found.count(name) for name in set(found)}
     if jax.process_index() == 0:
         print(json.dumps({"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}))
