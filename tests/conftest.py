@@ -15,6 +15,9 @@ from tests.processes import FAST_COMPILE_FLAG
 # start as a user would do without it, see `tests.processes.user_environment`.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
 
+# Nothing is left in the home directory.
+os.environ.setdefault("CDC_JAX_CACHE", "off")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples in every run.

@@ -5,7 +5,9 @@ into one with a strangely laid out kernel otherwise. On CPUs the same sums are a
 
   * by the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed one, whose
     even and odd rows and columns (phases) are convolutions at the lower resolution (`transposed`);
-  * by a kernel of stride 2: that of a convolution of stride 1 over the input's four phases.
+  * by a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
+  * by a kernel of 1×1 or 2×2: one matrix product for each of its taps;
+  * by a kernel from many channels to few: the one from few to many, of the same two maps in each other's place.
 
 Elsewhere XLA's own gradients are used.
 """
@@ -19,6 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+_FEW_TAPS = 4
+_FEW_CHANNELS = 16
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -84,10 +88,7 @@ def _is_halving(x, kernel, padding) -> bool:
 def _input_gradient(x, kernel, gradient, padding, stride, precision):
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     if stride == 1:
-        opposite = tuple(
-            (k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel.shape[:2], padding, strict=True)
-        )
-        return _convolution(gradient, flipped, opposite, 1, precision)
+        return _convolution(gradient, flipped, _opposite(kernel.shape, padding), 1, precision)
     front = 2 - kernel.shape[0] // 2  # `transposed` counts its taps from two samples before
     return transposed(gradient, jnp.pad(flipped, ((front, 0), (front, 0), (0, 0), (0, 0))), precision)
 
@@ -112,8 +113,37 @@ def _kernel_gradient(x, kernel, gradient, padding, stride, precision):
 
 
 def _kernel_gradient_plain(x, shape, gradient, padding, precision):
+    rows, columns, inputs, outputs = shape
+    if rows * columns <= _FEW_TAPS:
+        return _kernel_gradient_by_taps(x, shape, gradient, padding, precision)
+    if outputs < _FEW_CHANNELS <= inputs:  # the two maps change places: quick is the way from few to many channels
+        padding = _opposite(shape, padding)
+        found = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
+        return found[::-1, ::-1].swapaxes(2, 3)
     zeros = jnp.zeros(shape, x.dtype)
     return jax.vjp(lambda kernel: _convolution(x, kernel, padding, 1, precision), zeros)[1](gradient)[0]
+
+
+def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):
+    rows, columns, inputs, outputs = shape
+    height, width = gradient.shape[1:3]
+    x, gradient = jnp.pad(x, ((0, 0), *padding, (0, 0))), gradient.reshape(-1, outputs)
+    taps = [
+        jax.lax.dot_general(
+            x[:, row : row + height, column : column + width].reshape(-1, inputs),
+            gradient,
+            (((0,), (0,)), ((), ())),
+            precision=precision,
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return jnp.stack(taps).reshape(shape)
+
+
+def _opposite(shape, padding) -> Padding:
+    """The padding that leads back from a convolution's output to its input."""
+    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(shape[:2], padding, strict=True))
 
 
 def transposed_phases(kernel: Float[Array, "k k i o"]) -> tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]:
