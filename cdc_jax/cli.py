@@ -67,7 +67,10 @@ class _Models:
         if path not in self._codecs:
             load_codec = self._args.load_codec
             if load_codec is None:
+                from cdc_jax import compilation_cache
                 from cdc_jax.codec import load_codec
+
+                compilation_cache.enable()
             self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels)
         return self._codecs[path]
 

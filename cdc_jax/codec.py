@@ -224,11 +224,14 @@ def synthesize(
     def noise(stream):
         return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
 
+    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
     picture = ddim_sample(
-        lambda x, time: model.unet(x, time, context),
+        lambda x, features: unet(x, tuple(f[None] for f in features)),
         config.prediction,
         gamma * noise(0),
-        sampling_steps(schedule_for(config), config.prediction, steps),
+        inputs,
+        embedded=features,
         eta=eta,
         step_noise=(lambda k: noise(1 + k)) if stochastic else None,
     )

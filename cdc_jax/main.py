@@ -27,9 +27,11 @@ def run(argv: list[str]) -> None:
         raise ConfigError(f"unexpected argument {argv[1]!r}")
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")
+    from cdc_jax import compilation_cache
     from cdc_jax.distributed import join_processes
 
     join_processes()
+    compilation_cache.enable()
     import jax
 
     from cdc_jax.showcase import showcase

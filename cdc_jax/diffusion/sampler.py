@@ -7,7 +7,7 @@ block's place alone. However a picture is batched, tiled or sharded, its noise i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from cdc_jax.diffusion.schedule import Schedule
 BLOCK = 64
 START = 0  # stream of the starting noise; step k draws from stream 1 + k
 
-Denoiser = Callable[[Float[Array, "b h w 3"], Float[Array, " b"]], Float[Array, "b h w 3"]]
+Denoiser = Callable[[Float[Array, "b h w 3"], Any], Float[Array, "b h w 3"]]
 
 
 class Steps(NamedTuple):
@@ -73,6 +73,7 @@ def ddim_sample(
     start: Float[Array, "b h w 3"],
     steps: Steps,
     *,
+    embedded: Any = None,
     eta: float | Array = 0.0,
     step_noise: Callable[[Array], Float[Array, "b h w 3"]] | None = None,
 ) -> Float[Array, "b h w 3"]:
@@ -82,10 +83,11 @@ def ddim_sample(
     σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
 
     Args:
-      denoise: (x_n, time input [b]) → the network's prediction.
+      denoise: (x_n, time input [b]) → the network's prediction; with `embedded`, (x_n, its entry of the step).
       prediction: what it predicts: "x", "epsilon" or "v".
       start: γ·N(0, 1).
       steps: from `sampling_steps`.
+      embedded: what the network makes of the steps' time inputs, a pytree of arrays [S, …], computed beforehand.
       eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `step_noise`.
       step_noise: k → N(0, 1) for the k-th step; None where η is 0.
 
@@ -95,9 +97,10 @@ def ddim_sample(
     batch = start.shape[0]
 
     def step(x, inputs):
-        k, time, alpha_bar, alpha_bar_next = inputs
+        (k, time, alpha_bar, alpha_bar_next), embedded = inputs
         level = Level.of(alpha_bar)
-        found = estimate(prediction, denoise(x, jnp.full((batch,), time, jnp.float32)), x, level)
+        condition = jnp.full((batch,), time, jnp.float32) if embedded is None else embedded
+        found = estimate(prediction, denoise(x, condition), x, level)
         spread = jnp.float32(0)
         if step_noise is not None:
             spread = eta * jnp.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * jnp.sqrt(1 - alpha_bar / alpha_bar_next)
@@ -107,5 +110,5 @@ def ddim_sample(
             x = x + spread * step_noise(k)
         return x, None
 
-    inputs = (jnp.arange(len(steps.time)), *map(jnp.asarray, steps))
+    inputs = ((jnp.arange(len(steps.time)), *map(jnp.asarray, steps)), embedded)
     return jax.lax.scan(step, start, inputs)[0]

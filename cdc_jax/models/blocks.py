@@ -1,6 +1,7 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
-All tensors are NHWC, all kernels HWIO and cross-correlated. Initial weights come from `models.initial`.
+All tensors are NHWC, all kernels HWIO and cross-correlated. The modules hold the weights and say what they mean;
+`prepare` makes of each what `models.prepared` runs. Initial weights come from `models.initial`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.quantize import at_least_float32
+from cdc_jax.models import prepared
+from cdc_jax.models.convolution import transposed_phases
 
 LEAKY_SLOPE = 0.2
 
@@ -22,124 +25,136 @@ def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.leaky_relu(x, LEAKY_SLOPE)
 
 
-def conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    use_bias: bool = True,
-    dtype: jnp.dtype | None = None,
-    precision: str | None = "highest",
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    """k×k convolution, padded by k // 2: [b, h, w, i] → [b, h/stride, w/stride, o]."""
-    return nnx.Conv(
-        in_channels,
-        out_channels,
-        (kernel, kernel),
-        strides=(stride, stride),
-        padding=((kernel // 2, kernel // 2),) * 2,
-        use_bias=use_bias,
-        dtype=dtype,
-        precision=precision,
-        rngs=rngs,
-    )
+class Conv(nnx.Module):
+    """k×k convolution, padded by k // 2, of the concatenation of one or more maps.
+
+    [b, h, w, i] → [b, h/stride, w/stride, o]; `in_channels` is i, or the channels of each map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        use_bias: bool = True,
+        dtype: jnp.dtype | None = None,
+        precision: str | None = "highest",
+    ):
+        self.in_channels = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
+        self.kernel = _weight(kernel, kernel, sum(self.in_channels), out_channels)
+        self.bias = _weight(out_channels) if use_bias else None
+        self.stride, self.dtype, self.precision = stride, dtype, precision
+
+    def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> prepared.Conv:
+        """Ready to run on all maps, or on all but the last, which is `known` (that takes stride 1).
+
+        With `centred`, the output's mean over the channels is subtracted from it.
+        """
+        kernel = self.kernel[...]
+        bias = jnp.zeros(kernel.shape[-1:], kernel.dtype) if self.bias is None else self.bias[...]
+        if centred:
+            kernel, bias = (v - jnp.mean(v, axis=-1, keepdims=True) for v in (kernel, bias))
+        ends = [sum(self.in_channels[: i + 1]) for i in range(len(self.in_channels))]
+        kernels = [v.astype(self.dtype or v.dtype) for v in jnp.split(kernel, ends[:-1], axis=2)]
+        padding = ((kernel.shape[0] // 2,) * 2,) * 2
+        if known is not None:
+            bias = prepared.Conv((kernels.pop(),), bias, padding, self.stride, self.precision)(known)
+        return prepared.Conv(tuple(kernels), bias, padding, self.stride, self.precision)
+
+    def __call__(self, *maps: Float[Array, "b h w _"]) -> Float[Array, "b _ _ o"]:
+        return self.prepare()(*maps)
 
 
 class TransposedConv(nnx.Module):
     """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w.
 
-    The kernel is HWIO and cross-correlated with the input after a zero was put between its samples, 2 zeros before the
-    first, 2 (4×4) or 3 (5×5) after the last. Computed without those zeros: output pixel 2p + a meets every second tap
-    only, so one convolution at the input's resolution gives the four phases (a, b) as channels, and they are
-    interleaved. The gradient is what gains: XLA's own, for the dilated input, takes six times as long on CPUs.
+    Computed by phases, see `models.convolution`.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest", rngs: nnx.Rngs
-    ):
-        self.kernel = nnx.Param(jnp.zeros((kernel, kernel, in_channels, out_channels), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
-        self.dtype = dtype
-        self.precision = precision
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest"):
+        self.kernel = _weight(kernel, kernel, in_channels, out_channels)
+        self.bias = _weight(out_channels)
+        self.dtype, self.precision = dtype, precision
+
+    def prepare(self) -> prepared.TransposedConv:
+        """Ready to run."""
+        kernel = self.kernel[...].astype(self.dtype or self.kernel.dtype)
+        return prepared.TransposedConv(transposed_phases(kernel), self.bias[...], self.precision)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
-        x, kernel, bias = (v.astype(self.dtype or v.dtype) for v in (x, self.kernel[...], self.bias[...]))
-        odd = kernel.shape[0] % 2
-        kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
-        taps, inputs, outputs = kernel.shape[0] // 2, *kernel.shape[2:]
-        phases = kernel.reshape(taps, 2, taps, 2, inputs, outputs).transpose(0, 2, 4, 1, 3, 5)
-        phases = phases.reshape(taps, taps, inputs, 4 * outputs)
-        batch, height, width, _ = x.shape
-        y = jax.lax.conv_general_dilated(
-            x,
-            phases,
-            (1, 1),
-            ((1, taps - 1), (1, taps - 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=self.precision,
-        ).reshape(batch, height + 1, width + 1, 2, 2, outputs)
-        rows = [
-            jnp.stack([y[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)
-        ]  # phase (a, b) of pixel (i, j) was computed at (i + a, j + b)
-        return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, outputs) + bias
+        return self.prepare()(x)
 
 
-def linear(in_features: int, out_features: int, *, dtype=None, precision="highest", rngs: nnx.Rngs) -> nnx.Linear:
+class Linear(nnx.Module):
     """Affine map of the last axis."""
-    return nnx.Linear(
-        in_features,
-        out_features,
-        dtype=dtype,
-        precision=precision,
-        rngs=rngs,
-    )
+
+    def __init__(self, in_features: int, out_features: int, *, dtype=None, precision="highest"):
+        self.kernel = _weight(in_features, out_features)
+        self.bias = _weight(out_features)
+        self.dtype, self.precision = dtype, precision
+
+    def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
+        x, kernel, bias = (v.astype(self.dtype or v.dtype) for v in (x, self.kernel[...], self.bias[...]))
+        return jnp.dot(x, kernel, precision=self.precision) + bias
 
 
-def channel_norm(channels: int, *, dtype=None, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Normalizes each pixel over its channels: biased variance, ε = 1e-5 inside the root, gain and bias."""
-    # The fast variance E[x²] − E[x]² cancels in float32.
-    return nnx.LayerNorm(channels, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+class ChannelNorm(nnx.Module):
+    """Weights of the normalization of each pixel over its channels: biased variance, ε = 1e-5 inside the root."""
+
+    def __init__(self, channels: int):
+        self.scale = _weight(channels)
+        self.bias = _weight(channels)
 
 
 class ConvNormRelu(nnx.Module):
     """conv k×k → ChannelNorm → ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, *, dtype=None, precision="highest", rngs):
-        self.conv = conv(in_channels, out_channels, kernel, dtype=dtype, precision=precision, rngs=rngs)
-        self.norm = channel_norm(out_channels, dtype=dtype, rngs=rngs)
+    def __init__(self, in_channels: int | Sequence[int], out_channels: int, kernel: int = 3, **options):
+        self.conv = Conv(in_channels, out_channels, kernel, **options)
+        self.norm = ChannelNorm(out_channels)
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
-        return jax.nn.relu(self.norm(self.conv(x)))
+    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> prepared.ConvNormRelu:
+        """Ready to run; `known` as for Conv."""
+        conv = self.conv.prepare(known, centred=True)
+        return prepared.ConvNormRelu(conv, self.norm.scale[...], self.norm.bias[...])
 
 
 class ResnetBlock(nnx.Module):
-    """Two ConvNormRelu with a skip; the time embedding, where there is one, is added between them."""
+    """Two ConvNormRelu with a skip; the time embedding, where there is one, is added between them.
+
+    Its input is the concatenation of one or more maps, of `in_channels` channels each.
+    """
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | Sequence[int],
         out_channels: int,
         *,
         kernel: int = 3,
         time_features: int | None = None,
-        dtype=None,
-        precision="highest",
-        rngs: nnx.Rngs,
+        **options,
     ):
-        options = {"dtype": dtype, "precision": precision, "rngs": rngs}
         self.block1 = ConvNormRelu(in_channels, out_channels, kernel, **options)
         self.block2 = ConvNormRelu(out_channels, out_channels, **options)
-        self.time = None if time_features is None else linear(time_features, out_channels, **options)
-        self.skip = None if in_channels == out_channels else conv(in_channels, out_channels, 1, **options)
+        self.time = None if time_features is None else Linear(time_features, out_channels, **options)
+        same = sum(self.block1.conv.in_channels) == out_channels
+        self.skip = None if same else Conv(in_channels, out_channels, 1, **options)
 
-    def __call__(self, x: Float[Array, "b h w i"], time: Float[Array, "b t"] | None = None) -> Float[Array, "b h w o"]:
-        h = self.block1(x)
-        if self.time is not None:
-            h = h + self.time(leaky_relu(time))[:, None, None, :]
-        h = self.block2(h)
-        return h + (x if self.skip is None else self.skip(x))
+    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> prepared.ResnetBlock:
+        """Ready to run; `known` as for Conv."""
+        skip = None if self.skip is None else self.skip.prepare(known)
+        passed = known if self.skip is None else None
+        return prepared.ResnetBlock(self.block1.prepare(known), self.block2.prepare(), skip, passed)
+
+    def embed(self, time: Float[Array, "b t"]) -> Float[Array, "b o"]:
+        """The time embedding's features that are added."""
+        return at_least_float32(self.time(leaky_relu(time)))
+
+    def __call__(self, *maps: Float[Array, "b h w _"], time: Float[Array, "b t"] | None = None):
+        """[b, h, w, i] → [b, h, w, o]."""
+        return self.prepare()(*maps, time=None if time is None else self.embed(time))
 
 
 class LinearAttention(nnx.Module):
@@ -148,35 +163,44 @@ class LinearAttention(nnx.Module):
     The soft-max spans the whole map, so a tile is not equivalent to the same region of the whole picture.
     """
 
-    def __init__(self, channels: int, *, dtype=None, precision="highest", rngs: nnx.Rngs):
-        options = {"dtype": dtype, "precision": precision, "rngs": rngs}
-        self.norm = channel_norm(channels, dtype=dtype, rngs=rngs)
-        self.qkv = conv(channels, 3 * channels, 1, use_bias=False, **options)
-        self.out = conv(channels, channels, 1, **options)
-        self.channels = channels
-        self.precision = precision
+    def __init__(self, channels: int, **options):
+        self.norm = ChannelNorm(channels)
+        self.qkv = Conv(channels, 3 * channels, 1, use_bias=False, **options)
+        self.out = Conv(channels, channels, 1, **options)
+
+    def prepare(self) -> prepared.LinearAttention:
+        """Ready to run."""
+        gain, bias = self.norm.scale[...], self.norm.bias[...]
+        query, key, value = jnp.split(self.qkv.kernel[0, 0], 3, axis=1)
+        key = gain[:, None] * key
+        return prepared.LinearAttention(
+            key.astype(self.qkv.dtype or key.dtype),
+            query * query.shape[0] ** -0.5,
+            jnp.dot(value, self.out.kernel[0, 0], precision="highest"),
+            gain,
+            bias,
+            self.out.bias[...],
+            self.qkv.precision,
+        )
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        b, h, w, c = x.shape
-        q, k, v = jnp.split(self.qkv(self.norm(x)).reshape(b, h * w, 3 * c), 3, axis=-1)
-        k = jax.nn.softmax(at_least_float32(k), axis=1).astype(v.dtype)
-        context = jnp.einsum("bnd,bne->bde", k, v, precision=self.precision)
-        attended = jnp.einsum("bnd,bde->bne", q * self.channels**-0.5, context, precision=self.precision)
-        return x + self.out(attended.reshape(b, h, w, c))
+        return self.prepare()(x)
 
 
-def downsample(channels: int, *, dtype=None, precision="highest", rngs: nnx.Rngs) -> nnx.Conv:
+def downsample(channels: int, **options) -> Conv:
     """Halves height and width with a 3×3 convolution of stride 2."""
-    return conv(channels, channels, 3, stride=2, dtype=dtype, precision=precision, rngs=rngs)
+    return Conv(channels, channels, 3, stride=2, **options)
 
 
-def upsample(
-    in_channels: int, out_channels: int | None = None, *, dtype=None, precision="highest", rngs: nnx.Rngs
-) -> TransposedConv:
+def upsample(in_channels: int, out_channels: int | None = None, **options) -> TransposedConv:
     """Doubles height and width with a transposed 4×4 convolution."""
-    return TransposedConv(in_channels, out_channels or in_channels, 4, dtype=dtype, precision=precision, rngs=rngs)
+    return TransposedConv(in_channels, out_channels or in_channels, 4, **options)
 
 
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
     """Neighbouring widths: (a, b, c) → [(a, b), (b, c)]."""
     return list(zip(widths[:-1], widths[1:], strict=True))
+
+
+def _weight(*shape: int) -> nnx.Param:
+    return nnx.Param(jnp.zeros(shape, jnp.float32))

@@ -47,12 +47,10 @@ class Compressed(NamedTuple):
 class CDC(nnx.Module):
     """Compressor and U-Net."""
 
-    def __init__(
-        self, config: ModelConfig, *, unet_dtype=None, unet_precision: str | None = "highest", rngs: nnx.Rngs
-    ):
+    def __init__(self, config: ModelConfig, *, unet_dtype=None, unet_precision: str | None = "highest"):
         self.config = config
-        self.compressor = Compressor(config, rngs=rngs)
-        self.unet = UNet(config, dtype=unet_dtype, precision=unet_precision, rngs=rngs)
+        self.compressor = Compressor(config)
+        self.unet = UNet(config, dtype=unet_dtype, precision=unet_precision)
 
     def compress(
         self,

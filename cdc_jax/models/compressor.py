@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.factorized import FactorizedPrior
-from cdc_jax.models.blocks import ResnetBlock, TransposedConv, conv, downsample, leaky_relu, pairs, upsample
+from cdc_jax.models.blocks import Conv, ResnetBlock, TransposedConv, downsample, leaky_relu, pairs, upsample
 from cdc_jax.models.config import ModelConfig
 
 SCALE_MIN = 0.1  # lower bound of σ
@@ -20,15 +20,12 @@ SCALE_MIN = 0.1  # lower bound of σ
 class Encoder(nnx.Module):
     """image [b, h, w, 3] in [−1, 1] → y [b, h/16, w/16, 4d]."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int):
         channels = (3, width, 2 * width, 3 * width, 4 * width)
         self.blocks = nnx.List(
-            [
-                ResnetBlock(i, o, kernel=7 if level == 0 else 3, rngs=rngs)
-                for level, (i, o) in enumerate(pairs(channels))
-            ]
+            [ResnetBlock(i, o, kernel=7 if level == 0 else 3) for level, (i, o) in enumerate(pairs(channels))]
         )
-        self.downs = nnx.List([downsample(o, rngs=rngs) for o in channels[1:]])
+        self.downs = nnx.List([downsample(o) for o in channels[1:]])
 
     def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/16 w/16 c"]:
         x = image
@@ -40,12 +37,12 @@ class Encoder(nnx.Module):
 class HyperEncoder(nnx.Module):
     """y [b, h/16, w/16, 4d] → z [b, h/64, w/64, 4d]."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int):
         self.convs = nnx.List(
             [
-                conv(channels, channels, 3, rngs=rngs),
-                conv(channels, channels, 5, stride=2, rngs=rngs),
-                conv(channels, channels, 5, stride=2, rngs=rngs),
+                Conv(channels, channels, 3),
+                Conv(channels, channels, 5, stride=2),
+                Conv(channels, channels, 5, stride=2),
             ]
         )
 
@@ -57,12 +54,12 @@ class HyperEncoder(nnx.Module):
 class HyperDecoder(nnx.Module):
     """ẑ → (μ, σ) of y, σ clamped below at 0.1. Files are coded with its integer twin, `entropy.integer_net`."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int):
         self.convs = nnx.List(
             [
-                TransposedConv(channels, channels, 5, rngs=rngs),
-                TransposedConv(channels, channels, 5, rngs=rngs),
-                conv(channels, 2 * channels, 3, rngs=rngs),
+                TransposedConv(channels, channels, 5),
+                TransposedConv(channels, channels, 5),
+                Conv(channels, 2 * channels, 3),
             ]
         )
 
@@ -75,16 +72,12 @@ class HyperDecoder(nnx.Module):
 class ContextDecoder(nnx.Module):
     """ŷ → four maps at 1, 1/2, 1/4, 1/8 of the picture's size, full resolution first."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig):
         d = config.width
         block_channels = (4 * d, 3 * d, 2 * d, d)  # the last block keeps its width; its Up changes it
         out_channels = tuple(reversed(config.context_channels))
-        self.blocks = nnx.List(
-            [ResnetBlock(i, o, rngs=rngs) for i, o in pairs(block_channels)] + [ResnetBlock(d, d, rngs=rngs)]
-        )
-        self.ups = nnx.List(
-            [upsample(i, o, rngs=rngs) for i, o in zip((*block_channels[1:], d), out_channels, strict=True)]
-        )
+        self.blocks = nnx.List([ResnetBlock(i, o) for i, o in pairs(block_channels)] + [ResnetBlock(d, d)])
+        self.ups = nnx.List([upsample(i, o) for i, o in zip((*block_channels[1:], d), out_channels, strict=True)])
 
     def __call__(self, y_hat: Float[Array, "b h/16 w/16 c"]) -> tuple[Float[Array, "b _ _ _"], ...]:
         x, maps = y_hat, []
@@ -97,12 +90,12 @@ class ContextDecoder(nnx.Module):
 class Compressor(nnx.Module):
     """Encoder, hyperprior and context decoder."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.encoder = Encoder(config.width, rngs=rngs)
-        self.hyper_encoder = HyperEncoder(config.latent_channels, rngs=rngs)
-        self.hyper_decoder = HyperDecoder(config.latent_channels, rngs=rngs)
+    def __init__(self, config: ModelConfig):
+        self.encoder = Encoder(config.width)
+        self.hyper_encoder = HyperEncoder(config.latent_channels)
+        self.hyper_decoder = HyperDecoder(config.latent_channels)
         self.prior = FactorizedPrior(config.latent_channels)
-        self.context_decoder = ContextDecoder(config, rngs=rngs)
+        self.context_decoder = ContextDecoder(config)
 
     def encode(
         self, image: Float[Array, "b h w 3"]

@@ -20,20 +20,10 @@ from cdc_jax.models.config import ModelConfig
 Params = dict[str, Array]
 
 
-class _OneKey:
-    """Stands in for `nnx.Rngs` where a model is built for its structure alone: tracing 450 key splits takes seconds."""
-
-    def __init__(self):
-        self._key = jax.random.key(0)
-
-    def params(self) -> jax.Array:
-        return self._key
-
-
 @functools.lru_cache(maxsize=16)
 def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str | None):
     def build():
-        return CDC(config, unet_dtype=unet_dtype, unet_precision=unet_precision, rngs=_OneKey())
+        return CDC(config, unet_dtype=unet_dtype, unet_precision=unet_precision)
 
     graphdef, state = nnx.split(nnx.eval_shape(build), nnx.Param)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)

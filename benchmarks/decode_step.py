@@ -1,0 +1,73 @@
+"""One U-Net step: the plain program, the prepared one, and what is done once for all steps.
+
+  python benchmarks/decode_step.py [--width 64] [--side 256] [--repeats 10] [--bfloat16]
+
+All are timed in turns with the machine's own convolution, the limit; plain is the U-Net as defined
+(tests/models/plain_unet.py), jitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+from unet_case import unet_case  # noqa: E402
+
+from cdc_jax.models.params import merge  # noqa: E402
+from tests.models.plain_unet import plain_unet  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--bfloat16", action="store_true", help="time the prepared U-Net in bfloat16 as well")
+    args = parser.parse_args()
+    config, weights, x, time, context = unet_case(args.width, args.side)
+
+    def prepare(dtype=None):
+        def run(weights, context, time):
+            unet = merge(config, weights, unet_dtype=dtype).unet
+            return unet.prepare(context), unet.embed(time)
+
+        return run
+
+    def step(ready, x, features):
+        return ready(x, features)
+
+    plain, once, quick = jax.jit(plain_unet), jax.jit(prepare()), jax.jit(step)
+    ready, features = once(weights, context, time)
+    limit, limit_flops = limit_program()
+    programs = {
+        LIMIT: limit,
+        "plain step": lambda: plain(weights, x, time, context),
+        "prepared step": lambda: quick(ready, x, features),
+        "preparation, once a picture": lambda: once(weights, context, time),
+    }
+    flops = {
+        LIMIT: limit_flops,
+        "plain step": product_flops(plain_unet, weights, x, time, context),
+        "prepared step": product_flops(step, ready, x, features),
+        "preparation, once a picture": product_flops(prepare(), weights, context, time),
+    }
+    if args.bfloat16:
+        ready_half, features_half = jax.jit(prepare(jnp.bfloat16))(weights, context, time)
+        programs["prepared step, bfloat16"] = lambda: quick(ready_half, x, features_half)
+        flops["prepared step, bfloat16"] = flops["prepared step"]
+    expected, found = programs["plain step"](), programs["prepared step"]()
+    difference = float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
+    print(f"d = {args.width}, {args.side}×{args.side}, float32; they differ by {difference:.1e} of the largest value")
+    print_table(time_in_turns(programs, args.repeats), flops, "plain step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The U-Net's gradient: jax.grad of the plain program, and of the package's U-Net with its own rules.
+
+  python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
+
+Gradients by all weights and by the context maps, of the mean squared error. Timed in turns with the machine's own
+convolution, the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+from unet_case import unet_case  # noqa: E402
+
+from cdc_jax.models.params import merge  # noqa: E402
+from tests.models.plain_unet import plain_unet  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    config, weights, x, time, context = unet_case(args.width, args.side, args.batch)
+    wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+    unet_weights = {name: value for name, value in weights.items() if name.startswith("unet.")}
+
+    def gradient(unet):
+        return jax.grad(lambda weights, context: jnp.mean((unet(weights, context) - wanted) ** 2), argnums=(0, 1))
+
+    plain = gradient(lambda some, context: plain_unet(some, x, time, context))
+    quick = gradient(lambda some, context: merge(config, {**weights, **some}).unet(x, time, context))
+    compiled = {"jax.grad of the plain U-Net": jax.jit(plain), "gradient of the package's U-Net": jax.jit(quick)}
+    limit, limit_flops = limit_program()
+    programs = {LIMIT: limit}
+    programs |= {name: lambda f=f: f(unet_weights, context) for name, f in compiled.items()}
+    flops = {LIMIT: limit_flops}
+    flops |= {n: product_flops(f, unet_weights, context) for n, f in zip(compiled, (plain, quick), strict=True)}
+    expected, found = (jax.tree.leaves(f(unet_weights, context)) for f in compiled.values())
+    worst = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, expected, strict=True))
+    print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32")
+    print(f"every gradient within {worst:.1e} of its largest value")
+    print_table(time_in_turns(programs, args.repeats), flops, next(iter(compiled)))
+
+
+if __name__ == "__main__":
+    main()

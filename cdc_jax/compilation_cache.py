@@ -1,0 +1,93 @@
+"""Compiled programs kept on disk, so that the second `cdc decompress` of a size does not wait for the compiler.
+
+They lie in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on Windows).
+`CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` keeps nothing. JAX names each program after its source, its
+compiler and its options, but a CPU's program also depends on the processor: those of one home directory on two kinds
+of machine lie in two folders. Where the folder cannot be written, everything works as without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import secrets
+import sys
+from pathlib import Path
+
+VARIABLE = "CDC_JAX_CACHE"
+MAX_BYTES = 1 << 30
+_MIN_COMPILE_SECONDS = 0.2  # of a program that is worth keeping
+
+
+def enable() -> Path | None:
+    """Turns the cache on for this process.
+
+    Does nothing where the user has chosen a cache of JAX' own (`JAX_COMPILATION_CACHE_DIR`), turned ours off, or has
+    no folder that can be written.
+
+    Returns:
+      The folder in use, None if this call did not choose it.
+    """
+    import jax
+
+    folder = cache_folder()
+    if folder is None or jax.config.jax_compilation_cache_dir or not _is_usable(folder):
+        return None
+    prune(folder, MAX_BYTES)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return folder
+
+
+def cache_folder() -> Path | None:
+    """Where this machine's programs lie, whether or not it exists; None if the cache is turned off."""
+    chosen = os.environ.get(VARIABLE, "")
+    if chosen.lower() in ("off", "0", "none"):
+        return None
+    if chosen:
+        return Path(chosen) / _processor()
+    home = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    try:
+        return Path(home or Path.home() / ".cache") / "cdc_jax" / _processor()
+    except RuntimeError:  # a user without a home directory
+        return None
+
+
+def prune(folder: Path, max_bytes: int) -> None:
+    """Deletes the oldest files until no more than `max_bytes` are left."""
+    try:
+        files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)]
+        excess = sum(size for _, size, _ in files) - max_bytes
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                return
+            os.remove(path)
+            excess -= size
+    except OSError:  # another process deletes them too
+        return
+
+
+def _processor() -> str:
+    """A name for this kind of processor: programs compiled for it may use every instruction that it has."""
+    facts = [platform.machine(), platform.processor()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    for key in ("model name", "flags", "Features"):  # the last is ARM's
+        facts += [next((line for line in lines if line.startswith(key)), "")]
+    return "programs-" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether files can be made there; tried, since permissions do not tell it of every file system."""
+    probe = folder / f".probe-{secrets.token_hex(6)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"cdc_jax")
+        probe.unlink()
+    except OSError:
+        return False
+    return True

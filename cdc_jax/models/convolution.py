@@ -1,0 +1,192 @@
+"""Convolutions of NHWC maps with HWIO kernels, with gradients that are quick on CPUs too.
+
+XLA turns a convolution's gradients into convolutions that its CPU library has no kernel for where the stride is 2, and
+into one with a strangely laid out kernel otherwise. On CPUs the same sums are arranged as plain convolutions:
+
+  * by the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed one, whose
+    even and odd rows and columns (phases) are convolutions at the lower resolution (`transposed`);
+  * by a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
+  * by a kernel of 1×1 or 2×2: one matrix product for each of its taps;
+  * by a kernel from many channels to few: the one from few to many, of the same two maps in each other's place.
+
+Elsewhere XLA's own gradients are used.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+_FEW_TAPS = 4
+_FEW_CHANNELS = 16
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolve(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k l i o"], padding: Padding, stride: int, precision: str | None
+) -> Float[Array, "b _ _ o"]:
+    """Cross-correlation of x, zeros around it, with the kernel, every `stride`-th value of it; float32.
+
+    Args:
+      x: maps, float32 or bfloat16.
+      kernel: of the same type.
+      padding: zeros ((above, below), (left, right)).
+      stride: 1, or 2, which takes even heights and widths.
+      precision: of the products, as in `jax.lax`.
+    """
+    return _convolution(x, kernel, padding, stride, precision)
+
+
+def _convolution(x, kernel, padding, stride, precision):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=_LAYOUT,
+        precision=precision,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),  # half-precision products are summed in float32
+    )
+
+
+def _forward(x, kernel, padding, stride, precision):
+    return convolve(x, kernel, padding, stride, precision), (x, kernel)
+
+
+def _backward(padding, stride, precision, saved, gradient):
+    x, kernel = saved
+    options = (padding, stride, precision)
+
+    def cpu(x, kernel, gradient):
+        if stride == 2 and not _is_halving(x, kernel, padding):
+            return standard(x, kernel, gradient)
+        return _input_gradient(x, kernel, gradient, *options), _kernel_gradient(x, kernel, gradient, *options)
+
+    def standard(x, kernel, gradient):
+        return jax.vjp(lambda x, kernel: _convolution(x, kernel, *options), x, kernel)[1](gradient)
+
+    with jax.named_scope("convolution_gradient"):
+        wide = (v.astype(gradient.dtype) for v in (x, kernel, gradient))
+        found = jax.lax.platform_dependent(*wide, cpu=cpu, default=standard)
+    return found[0].astype(x.dtype), found[1].astype(kernel.dtype)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _is_halving(x, kernel, padding) -> bool:
+    rows, columns = kernel.shape[:2]
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    return even and rows == columns and rows in (3, 5) and padding == ((rows // 2,) * 2,) * 2
+
+
+def _input_gradient(x, kernel, gradient, padding, stride, precision):
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    if stride == 1:
+        return _convolution(gradient, flipped, _opposite(kernel.shape, padding), 1, precision)
+    front = 2 - kernel.shape[0] // 2  # `transposed` counts its taps from two samples before
+    return transposed(gradient, jnp.pad(flipped, ((front, 0), (front, 0), (0, 0), (0, 0))), precision)
+
+
+def _kernel_gradient(x, kernel, gradient, padding, stride, precision):
+    if stride == 1:
+        return _kernel_gradient_plain(x, kernel.shape, gradient, padding, precision)
+    size, _, inputs, outputs = kernel.shape
+    batch, height, width, _ = x.shape
+    front = size // 2 % 2  # a tap more, of zero, where the first one meets odd samples
+    taps, before = (size + front) // 2 + (size + front) % 2, (size // 2 + front) // 2
+    phases = x.reshape(batch, height // 2, 2, width // 2, 2, inputs).transpose(0, 1, 3, 2, 4, 5)
+    found = _kernel_gradient_plain(
+        phases.reshape(batch, height // 2, width // 2, 4 * inputs),
+        (taps, taps, 4 * inputs, outputs),
+        gradient,
+        ((before, taps - 1 - before),) * 2,
+        precision,
+    )
+    found = found.reshape(taps, taps, 2, 2, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return found.reshape(2 * taps, 2 * taps, inputs, outputs)[front : front + size, front : front + size]
+
+
+def _kernel_gradient_plain(x, shape, gradient, padding, precision):
+    rows, columns, inputs, outputs = shape
+    if rows * columns <= _FEW_TAPS:
+        return _kernel_gradient_by_taps(x, shape, gradient, padding, precision)
+    if outputs < _FEW_CHANNELS <= inputs:  # the two maps change places: quick is the way from few to many channels
+        padding = _opposite(shape, padding)
+        found = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
+        return found[::-1, ::-1].swapaxes(2, 3)
+    zeros = jnp.zeros(shape, x.dtype)
+    return jax.vjp(lambda kernel: _convolution(x, kernel, padding, 1, precision), zeros)[1](gradient)[0]
+
+
+def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):
+    rows, columns, inputs, outputs = shape
+    height, width = gradient.shape[1:3]
+    x, gradient = jnp.pad(x, ((0, 0), *padding, (0, 0))), gradient.reshape(-1, outputs)
+    taps = [
+        jax.lax.dot_general(
+            x[:, row : row + height, column : column + width].reshape(-1, inputs),
+            gradient,
+            (((0,), (0,)), ((), ())),
+            precision=precision,
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return jnp.stack(taps).reshape(shape)
+
+
+def _opposite(shape, padding) -> Padding:
+    """The padding that leads back from a convolution's output to its input."""
+    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(shape[:2], padding, strict=True))
+
+
+def transposed_phases(kernel: Float[Array, "k k i o"]) -> tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]:
+    """A transposed convolution's kernel as two: those of the even and of the odd output rows.
+
+    Both give two columns at once, the odd one in the first half of the channels: see `transposed_from_phases`.
+    """
+    odd = kernel.shape[0] % 2
+    kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
+    taps, inputs, outputs = kernel.shape[0] // 2, *kernel.shape[2:]
+    phases = kernel.reshape(taps, 2, taps, 2, inputs, outputs)[:, :, :, ::-1].swapaxes(3, 4)
+    even, odd = (phases[:, row].reshape(taps, taps, inputs, 2 * outputs) for row in (0, 1))
+    return even, odd
+
+
+def transposed_from_phases(
+    x: Float[Array, "b h w i"],
+    phases: tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]],
+    precision: str | None,
+) -> Float[Array, "b 2*h 2*w o"]:
+    """The transposed convolution of these phases, without its bias.
+
+    Position q of a row's convolution holds output columns 2q − 1 and 2q, one after the other in memory: two channels
+    become two columns by a change of shape alone, and only the first and the last column are cut off.
+    """
+    batch, height, width, _ = x.shape
+    taps, outputs = phases[0].shape[0], phases[0].shape[3] // 2
+    columns = (1, taps - 1)
+    rows = [
+        convolve(x, kernel, ((1 - row, taps - 2 + row), columns), 1, precision).reshape(
+            batch, height, 1, 2 * (width + 1), outputs
+        )[:, :, :, 1:-1]
+        for row, kernel in enumerate(phases)
+    ]
+    return jnp.concatenate(rows, axis=2).reshape(batch, 2 * height, 2 * width, outputs)
+
+
+def transposed(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], precision: str | None
+) -> Float[Array, "b 2*h 2*w o"]:
+    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1), without zeros.
+
+    Defined as the cross-correlation of the kernel with x after a zero was put between its samples, 2 zeros before the
+    first, 2 (4×4) or 3 (5×5) after the last.
+    """
+    return transposed_from_phases(x, transposed_phases(kernel), precision)

@@ -1,0 +1,76 @@
+"""Convolutions and their gradients against XLA's own."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cdc_jax.models.convolution import convolve
+
+SAME_1, SAME_3, SAME_5, SAME_7 = (((k // 2, k // 2),) * 2 for k in (1, 3, 5, 7))
+CASES = {  # kernel's shape, padding, stride
+    "1x1": ((1, 1, 3, 5), SAME_1, 1),
+    "2x2 of one phase": ((2, 2, 4, 6), ((1, 0), (1, 1)), 1),
+    "3x3": ((3, 3, 4, 5), SAME_3, 1),
+    "7x7 from few channels": ((7, 7, 3, 18), SAME_7, 1),
+    "7x7 to few channels": ((7, 7, 18, 3), SAME_7, 1),
+    "halving 3x3": ((3, 3, 4, 5), SAME_3, 2),
+    "halving 5x5": ((5, 5, 4, 3), SAME_5, 2),
+    "halving 3x3 with another padding": ((3, 3, 4, 3), ((0, 1), (0, 1)), 2),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients(case):
+    shape, padding, stride = CASES[case]
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(2, 12, 16, shape[2])), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    def reference(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=layout, precision="highest"
+        )
+
+    def ours(x, kernel):
+        return convolve(x, kernel, padding, stride, "highest")
+
+    @jax.jit
+    def both(x, kernel):
+        results = []
+        for function in (ours, reference):
+            value, back = jax.vjp(function, x, kernel)
+            results.append((value, *back(jnp.sin(3 * value))))
+        return results
+
+    for found, expected in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6 * float(jnp.abs(expected).max()))
+
+
+def test_bfloat16_products_are_summed_in_float32():
+    random = np.random.default_rng(1)
+    x = jnp.asarray(random.normal(size=(1, 8, 8, 16)), jnp.bfloat16)
+    kernel = jnp.asarray(random.normal(size=(3, 3, 16, 4)), jnp.bfloat16)
+    found = convolve(x, kernel, SAME_3, 1, "highest")
+    expected = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), SAME_3, 1, "highest")
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = jax.grad(lambda x, kernel: jnp.sum(convolve(x, kernel, SAME_3, 1, "highest")), (0, 1))(x, kernel)
+    assert [g.dtype for g in gradients] == [jnp.bfloat16] * 2
+
+
+def test_other_platforms_keep_their_own_gradients():
+    """Lowered for a TPU, the gradient of a halving convolution is XLA's, over an input with zeros between its samples;
+    for a CPU it is not."""
+    x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 4))
+
+    def gradient(x, kernel):
+        return jax.grad(lambda x, kernel: jnp.sum(convolve(x, kernel, SAME_3, 2, "highest") ** 2), (0, 1))(x, kernel)
+
+    traced = jax.jit(gradient).trace(x, kernel)
+    texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu")}
+    dilated = {platform: "lhs_dilate = [2, 2]" in text for platform, text in texts.items()}
+    assert dilated == {"cpu": False, "tpu": True}

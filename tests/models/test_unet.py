@@ -1,0 +1,96 @@
+"""The U-Net in its quick form against the plain one: the same numbers, the same gradients, nothing done twice."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.params import merge, shapes
+from tests.golden import relative_error
+from tests.models.plain_unet import plain_unet
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def case():
+    """(config, weights with gains and biases of their own, noisy image, times, context maps)."""
+    config = ModelConfig(width=8)
+    random = np.random.default_rng(0)
+    weights = initial_weights(config, 0)
+    for name, value in weights.items():
+        if name.startswith("unet.") and ".norm." in name or name.startswith("unet.final_norm"):
+            weights[name] = value + 0.3 * random.normal(size=value.shape).astype(np.float32)
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    context = tuple(draw(2, SIDE >> i, SIDE >> i, c) for i, c in enumerate(config.context_channels))
+    return config, weights, draw(2, SIDE, SIDE, 3), jnp.asarray([0.1, 0.9], jnp.float32), context
+
+
+def test_values_and_every_gradient(case):
+    config, weights, x, time, context = case
+    wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+
+    def gradients(unet):
+        def loss(weights, context):
+            output = unet(weights, context)
+            return jnp.mean((output - wanted) ** 2), output
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+    plain = gradients(lambda weights, context: plain_unet(weights, x, time, context))
+    quick = gradients(lambda weights, context: merge(config, weights).unet(x, time, context))
+    (_, expected_output), (expected, expected_context) = plain(weights, context)
+    (_, output), (found, found_context) = quick(weights, context)
+    assert relative_error(output, expected_output) < 1e-5
+    largest = max(float(jnp.abs(v).max()) for v in expected.values())
+    for name, gradient in expected.items():
+        if name.startswith("unet."):
+            np.testing.assert_allclose(
+                found[name], gradient, rtol=0, atol=1e-4 * float(jnp.abs(gradient).max()) + 1e-7 * largest, err_msg=name
+            )
+    for a, b in zip(found_context, expected_context, strict=True):
+        assert relative_error(a, b) < 1e-4
+
+
+def test_steps_of_a_prepared_unet(case):
+    config, weights, x, time, context = case
+
+    @jax.jit
+    def steps(weights):
+        unet = merge(config, weights).unet
+        ready, features = unet.prepare(context), unet.embed(time)
+        return [ready(x, tuple(f[k : k + 1] for f in features)) for k in (0, 1)]
+
+    @jax.jit
+    def plain(weights):
+        return [plain_unet(weights, x, jnp.full((2,), t), context) for t in time]
+
+    for found, expected in zip(steps(weights), plain(weights), strict=True):
+        assert relative_error(found, expected) < 1e-5
+
+
+def test_context_is_convolved_once_for_all_steps():
+    """In the loop over the steps, no convolution reads the context's channels and nothing is transposed."""
+    from cdc_jax.codec import synthesize
+
+    config = ModelConfig(width=4)
+    cells = jnp.zeros((1, 4, 4, config.latent_channels))
+    arguments = (shapes(config), cells, jnp.uint32(0), jnp.float32(0.8), jnp.float32(0))
+    text = synthesize.lower(config, 3, False, *arguments).as_text()
+    loop = text[text.index("stablehlo.while") :]
+    body = loop[loop.index("} do {") :]
+    functions = set(re.findall(r"call @(\w+)", body))
+    called = [f for f in re.split(r"\n  func\.func ", text) if any(f"@{name}(" in f[:80] for name in functions)]
+    inside = "\n".join([body, *called])
+    first_and_last = re.findall(r"stablehlo\.convolution.*?tensor<[\dx]+x(\d+)xf32>, tensor<7x7", inside)
+    assert sorted(first_and_last) == ["3", "4"]
+    assert "stablehlo.transpose" not in inside
