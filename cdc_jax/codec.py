@@ -13,27 +13,33 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from cdc_jax import bitstream
+from cdc_jax import bitstream, tiling
+from cdc_jax.analysis import picture_latents
+from cdc_jax.batching import Batch, ahead, in_threads, plan_batches
 from cdc_jax.bundle import Bundle, load_bundle
-from cdc_jax.diffusion.sampler import ddim_sample, picture_noise, sampling_steps
-from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BundleError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
 from cdc_jax.files import MAX_PIXELS
 from cdc_jax.images import check_image, pad_to_multiple
+from cdc_jax.local_devices import LocalDevices
 from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
-from cdc_jax.pixels import to_uint8, to_unit_range
+from cdc_jax.parallel import split_batch
+from cdc_jax.pixels import to_unit_range
+from cdc_jax.synthesis import synthesize
+from cdc_jax.tiled_synthesis import synthesize_in_tiles
 
 Picture = UInt8[np.ndarray, "h w 3"]
 Progress = Callable[[int, int], None]
+
+_HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
 
 
 def load_codec(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Codec:
@@ -49,6 +55,15 @@ def load_codec(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -
     return Codec(load_bundle(bundle_dir), max_pixels=max_pixels)
 
 
+class _Settings(NamedTuple):
+    """How to decode, checked and complete."""
+
+    steps: int
+    seed: int
+    gamma: float
+    eta: float
+
+
 class Codec:
     """A model ready to compress and decompress. Safe to use from several threads."""
 
@@ -59,6 +74,7 @@ class Codec:
         self._params = bundle.params
         self._coding = bundle.coding
         self._coder = EntropyCoder(bundle.coding)
+        self._devices = LocalDevices(bundle.params)
         self._medians = np.asarray(bundle.params["compressor.prior.medians"])
 
     @property
@@ -76,7 +92,8 @@ class Codec:
           ImageError: not such an array, or larger than `max_pixels`.
         """
         padded = self._padded(image)
-        y, z = (np.asarray(latent[0]) for latent in encode_latents(self.config, self._params, padded[None]))
+        with self._devices.one() as params:
+            y, z = picture_latents(self.config, params, padded)
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise BundleError("the model's latents are not finite numbers: its weights are damaged")
         z_symbols = _to_symbols(z - self._medians)
@@ -85,7 +102,14 @@ class Codec:
         return bitstream.pack(self.fingerprint, image.shape[0], image.shape[1], stream)
 
     def decompress(
-        self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
+        self,
+        data: bytes,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        gamma: float | None = None,
+        eta: float = 0.0,
+        tile: int | None = None,
     ) -> Picture:
         """The picture of a `.cdc` file.
 
@@ -95,30 +119,39 @@ class Codec:
           seed: of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
           eta: noise added at every step, 0 (none) to 1.
+          tile: pixels along the side of the tiles that the picture is decoded in, a multiple of 64; a part of the
+            result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
 
         Raises:
           BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
-          ConfigError: steps, seed, gamma or eta is impossible.
+          ConfigError: steps, seed, gamma, eta or tile is impossible.
         """
-        steps, gamma = self._decode_settings(steps, seed, gamma, eta)
+        settings = self._decode_settings(steps, seed, gamma, eta)
+        if tile is not None:
+            tiling.check_tile(tile)
         container, symbols = self._read(data)
-        y_hat = symbols.y.astype(np.float32) + symbols.mean
-        picture = synthesize(
-            self.config,
-            steps,
-            eta > 0,
-            self._params,
-            y_hat[None],
-            np.uint32(seed),
-            np.float32(gamma),
-            np.float32(eta),
-        )
-        return np.asarray(picture[0])[: container.height, : container.width]
+        height, width = padded_size(container)
+        tile = tiling.default_tile(height, width) if tile is None else tile
+        if tile is None or tile >= max(height, width):
+            with self._devices.one() as params:
+                picture = np.asarray(self._synthesize(params, _y_hat(symbols)[None], settings)[0])
+        else:
+            picture = self._in_tiles(symbols, settings, tile)
+        return picture[: container.height, : container.width]
 
     def compress_batch(self, images: Sequence[Picture], *, progress: Progress | None = None) -> list[bytes]:
-        """`compress` for many pictures of any sizes; `progress(done, total)` is called after each."""
-        return _each(self.compress, images, progress)
+        """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
+
+        Args:
+          images: as `compress`.
+          progress: called as `progress(done, total)` after each.
+
+        Raises:
+          ImageError: as `compress`, for the first such picture.
+        """
+        found = in_threads(self.compress, images, workers=len(self._devices) + _HOST_THREADS)
+        return _collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
 
     def decompress_batch(
         self,
@@ -127,10 +160,83 @@ class Codec:
         steps: int | None = None,
         seed: int = 0,
         gamma: float | None = None,
+        eta: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Picture]:
-        """`decompress` for many files; `progress(done, total)` is called after each."""
-        return _each(lambda data: self.decompress(data, steps=steps, seed=seed, gamma=gamma), files, progress)
+        """`decompress` for many files, over all devices: pictures of the same padded size share batches.
+
+        The pictures are those of `decompress`, within ±1 of 255.
+
+        Args:
+          files: the files' bytes.
+          steps, seed, gamma, eta: as `decompress`; every picture starts from the same noise.
+          progress: called as `progress(done, total)` after each.
+
+        Raises:
+          BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
+        """
+        found = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
+        return _collect(found, len(files), progress)
+
+    def decompress_each(
+        self,
+        files: Sequence[bytes],
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        gamma: float | None = None,
+        eta: float = 0.0,
+    ) -> Iterator[tuple[int, Picture | CdcError]]:
+        """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
+
+        While the devices are busy with one batch, the next one's streams are read.
+
+        Raises:
+          ConfigError: as `decompress`.
+        """
+        settings = self._decode_settings(steps, seed, gamma, eta)
+        sizes = []
+        for index, data in enumerate(files):
+            try:
+                sizes.append(padded_size(self._open(data)))
+            except CdcError as error:
+                sizes.append(None)
+                yield index, error
+        batches = plan_batches(sizes, len(self._devices))
+        for batch, read in ahead(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
+            sound = []
+            for index, found in zip(batch.members, read, strict=True):
+                if isinstance(found, CdcError):
+                    yield index, found
+                else:
+                    sound.append((index, *found))
+            if sound:
+                pictures = self._decode_batch(batch, [symbols for _, _, symbols in sound], settings)
+                for (index, container, _), picture in zip(sound, pictures, strict=False):
+                    yield index, picture[: container.height, : container.width]
+
+    def _decode_batch(self, batch: Batch, symbols: list[DecodedSymbols], settings: _Settings) -> Sequence[Picture]:
+        """Pictures of one padded size; more than symbols where the batch had to be filled up."""
+        height, width, _ = symbols[0].y.shape
+        tile = tiling.default_tile(16 * height, 16 * width)
+        if tile is not None:
+            return [self._in_tiles(one, settings, tile) for one in symbols]
+        y_hat = np.stack([_y_hat(symbols[i % len(symbols)]) for i in range(batch.size)])
+        with self._devices.all() as (params, mesh):
+            if mesh.size > 1:
+                y_hat = jax.device_put(y_hat, split_batch(mesh))
+            return np.asarray(self._synthesize(params, y_hat, settings))
+
+    def _synthesize(self, params: Params, y_hat, settings: _Settings) -> Array:
+        steps, seed, gamma, eta = settings
+        numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
+        return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers)
+
+    def _in_tiles(self, symbols: DecodedSymbols, settings: _Settings, tile: int) -> Picture:
+        with self._devices.all() as (params, mesh):
+            return synthesize_in_tiles(
+                self.config, params, mesh, _y_hat(symbols), **settings._asdict(), tile=tile
+            )
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
         """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.
@@ -156,17 +262,27 @@ class Codec:
             raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
         return pad_to_multiple(image, STRIDE)
 
-    def _read(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols]:
+    def _open(self, data: bytes) -> bitstream.Container:
         container = bitstream.unpack(data, max_pixels=self.max_pixels)
         if container.fingerprint != self.fingerprint:
             raise ModelMismatchError(
                 f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
                 f"{self.fingerprint.hex()}"
             )
-        cells = (-(-container.height // STRIDE), -(-container.width // STRIDE))
+        return container
+
+    def _read(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols]:
+        container = self._open(data)
+        cells = (pixels // STRIDE for pixels in padded_size(container))
         return container, self._coder.decode(container.stream, (*cells, self.config.latent_channels))
 
-    def _decode_settings(self, steps, seed, gamma, eta) -> tuple[int, float]:
+    def _read_or_error(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols] | CdcError:
+        try:
+            return self._read(data)
+        except CdcError as error:
+            return error
+
+    def _decode_settings(self, steps, seed, gamma, eta) -> _Settings:
         steps = self.config.decode_steps if steps is None else steps
         gamma = self.config.decode_gamma if gamma is None else gamma
         if not 1 <= steps <= self.config.num_timesteps:
@@ -177,7 +293,7 @@ class Codec:
             raise ConfigError(f"gamma is {gamma}; it must be zero or a positive number")
         if not 0 <= eta <= 1:
             raise ConfigError(f"eta is {eta}; it must be between 0 and 1")
-        return steps, gamma
+        return _Settings(steps, seed, gamma, eta)
 
 
 def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
@@ -185,54 +301,27 @@ def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
     return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)
 
 
-def _each(function: Callable, items: Sequence, progress: Progress | None) -> list:
-    results = []
-    for item in items:
-        results.append(function(item))
+def padded_size(container: bitstream.Container) -> tuple[int, int]:
+    """Height and width of a file's picture, rounded up to multiples of 64."""
+    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
+
+
+def _y_hat(symbols: DecodedSymbols) -> Float[np.ndarray, "h w c"]:
+    return symbols.y.astype(np.float32) + symbols.mean
+
+
+def _collect(found: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
+    """The results in the order of their indices; raises the first that is an error."""
+    results = [None] * total
+    for done, (index, result) in enumerate(found, 1):
+        if isinstance(result, CdcError):
+            raise result
+        results[index] = result
         if progress is not None:
-            progress(len(results), len(items))
+            progress(done, total)
     return results
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
-    """Latents (y, z) before quantization, of pictures whose sides are multiples of 64."""
-    return merge(config, params).compressor.encode(to_unit_range(images))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
     return merge(config, params).compress(to_unit_range(images)).rate_bits
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def synthesize(
-    config: ModelConfig,
-    steps: int,
-    stochastic: bool,
-    params: Params,
-    y_hat: Float[Array, "b h/16 w/16 c"],
-    seed: Array,
-    gamma: Array,
-    eta: Array,
-) -> UInt8[Array, "b h w 3"]:
-    """Decodes ŷ: context maps, then S denoising steps from γ·noise. Traced once per (model, S, size)."""
-    model = merge(config, params)
-    context = model.compressor.context_decoder(y_hat)
-    batch, height, width, _ = context[0].shape
-
-    def noise(stream):
-        return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
-
-    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
-    unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
-    picture = ddim_sample(
-        lambda x, features: unet(x, tuple(f[None] for f in features)),
-        config.prediction,
-        gamma * noise(0),
-        inputs,
-        embedded=features,
-        eta=eta,
-        step_noise=(lambda k: noise(1 + k)) if stochastic else None,
-    )
-    return to_uint8(picture)

@@ -18,13 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.checkpoint import OBJECTIVE
-from cdc_jax.codec import synthesize
 from cdc_jax.config import model_config
 from cdc_jax.images import pad_to_multiple
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.pixels import to_unit_range
+from cdc_jax.synthesis import synthesize
 from cdc_jax.train_loss import draw, loss_and_metrics
 
 MOST_PICTURES = 8

@@ -10,7 +10,7 @@ import pytest
 
 import cdc_jax
 from cdc_jax import bitstream
-from cdc_jax.codec import encode_latents
+from cdc_jax.analysis import encode_latents
 from cdc_jax.errors import BitstreamError, BundleError, ConfigError, ImageError, ModelMismatchError
 
 SIZES = [(1, 1), (17, 33), (65, 127), (513, 300)]

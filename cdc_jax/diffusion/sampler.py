@@ -48,13 +48,21 @@ def sampling_steps(schedule: Schedule, prediction: str, steps: int) -> Steps:
     return Steps(time.astype(np.float32), alpha_bar, np.append(alpha_bar[1:], np.float32(1)))
 
 
-def picture_noise(seed: int | Array, stream: int | Array, height: int, width: int) -> Float[Array, "h w 3"]:
+def picture_noise(
+    seed: int | Array,
+    stream: int | Array,
+    height: int,
+    width: int,
+    *,
+    first_block: tuple[int | Array, int | Array] = (0, 0),
+) -> Float[Array, "h w 3"]:
     """N(0, 1) for a picture whose sides are multiples of 64; the same at the same place of any larger picture.
 
     Args:
       seed: the decode's seed, 0 ≤ seed < 2³².
       stream: 0 for the starting noise, 1 + k for the k-th step's.
       height, width: pixels.
+      first_block: (row, column) in the picture, in blocks of 64 pixels, of the part that is wanted.
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
@@ -62,9 +70,40 @@ def picture_noise(seed: int | Array, stream: int | Array, height: int, width: in
         place = jax.random.fold_in(jax.random.fold_in(key, row), column)
         return jax.random.normal(place, (BLOCK, BLOCK, 3), jnp.float32)
 
-    rows, columns = jnp.arange(height // BLOCK), jnp.arange(width // BLOCK)
+    rows, columns = (first + jnp.arange(n // BLOCK) for first, n in zip(first_block, (height, width), strict=True))
     blocks = jax.vmap(lambda row: jax.vmap(lambda column: block(row, column))(columns))(rows)
     return blocks.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+
+
+def ddim_step(
+    prediction: str,
+    output: Float[Array, "... h w 3"],
+    x: Float[Array, "... h w 3"],
+    alpha_bar: float | Array,
+    alpha_bar_next: float | Array,
+    *,
+    eta: float | Array = 0.0,
+    noise: Float[Array, "... h w 3"] | None = None,
+) -> Float[Array, "... h w 3"]:
+    """From x_n to the next, less noisy x: √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1), σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
+
+    Pixel by pixel, so that any part of a picture may be done alone.
+
+    Args:
+      prediction: what the network predicts: "x", "epsilon" or "v".
+      output: its prediction.
+      x: what it was made from.
+      alpha_bar, alpha_bar_next: ᾱ of x and ᾱ' of the result.
+      eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `noise`.
+      noise: N(0, 1), None where η is 0.
+    """
+    found = estimate(prediction, output, x, Level.of(alpha_bar))
+    spread = jnp.float32(0)
+    if noise is not None:
+        spread = eta * jnp.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * jnp.sqrt(1 - alpha_bar / alpha_bar_next)
+    direction = jnp.sqrt(jnp.maximum(1 - alpha_bar_next - spread**2, 0))
+    x = jnp.sqrt(alpha_bar_next) * found.image + direction * found.noise
+    return x if noise is None else x + spread * noise
 
 
 def ddim_sample(
@@ -77,10 +116,7 @@ def ddim_sample(
     eta: float | Array = 0.0,
     step_noise: Callable[[Array], Float[Array, "b h w 3"]] | None = None,
 ) -> Float[Array, "b h w 3"]:
-    """Denoises `start` in S steps.
-
-    Each step: (x̂₀, ε̂) from the network, then √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1) with
-    σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
+    """Denoises `start` in S steps, each of them a `ddim_step`.
 
     Args:
       denoise: (x_n, time input [b]) → the network's prediction; with `embedded`, (x_n, its entry of the step).
@@ -98,17 +134,9 @@ def ddim_sample(
 
     def step(x, inputs):
         (k, time, alpha_bar, alpha_bar_next), embedded = inputs
-        level = Level.of(alpha_bar)
         condition = jnp.full((batch,), time, jnp.float32) if embedded is None else embedded
-        found = estimate(prediction, denoise(x, condition), x, level)
-        spread = jnp.float32(0)
-        if step_noise is not None:
-            spread = eta * jnp.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * jnp.sqrt(1 - alpha_bar / alpha_bar_next)
-        direction = jnp.sqrt(jnp.maximum(1 - alpha_bar_next - spread**2, 0))
-        x = jnp.sqrt(alpha_bar_next) * found.image + direction * found.noise
-        if step_noise is not None:
-            x = x + spread * step_noise(k)
-        return x, None
+        noise = None if step_noise is None else step_noise(k)
+        return ddim_step(prediction, denoise(x, condition), x, alpha_bar, alpha_bar_next, eta=eta, noise=noise), None
 
     inputs = ((jnp.arange(len(steps.time)), *map(jnp.asarray, steps)), embedded)
     return jax.lax.scan(step, start, inputs)[0]

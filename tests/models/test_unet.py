@@ -80,7 +80,7 @@ def test_steps_of_a_prepared_unet(case):
 
 def test_context_is_convolved_once_for_all_steps():
     """In the loop over the steps, no convolution reads the context's channels and nothing is transposed."""
-    from cdc_jax.codec import synthesize
+    from cdc_jax.synthesis import synthesize
 
     config = ModelConfig(width=4)
     cells = jnp.zeros((1, 4, 4, config.latent_channels))

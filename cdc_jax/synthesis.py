@@ -1,0 +1,75 @@
+"""The decoder's device side: ŷ → picture, as one compiled program per (model, steps, shape).
+
+`synthesize` decodes a batch of whole pictures; `predict` is one U-Net call on a batch of tiles, from which
+`tiled_synthesis` makes pictures of any size.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.diffusion.sampler import START, ddim_sample, picture_noise, sampling_steps
+from cdc_jax.diffusion.schedule import schedule_for
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params, merge
+from cdc_jax.pixels import to_uint8
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def synthesize(
+    config: ModelConfig,
+    steps: int,
+    stochastic: bool,
+    params: Params,
+    y_hat: Float[Array, "b h/16 w/16 c"],
+    seed: Array,
+    gamma: Array,
+    eta: Array,
+) -> UInt8[Array, "b h w 3"]:
+    """Decodes ŷ: context maps, then S denoising steps from γ·noise, the same noise for all of a batch.
+
+    Args:
+      config: the model.
+      steps: S.
+      stochastic: whether eta is above 0.
+      params: weights.
+      y_hat: latents, h and w multiples of 64.
+      seed, gamma, eta: as `Codec.decompress`, scalars.
+    """
+    model = merge(config, params)
+    context = model.compressor.context_decoder(y_hat)
+    batch, height, width, _ = context[0].shape
+
+    def noise(stream):
+        return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
+
+    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
+    picture = ddim_sample(
+        lambda x, features: unet(x, tuple(f[None] for f in features)),
+        config.prediction,
+        gamma * noise(START),
+        inputs,
+        embedded=features,
+        eta=eta,
+        step_noise=(lambda k: noise(1 + k)) if stochastic else None,
+    )
+    return to_uint8(picture)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict(
+    config: ModelConfig,
+    params: Params,
+    y_hat: Float[Array, "b h/16 w/16 c"],
+    x: Float[Array, "b h w 3"],
+    time: Array,
+) -> Float[Array, "b h w 3"]:
+    """The network's prediction at one time input; the context maps are made anew rather than kept for all steps."""
+    model = merge(config, params)
+    unet = model.unet.prepare(model.compressor.context_decoder(y_hat))
+    return unet(x, model.unet.embed(time[None]))

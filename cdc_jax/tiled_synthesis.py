@@ -1,0 +1,142 @@
+"""Decoding in tiles: pictures of any size in bounded memory, spread over devices.
+
+The picture's noisy state lies whole in host memory. At every DDIM step the U-Net runs on one tile per device at a
+time, and the predictions are blended where tiles overlap; since at given x_n all kinds of prediction are affine in
+each other, that blends x̂₀. Then the whole state takes the step. The soft-max of the U-Net's attention spans a tile
+rather than the picture, so the result is another picture than the one decoded whole, and no worse; one tile that is
+the picture gives the same. The programs depend on the tile's size, not on the picture's (but for its width).
+
+Which device computes a tile does not matter: over several devices the result is that of one.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, picture_noise, sampling_steps
+from cdc_jax.diffusion.schedule import schedule_for
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params
+from cdc_jax.parallel import split_batch
+from cdc_jax.pixels import to_uint8
+from cdc_jax.synthesis import predict
+from cdc_jax.tiling import OVERLAP, Axis
+
+CELL = 16  # pixels along the side of a cell of ŷ
+
+Place = tuple[slice, slice]
+Tile = tuple[Place, Float[np.ndarray, "h w"]]
+
+
+def synthesize_in_tiles(
+    config: ModelConfig,
+    params: Params,
+    mesh: Mesh,
+    y_hat: Float[np.ndarray, "h/16 w/16 c"],
+    *,
+    steps: int,
+    seed: int,
+    gamma: float,
+    eta: float,
+    tile: int,
+    overlap: int = OVERLAP,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes ŷ of one picture.
+
+    Args:
+      config, params: the model, its weights on every device of the mesh.
+      mesh: devices that compute a tile each at a time.
+      y_hat: latents, h and w multiples of 64.
+      steps, seed, gamma, eta: as `Codec.decompress`.
+      tile: pixels along a tile's side, a multiple of 64.
+      overlap: of neighbouring tiles, at least.
+    """
+    x = sample_in_tiles(
+        config, params, mesh, y_hat, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile, overlap=overlap
+    )
+    picture = np.empty(x.shape, np.uint8)
+    for rows in _strips(x.shape[0]):
+        picture[rows] = _to_uint8(x[rows])
+    return picture
+
+
+def sample_in_tiles(
+    config: ModelConfig,
+    params: Params,
+    mesh: Mesh,
+    y_hat: Float[np.ndarray, "h/16 w/16 c"],
+    *,
+    steps: int,
+    seed: int,
+    gamma: float,
+    eta: float,
+    tile: int,
+    overlap: int,
+) -> Float[np.ndarray, "h w 3"]:
+    """`synthesize_in_tiles`, before the rounding to 8 bits."""
+    height, width = (CELL * cells for cells in y_hat.shape[:2])
+    tiles = _tiles(height, width, tile, overlap)
+    seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
+    x = np.empty((height, width, 3), np.float32)
+    for rows in _strips(height):
+        x[rows] = _start(width, seed, gamma, rows.start // BLOCK)
+    predicted = np.empty_like(x)
+    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
+        predicted[:] = 0
+        for place, weight, found in _predictions(config, params, mesh, y_hat, x, time, tiles):
+            predicted[place] += weight[..., None] * found
+        for rows in _strips(height):
+            levels = np.float32(alpha_bar), np.float32(alpha_bar_next)
+            place = np.int32(k), np.int32(rows.start // BLOCK)
+            x[rows] = _advance(config.prediction, stochastic, predicted[rows], x[rows], *levels, seed, eta, *place)
+    return x
+
+
+def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
+    return [
+        ((slice(*row), slice(*column)), row_weight[:, None] * column_weight)
+        for row, row_weight in zip(rows.spans, rows.weights, strict=True)
+        for column, column_weight in zip(columns.spans, columns.weights, strict=True)
+    ]
+
+
+def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
+    """(place, weight, prediction) of every tile, one tile per device at a time."""
+    for start in range(0, len(tiles), mesh.size):
+        group = tiles[start : start + mesh.size]
+        filled = list(itertools.islice(itertools.cycle(group), mesh.size))
+        latents = [y_hat[tuple(slice(s.start // CELL, s.stop // CELL) for s in place)] for place, _ in filled]
+        batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
+        if mesh.size > 1:
+            batch = jax.device_put(batch, split_batch(mesh))
+        found = np.asarray(predict(config, params, *batch, np.float32(time)))
+        for (place, weight), prediction in zip(group, found, strict=False):
+            yield place, weight, prediction
+
+
+def _strips(height: int) -> list[slice]:
+    """The picture's rows, one block of noise at a time."""
+    return [slice(top, top + BLOCK) for top in range(0, height, BLOCK)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(width: int, seed: Array, gamma: Array, row: Array) -> Float[Array, "64 w 3"]:
+    return gamma * picture_noise(seed, START, BLOCK, width, first_block=(row, 0))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _advance(prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, row) -> Float[Array, "64 w 3"]:
+    noise = picture_noise(seed, 1 + k, *x.shape[:2], first_block=(row, 0)) if stochastic else None
+    return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise)
+
+
+_to_uint8 = jax.jit(to_uint8)

@@ -1,0 +1,87 @@
+"""Where tiles lie, how they are blended, and how large they are. NumPy only.
+
+Tiles along an axis have one length, start at multiples of 64 and overlap their neighbours by `overlap` pixels or more
+(the last one, which ends where the picture ends). A prediction's outermost pixels, a quarter of the overlap, see an
+edge that is not the picture's: they count for nothing, and over the middle half one tile fades into the next.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cdc_jax.errors import ConfigError
+from cdc_jax.models.config import STRIDE
+
+WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
+TILE = 768
+OVERLAP = 128
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiles along one axis of a picture.
+
+    Attributes:
+      length: of the picture in pixels, a multiple of 64.
+      tile: a tile's length, a multiple of 64; one that is not smaller than the picture is the picture.
+      overlap: of neighbours, at least; a multiple of 64 smaller than the tile.
+
+    Raises:
+      ConfigError: the tile is no multiple of 64 or not larger than the overlap.
+    """
+
+    length: int
+    tile: int
+    overlap: int
+
+    def __post_init__(self):
+        check_tile(self.tile, self.overlap)
+
+    @functools.cached_property
+    def spans(self) -> list[Span]:
+        """(first pixel, one past the last) of each tile."""
+        tile = min(self.tile, self.length)
+        starts = range(0, max(self.length - self.overlap, 1), self.tile - self.overlap)
+        return [(start, start + tile) for start in (min(start, self.length - tile) for start in starts)]
+
+    @functools.cached_property
+    def cores(self) -> list[Span]:
+        """The pixels to take of each tile where nothing is blended: up to the middle of each overlap."""
+        middles = [(a[1] + b[0]) // 2 for a, b in zip(self.spans, self.spans[1:], strict=False)]
+        return list(zip([0, *middles], [*middles, self.length], strict=True))
+
+    @functools.cached_property
+    def weights(self) -> list[Float[np.ndarray, " tile"]]:
+        """Of each tile's pixels, float32; those of one pixel of the picture sum to 1."""
+        margin, ramp = self.overlap // 4, self.overlap - 2 * (self.overlap // 4)
+        total, weights = np.zeros(self.length), []
+        for first, last in self.spans:
+            place = np.arange(last - first) + 0.5
+            weight = np.ones(last - first)
+            if first > 0:
+                weight = np.minimum(weight, np.clip((place - margin) / ramp, 0, 1))
+            if last < self.length:
+                weight = np.minimum(weight, np.clip((last - first - place - margin) / ramp, 0, 1))
+            total[first:last] += weight
+            weights.append(weight)
+        return [
+            (weight / total[slice(*span)]).astype(np.float32)
+            for span, weight in zip(self.spans, weights, strict=True)
+        ]
+
+
+def check_tile(tile: int, overlap: int = OVERLAP) -> None:
+    """Raises ConfigError unless tiles may have so many pixels a side."""
+    if tile % STRIDE or tile <= overlap:
+        raise ConfigError(f"a tile cannot have {tile} pixels a side; take a multiple of {STRIDE} above {overlap}")
+
+
+def default_tile(height: int, width: int) -> int | None:
+    """Pixels along the side of a tile for decoding a picture of this padded size; None: it is decoded whole."""
+    return None if height * width <= WHOLE_PIXELS else TILE
