@@ -1,6 +1,6 @@
 """The `cdc` command: what can be asked for, and who does it.
 
-One `_add_NAME` (arguments) and one `_run_NAME` per subcommand; `_COMMANDS`, at the end, lists them. Whatever needs
+One function for the arguments and one that runs it per subcommand; `_COMMANDS`, at the end, lists them. Whatever needs
 NumPy, Pillow or JAX is imported inside the subcommand that needs it, so that `cdc info` and `--help` answer at once.
 
 Exit codes: 0 all done, 1 a file failed, 2 usage, 3 the file needs another model, 130 interrupted.
@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from cdc_jax import cli_args, cli_choose, cli_evaluate, cli_files, cli_run, cli_verify
+from cdc_jax import cli_args, cli_convert, cli_evaluate, cli_files, cli_run, cli_verify
 from cdc_jax.cli_args import Command
-from cdc_jax.errors import CdcError, ModelMismatchError
-from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
+from cdc_jax.errors import CdcError
 
 
 def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = None) -> int:
@@ -50,129 +48,6 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
             raise
         cli_run.say(line)
         return error.exit_code if isinstance(error, CdcError) else 1
-
-
-# --- compress, decompress --------------------------------------------------------------------------------------------
-
-
-class _Models:
-    """The bundles of a command line, each loaded when it is first needed."""
-
-    def __init__(self, args: argparse.Namespace):
-        self._args = args
-        self._codecs = {}
-
-    def load(self, path: str):
-        """The codec of one bundle."""
-        if path not in self._codecs:
-            load_codec = self._args.load_codec
-            if load_codec is None:
-                from cdc_jax import compilation_cache
-                from cdc_jax.codec import load_codec
-
-                compilation_cache.enable()
-            self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels)
-        return self._codecs[path]
-
-    def for_file(self, fingerprint: bytes, name: str):
-        """The first codec with a file's fingerprint."""
-        others = []
-        for path in self._args.model:
-            codec = self.load(path)
-            if codec.fingerprint == fingerprint:
-                return codec
-            others.append(f"{path} is {codec.fingerprint.hex()}")
-        needed = f"{name}: needs the model {fingerprint.hex()} that it was written with"
-        raise ModelMismatchError(f"{needed}, but {', '.join(others)}")
-
-
-def _run_tasks(args: argparse.Namespace, plan: cli_files.Plan, convert: Callable[[str], tuple[bytes, str]]) -> int:
-    if not args.force and any(task.target == cli_files.STANDARD for task in plan.tasks):
-        if sys.stdout is not None and sys.stdout.isatty():
-            raise cli_files.UsageError("standard output is a terminal: redirect it, or name a file with -o")
-    return cli_run.run_tasks(plan, convert, force=args.force, quiet=args.quiet, interruptible=args.is_process)
-
-
-def _run_compress(args: argparse.Namespace) -> int:
-    by_target = cli_choose.has_target(args)
-    if len(args.model) > 1 and not by_target:
-        raise cli_files.UsageError("compress takes one --model: without a target size there is nothing to choose by")
-    plan = cli_files.plan_tasks(args.inputs, args.output, suffixes=PICTURE_SUFFIXES, new_suffix=CDC_SUFFIX)
-    models = _Models(args)
-
-    def convert(source: str) -> tuple[bytes, str]:
-        from cdc_jax.images import load_image
-
-        file = cli_files.read_source(source) if source == cli_files.STANDARD else source
-        with cli_run.silent_libraries():
-            image, notes = load_image(file, max_pixels=args.max_pixels)
-        if not args.quiet:
-            for note in notes:
-                cli_run.say(f"warning: {note}")
-        codec = models.load(args.model[0])
-        start = time.perf_counter()
-        picked = ""
-        if by_target:
-            data, picked = cli_choose.choose_model(args, models.load, image, source)
-        else:
-            data = codec.compress(image)
-        bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
-
-    return _run_tasks(args, plan, convert)
-
-
-def _run_decompress(args: argparse.Namespace) -> int:
-    format = args.format or "png"
-    new_suffix = PICTURE_FORMATS[format][0]
-    plan = cli_files.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
-    if args.output not in (None, cli_files.STANDARD) and not plan.makes_folders:
-        format = _format_of_output(args.output, args.format)
-    models = _Models(args)
-
-    def convert(source: str) -> tuple[bytes, str]:
-        from cdc_jax import bitstream
-        from cdc_jax.images import encode_image
-
-        data = cli_files.read_source(source, magic=bitstream.MAGIC)
-        header = bitstream.unpack(data, max_pixels=args.max_pixels)
-        codec = models.for_file(header.fingerprint, source)
-        start = time.perf_counter()
-        image = codec.decompress(data, steps=args.steps, seed=args.seed, gamma=args.gamma)
-        seconds = time.perf_counter() - start
-        return encode_image(image, format), f"{header.width}x{header.height}, {seconds:.2f} s"
-
-    return _run_tasks(args, plan, convert)
-
-
-def _format_of_output(output: str, asked: str | None) -> str:
-    named = picture_format(output)
-    if named is None and asked is None:
-        formats = ", ".join(PICTURE_FORMATS)
-        raise cli_files.UsageError(f"{output}: the suffix names no picture format; give --format ({formats})")
-    if named and asked and named != asked:
-        raise cli_files.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
-    return asked or named
-
-
-def _add_compress(parser: argparse.ArgumentParser) -> None:
-    cli_args.add_files(parser, "pictures (PNG, JPEG, WebP, TIFF, BMP)")
-    cli_choose.add_targets(parser)
-    _add_decoding(parser)
-
-
-def _add_decompress(parser: argparse.ArgumentParser) -> None:
-    cli_args.add_files(parser, ".cdc files")
-    formats = list(PICTURE_FORMATS)
-    parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
-    _add_decoding(parser)
-
-
-def _add_decoding(parser: argparse.ArgumentParser) -> None:
-    steps, seed = cli_args.whole_number(1), cli_args.whole_number(0, 2**32 - 1)
-    parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
-    parser.add_argument("--gamma", type=cli_args.gamma, metavar="G", help="scale of that noise (default: the model's)")
 
 
 # --- info ------------------------------------------------------------------------------------------------------------
@@ -222,7 +97,7 @@ def _run_verify(args: argparse.Namespace) -> int:
         return load_verifier(path, max_pixels=max_pixels)
 
     args.load_codec = load
-    return cli_verify.run(args, _Models(args))
+    return cli_verify.run(args, cli_convert.Models(args))
 
 
 # --- import-torch, export --------------------------------------------------------------------------------------------
@@ -274,15 +149,15 @@ _COMMANDS = (
         "compress",
         "IN... --model=BUNDLE [-o OUT] [options]",
         "make .cdc files of pictures",
-        _add_compress,
-        _run_compress,
+        cli_convert.add_compress,
+        cli_convert.run_compress,
     ),
     Command(
         "decompress",
         "IN... --model=BUNDLE [-o OUT] [options]",
         "make pictures of .cdc files",
-        _add_decompress,
-        _run_decompress,
+        cli_convert.add_decompress,
+        cli_convert.run_decompress,
     ),
     Command(
         "info",

@@ -1,4 +1,4 @@
-"""Runs a command's files one after the other: progress, messages, and what a failure means for the others."""
+"""Runs a command's files: progress, messages, and what a failure means for the others."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from cdc_jax.cli_files import STANDARD, Plan, Task, check_target, standard_output_errors, write_target
+from cdc_jax.cli_files import Plan, standard_output_errors, write_target
+from cdc_jax.cli_overlap import Convert, Outcome, shown
 from cdc_jax.errors import BundleError, CdcError
+
+# Held while standard error is turned away from the user (`silent_libraries`), and while something is told there.
+_STANDARD_ERROR = threading.RLock()
 
 
 def say(text: str) -> None:
@@ -20,7 +24,7 @@ def say(text: str) -> None:
         return
     line = "cdc: " + " ".join(text.splitlines())
     tqdm = sys.modules.get("tqdm")
-    with contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
+    with _STANDARD_ERROR, contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
         if tqdm is not None:
             tqdm.tqdm.write(line, file=sys.stderr)
         else:
@@ -53,20 +57,12 @@ def describe(error: BaseException, name: str = "") -> str | None:
     return text if not name or name in text else f"{name}: {text}"
 
 
-def run_tasks(
-    plan: Plan,
-    convert: Callable[[str], tuple[bytes, str]],
-    *,
-    force: bool,
-    quiet: bool,
-    interruptible: bool,
-) -> int:
+def run_tasks(plan: Plan, convert: Convert, *, quiet: bool, interruptible: bool) -> int:
     """Converts every file of a plan; a failed one costs one line and does not stop the others.
 
     Args:
       plan: what to read and write.
-      convert: from a source's name to the target's bytes and a few words about them.
-      force: replace existing outputs.
+      convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
       quiet: tell nothing but errors.
       interruptible: let Ctrl-C end the process at once while converting; else it is an exception, as usual in Python.
 
@@ -79,14 +75,13 @@ def run_tasks(
         failures.append(CdcError.exit_code)
     start = time.perf_counter()
     written_bytes = 0
-    for task in _with_progress(plan.tasks, quiet):
+    for outcome in _with_progress(_outcomes(plan, convert, interruptible), len(plan.tasks), quiet):
+        task, data = outcome.task, outcome.data
         source, target = shown(task.source), shown(task.target, "output")
-        subject = target  # of an error message
+        subject = outcome.subject  # of an error message
         try:
-            check_target(task.target, force=force, makes_folders=plan.makes_folders)
-            subject = source
-            with _ctrl_c_ends_process() if interruptible else contextlib.nullcontext():
-                data, details = convert(task.source)
+            if outcome.error is not None:
+                raise outcome.error
             subject = target
             write_target(task.target, data, makes_folders=plan.makes_folders)
         except (BundleError, BrokenPipeError):
@@ -100,7 +95,7 @@ def run_tasks(
             continue
         written_bytes += len(data)
         if not quiet and len(plan.tasks) == 1:
-            say(f"{source} -> {target}: {details}")
+            say(f"{source} -> {target}: {outcome.details}")
     if not quiet and len(plan.tasks) > 1:
         done = len(plan.tasks) + len(plan.problems) - len(failures)
         say(
@@ -119,8 +114,8 @@ def silent_libraries() -> Iterator[None]:
     if sys.stderr is None:
         yield
         return
-    sys.stderr.flush()
-    with open(os.devnull, "wb") as null:
+    with _STANDARD_ERROR, open(os.devnull, "wb") as null:
+        sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(null.fileno(), 2)
         try:
@@ -138,26 +133,37 @@ def exit_code_of(failures: Iterable[int]) -> int:
     return codes.pop() if len(codes) == 1 else CdcError.exit_code
 
 
-def _with_progress(tasks: list[Task], quiet: bool) -> Iterator[Task]:
-    """The tasks, with a bar on standard error if there are several."""
-    if quiet or len(tasks) < 2:
-        yield from tasks
+def _outcomes(plan: Plan, convert: Convert, interruptible: bool) -> Iterator[Outcome]:
+    with contextlib.closing(convert(plan.tasks)) as outcomes:
+        while True:
+            with _ctrl_c_ends_process() if interruptible else contextlib.nullcontext():
+                outcome = next(outcomes, None)
+            if outcome is None:
+                return
+            yield outcome
+
+
+def _with_progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Iterator[Outcome]:
+    """The outcomes, with a bar on standard error if there are several."""
+    if quiet or total < 2:
+        yield from outcomes
         return
     from tqdm import tqdm
 
     # In a log file every refresh is a line of its own.
     seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 10.0
-    with tqdm(total=len(tasks), unit="file", file=sys.stderr, mininterval=seconds) as bar:
-        for task in tasks:
-            yield task
-            bar.update()
+    with tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds) as bar:
+        for outcome in outcomes:
+            yield outcome
+            with _STANDARD_ERROR:
+                bar.update()
 
 
 @contextlib.contextmanager
 def _ctrl_c_ends_process() -> Iterator[None]:
     """XLA does not look at Python's signal flag: a decode of minutes could not be interrupted before its end.
 
-    Nothing is written inside, so nothing can be left half-written.
+    No file is written inside, nor in another thread, so nothing can be left half-written.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -168,7 +174,3 @@ def _ctrl_c_ends_process() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def shown(name: str, stream: str = "input") -> str:
-    return f"standard {stream}" if name == STANDARD else name

@@ -19,8 +19,7 @@ from cdc_jax.models.params import Params, merge
 from cdc_jax.pixels import to_uint8
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def synthesize(
+def sample(
     config: ModelConfig,
     steps: int,
     stochastic: bool,
@@ -29,7 +28,7 @@ def synthesize(
     seed: Array,
     gamma: Array,
     eta: Array,
-) -> UInt8[Array, "b h w 3"]:
+) -> Float[Array, "b h w 3"]:
     """Decodes ŷ: context maps, then S denoising steps from γ·noise, the same noise for all of a batch.
 
     Args:
@@ -39,6 +38,9 @@ def synthesize(
       params: weights.
       y_hat: latents, h and w multiples of 64.
       seed, gamma, eta: as `Codec.decompress`, scalars.
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1].
     """
     model = merge(config, params)
     context = model.compressor.context_decoder(y_hat)
@@ -49,7 +51,7 @@ def synthesize(
 
     inputs = sampling_steps(schedule_for(config), config.prediction, steps)
     unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
-    picture = ddim_sample(
+    return ddim_sample(
         lambda x, features: unet(x, tuple(f[None] for f in features)),
         config.prediction,
         gamma * noise(START),
@@ -58,7 +60,12 @@ def synthesize(
         eta=eta,
         step_noise=(lambda k: noise(1 + k)) if stochastic else None,
     )
-    return to_uint8(picture)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def synthesize(config: ModelConfig, steps: int, stochastic: bool, *arguments) -> UInt8[Array, "b h w 3"]:
+    """`sample` with the same arguments, compiled once per (model, S, shape), as 8-bit pixels."""
+    return to_uint8(sample(config, steps, stochastic, *arguments))
 
 
 @functools.partial(jax.jit, static_argnums=0)

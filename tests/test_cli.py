@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 import zlib
@@ -18,7 +19,7 @@ from PIL import Image, TiffImagePlugin
 import cdc_jax
 from cdc_jax import bitstream
 from cdc_jax.cli import main
-from cdc_jax.errors import BundleError, CheckpointError, ConfigError, ImageError
+from cdc_jax.errors import BitstreamError, BundleError, CheckpointError, ConfigError, ImageError
 from cdc_jax.images import read_image, write_image
 
 FINGERPRINT = bytes.fromhex("0a1b2c3d")
@@ -41,6 +42,15 @@ class StoringCodec:
         self.calls.append({"steps": steps, "seed": seed, "gamma": gamma})
         file = bitstream.unpack(data)
         return np.frombuffer(zlib.decompress(file.stream), np.uint8).reshape(file.height, file.width, 3)
+
+    def decompress_each(self, files, **settings):
+        """Last first: any order is allowed. A stream that cannot be read is an error in the picture's place."""
+        self.batches = [*getattr(self, "batches", []), len(files)]
+        for index in reversed(range(len(files))):
+            try:
+                yield index, self.decompress(files[index], **settings)
+            except zlib.error:
+                yield index, BitstreamError("The file is damaged.")
 
 
 class Bundles:
@@ -298,6 +308,53 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
     assert err[1].startswith("cdc: b.png: this is not a picture")
     assert tree() == ["a.cdc", "a.png", "b.png", "c.cdc", "c.png"]
     assert "2 of 4 files done" in cdc("compress", "a.png", "b.png", "x", "c.png", "--force", "--model=b")[2][-1]
+
+
+def test_a_folder_is_decoded_together_and_each_picture_lands_in_its_file(cdc, bundles):
+    for value in range(9):
+        put(f"in/{value}.cdc", value, size=(8 + value % 2, 8))
+    damaged = bitstream.pack(FINGERPRINT, 8, 8, b"nonsense")
+    Path("in/damaged.cdc").write_bytes(damaged)
+    Path("in/foreign.cdc").write_bytes(b"nonsense")
+    Path("out").mkdir()
+    Path("out/3.png").write_bytes(b"precious")
+    code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
+    assert code == 1 and "8 of 11 files done" in err[-1]
+    told = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
+    assert sorted(line.split(":")[1].strip() for line in told) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
+    assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
+    for value in (0, 1, 2, 4, 5, 6, 7, 8):
+        np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))
+    assert Path("out/3.png").read_bytes() == b"precious"
+
+
+def test_too_little_memory_for_some_is_told_for_each_of_them(cdc, monkeypatch):
+    def decompress_each(self, files, **settings):
+        yield 0, self.decompress(files[0], **settings)
+        raise MemoryError
+
+    monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
+    for name in "abc":
+        put(f"{name}.cdc")
+    code, _, err = cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "-q")
+    assert code == 1 and err == [f"cdc: {name}.cdc: there is not enough memory for this" for name in "bc"]
+    assert tree() == ["a.cdc", "a.png", "b.cdc", "c.cdc"]
+
+
+def test_files_are_worked_on_together(cdc, monkeypatch):
+    """Each compression waits for another one: one after the other they would never end."""
+    meeting = threading.Barrier(2, timeout=30)
+    compress = StoringCodec.compress
+    monkeypatch.setattr(StoringCodec, "compress", lambda self, image: (meeting.wait(), compress(self, image))[1])
+    for name in "abcd":
+        put(f"{name}.png", ord(name))
+    assert cdc("compress", "a.png", "b.png", "c.png", "d.png", "--model=b", "-q") == (0, "", [])
+    assert [read_header(f"{name}.cdc") for name in "abcd"] == [(8, 8)] * 4
+
+
+def read_header(path):
+    file = bitstream.unpack(Path(path).read_bytes())
+    return file.height, file.width
 
 
 def test_an_empty_folder_is_an_error(cdc):

@@ -1,0 +1,169 @@
+"""`cdc compress` and `cdc decompress`: from the command line to the codec and back to files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cdc_jax import cli_args, cli_choose, cli_files, cli_overlap, cli_run
+from cdc_jax.errors import ModelMismatchError
+from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
+
+
+class Models:
+    """The bundles of a command line, each loaded when it is first needed."""
+
+    def __init__(self, args: argparse.Namespace):
+        self._args = args
+        self._codecs = {}
+        self._loading = threading.Lock()
+
+    def load(self, path: str):
+        """The codec of one bundle."""
+        with self._loading:
+            if path not in self._codecs:
+                load_codec = self._args.load_codec
+                if load_codec is None:
+                    from cdc_jax import compilation_cache
+                    from cdc_jax.codec import load_codec
+
+                    compilation_cache.enable()
+                self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels)
+            return self._codecs[path]
+
+    def for_file(self, fingerprint: bytes, name: str):
+        """The first codec with a file's fingerprint."""
+        others = []
+        for path in self._args.model:
+            codec = self.load(path)
+            if codec.fingerprint == fingerprint:
+                return codec
+            others.append(f"{path} is {codec.fingerprint.hex()}")
+        needed = f"{name}: needs the model {fingerprint.hex()} that it was written with"
+        raise ModelMismatchError(f"{needed}, but {', '.join(others)}")
+
+
+@dataclass
+class _Stream:
+    """A file to decompress: its bytes, its header, the codec for it, and how long it took if it is the only one."""
+
+    data: bytes
+    header: object
+    codec: object
+    seconds: float = 0.0
+
+
+def _run_tasks(args: argparse.Namespace, plan: cli_files.Plan, convert: cli_overlap.Convert) -> int:
+    if not args.force and any(task.target == cli_files.STANDARD for task in plan.tasks):
+        if sys.stdout is not None and sys.stdout.isatty():
+            raise cli_files.UsageError("standard output is a terminal: redirect it, or name a file with -o")
+    return cli_run.run_tasks(plan, convert, quiet=args.quiet, interruptible=args.is_process)
+
+
+def _target_check(args: argparse.Namespace, plan: cli_files.Plan) -> Callable[[cli_files.Task], None]:
+    return lambda task: cli_files.check_target(task.target, force=args.force, makes_folders=plan.makes_folders)
+
+
+def run_compress(args: argparse.Namespace) -> int:
+    """`cdc compress`: the exit code."""
+    by_target = cli_choose.has_target(args)
+    if len(args.model) > 1 and not by_target:
+        raise cli_files.UsageError("compress takes one --model: without a target size there is nothing to choose by")
+    plan = cli_files.plan_tasks(args.inputs, args.output, suffixes=PICTURE_SUFFIXES, new_suffix=CDC_SUFFIX)
+    models = Models(args)
+
+    def convert(source: str) -> tuple[bytes, str]:
+        from cdc_jax.images import load_image
+
+        file = cli_files.read_source(source) if source == cli_files.STANDARD else source
+        with cli_run.silent_libraries():
+            image, notes = load_image(file, max_pixels=args.max_pixels)
+        if not args.quiet:
+            for note in notes:
+                cli_run.say(f"warning: {note}")
+        codec = models.load(args.model[0])
+        start = time.perf_counter()
+        picked = ""
+        if by_target:
+            data, picked = cli_choose.choose_model(args, models.load, image, source)
+        else:
+            data = codec.compress(image)
+        bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
+        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
+
+    return _run_tasks(args, plan, cli_overlap.one_by_one(_target_check(args, plan), convert))
+
+
+def run_decompress(args: argparse.Namespace) -> int:
+    """`cdc decompress`: the exit code."""
+    format = args.format or "png"
+    new_suffix = PICTURE_FORMATS[format][0]
+    plan = cli_files.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
+    if args.output not in (None, cli_files.STANDARD) and not plan.makes_folders:
+        format = _format_of_output(args.output, args.format)
+    models = Models(args)
+
+    def read(source: str) -> _Stream:
+        from cdc_jax import bitstream
+
+        data = cli_files.read_source(source, magic=bitstream.MAGIC)
+        header = bitstream.unpack(data, max_pixels=args.max_pixels)
+        return _Stream(data, header, models.for_file(header.fingerprint, source))
+
+    def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
+        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma}
+        if len(plan.tasks) == 1:
+            for stream in streams:
+                start = time.perf_counter()
+                picture = stream.codec.decompress(stream.data, **settings)
+                stream.seconds = time.perf_counter() - start
+                yield 0, picture
+            return
+        for codec in dict.fromkeys(stream.codec for stream in streams):
+            members = [index for index, stream in enumerate(streams) if stream.codec is codec]
+            for index, picture in codec.decompress_each([streams[i].data for i in members], **settings):
+                yield members[index], picture
+
+    def finish(stream: _Stream, image) -> tuple[bytes, str]:
+        from cdc_jax.images import encode_image
+
+        words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
+        return encode_image(image, format), words
+
+    return _run_tasks(args, plan, cli_overlap.in_batches(_target_check(args, plan), read, decode, finish))
+
+
+def _format_of_output(output: str, asked: str | None) -> str:
+    named = picture_format(output)
+    if named is None and asked is None:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise cli_files.UsageError(f"{output}: the suffix names no picture format; give --format ({formats})")
+    if named and asked and named != asked:
+        raise cli_files.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
+    return asked or named
+
+
+def add_compress(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `cdc compress`."""
+    cli_args.add_files(parser, "pictures (PNG, JPEG, WebP, TIFF, BMP)")
+    cli_choose.add_targets(parser)
+    _add_decoding(parser)
+
+
+def add_decompress(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `cdc decompress`."""
+    cli_args.add_files(parser, ".cdc files")
+    formats = list(PICTURE_FORMATS)
+    parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    _add_decoding(parser)
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    steps, seed = cli_args.whole_number(1), cli_args.whole_number(0, 2**32 - 1)
+    parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
+    parser.add_argument("--gamma", type=cli_args.gamma, metavar="G", help="scale of that noise (default: the model's)")
