@@ -115,6 +115,19 @@ def gamma(text: str) -> float:
     return value
 
 
+def memory_size(text: str) -> int:
+    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) behind it or without."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
+    try:
+        value = float(number) * 2 ** units.get(unit, 0)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4G or 800M")
+    return int(value)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"cdc: {message} (see '{self.prog} --help')\n")

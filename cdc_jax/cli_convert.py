@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdc_jax import cli_args, cli_choose, cli_files, cli_overlap, cli_run
-from cdc_jax.errors import ModelMismatchError
+from cdc_jax.errors import CdcError, ModelMismatchError
 from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
 
 
@@ -49,8 +49,9 @@ class Models:
 
 @dataclass
 class _Stream:
-    """A file to decompress: its bytes, its header, the codec for it, and how long it took if it is the only one."""
+    """A file to decompress: where from, its bytes, its header, the codec for it, and how long that took by itself."""
 
+    source: str
     data: bytes
     header: object
     codec: object
@@ -112,16 +113,16 @@ def run_decompress(args: argparse.Namespace) -> int:
 
         data = cli_files.read_source(source, magic=bitstream.MAGIC)
         header = bitstream.unpack(data, max_pixels=args.max_pixels)
-        return _Stream(data, header, models.for_file(header.fingerprint, source))
+        return _Stream(source, data, header, models.for_file(header.fingerprint, source))
 
     def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
         settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma}
-        if len(plan.tasks) == 1:
-            for stream in streams:
+        if len(plan.tasks) == 1 or args.max_memory is not None:
+            for index, stream in enumerate(streams):
                 start = time.perf_counter()
-                picture = stream.codec.decompress(stream.data, **settings)
+                picture = _decode_one(args, stream, settings)
                 stream.seconds = time.perf_counter() - start
-                yield 0, picture
+                yield index, picture
             return
         for codec in dict.fromkeys(stream.codec for stream in streams):
             members = [index for index, stream in enumerate(streams) if stream.codec is codec]
@@ -135,6 +136,23 @@ def run_decompress(args: argparse.Namespace) -> int:
         return encode_image(image, format), words
 
     return _run_tasks(args, plan, cli_overlap.in_batches(_target_check(args, plan), read, decode, finish))
+
+
+def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
+    """The picture, or the error in its place."""
+    try:
+        if args.max_memory is not None:
+            tile = stream.codec.tile_within(stream.data, args.max_memory)
+            if tile is not None:
+                settings = {**settings, "tile": tile}
+            if tile is not None and not args.quiet:
+                cli_run.say(
+                    f"{cli_overlap.shown(stream.source)}: decoded in tiles of {tile} pixels for --max-memory, "
+                    "which gives a slightly different picture than without"
+                )
+        return stream.codec.decompress(stream.data, **settings)
+    except CdcError as error:
+        return error
 
 
 def _format_of_output(output: str, asked: str | None) -> str:
@@ -159,6 +177,13 @@ def add_decompress(parser: argparse.ArgumentParser) -> None:
     cli_args.add_files(parser, ".cdc files")
     formats = list(PICTURE_FORMATS)
     parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    parser.add_argument(
+        "--max-memory",
+        type=cli_args.memory_size,
+        metavar="SIZE",
+        help="decode in the largest tiles for which so much memory will do, such as 4G or 800M, file by file "
+        "(default: the tiles depend on the picture's size alone)",
+    )
     _add_decoding(parser)
 
 

@@ -11,10 +11,8 @@ The latents of a file are the same on every machine; the picture made of them is
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,8 +22,9 @@ from cdc_jax import bitstream, tiling
 from cdc_jax.analysis import picture_latents
 from cdc_jax.batching import Batch, ahead, in_threads, plan_batches
 from cdc_jax.bundle import Bundle, load_bundle
+from cdc_jax.decode_settings import DecodeSettings, decode_settings
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.errors import BundleError, CdcError, ImageError, ModelMismatchError
 from cdc_jax.files import MAX_PIXELS
 from cdc_jax.images import check_image, pad_to_multiple
 from cdc_jax.local_devices import LocalDevices
@@ -53,15 +52,6 @@ def load_codec(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -
       BundleError: the folder is not a complete, sound bundle.
     """
     return Codec(load_bundle(bundle_dir), max_pixels=max_pixels)
-
-
-class _Settings(NamedTuple):
-    """How to decode, checked and complete."""
-
-    steps: int
-    seed: int
-    gamma: float
-    eta: float
 
 
 class Codec:
@@ -127,7 +117,7 @@ class Codec:
           ModelMismatchError: the file needs another bundle.
           ConfigError: steps, seed, gamma, eta or tile is impossible.
         """
-        settings = self._decode_settings(steps, seed, gamma, eta)
+        settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
             tiling.check_tile(tile)
         container, symbols = self._read(data)
@@ -139,6 +129,21 @@ class Codec:
         else:
             picture = self._in_tiles(symbols, settings, tile)
         return picture[: container.height, : container.width]
+
+    def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
+        """The tile for `decompress` to decode a file in so much memory, by estimate: the largest that fits.
+
+        Returns:
+          Pixels along its side; None where that is what `decompress` does by itself.
+
+        Raises:
+          BitstreamError, ModelMismatchError: as `decompress`.
+          ConfigError: no tile is small enough.
+        """
+        height, width = padded_size(self._open(data))
+        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width)
+        default = tiling.default_tile(height, width) or max(height, width)
+        return None if min(tile, max(height, width)) == min(default, max(height, width)) else tile
 
     def compress_batch(self, images: Sequence[Picture], *, progress: Progress | None = None) -> list[bytes]:
         """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
@@ -194,7 +199,7 @@ class Codec:
         Raises:
           ConfigError: as `decompress`.
         """
-        settings = self._decode_settings(steps, seed, gamma, eta)
+        settings = decode_settings(self.config, steps, seed, gamma, eta)
         sizes = []
         for index, data in enumerate(files):
             try:
@@ -215,7 +220,7 @@ class Codec:
                 for (index, container, _), picture in zip(sound, pictures, strict=False):
                     yield index, picture[: container.height, : container.width]
 
-    def _decode_batch(self, batch: Batch, symbols: list[DecodedSymbols], settings: _Settings) -> Sequence[Picture]:
+    def _decode_batch(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Sequence[Picture]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
         height, width, _ = symbols[0].y.shape
         tile = tiling.default_tile(16 * height, 16 * width)
@@ -227,12 +232,12 @@ class Codec:
                 y_hat = jax.device_put(y_hat, split_batch(mesh))
             return np.asarray(self._synthesize(params, y_hat, settings))
 
-    def _synthesize(self, params: Params, y_hat, settings: _Settings) -> Array:
+    def _synthesize(self, params: Params, y_hat, settings: DecodeSettings) -> Array:
         steps, seed, gamma, eta = settings
         numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
         return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers)
 
-    def _in_tiles(self, symbols: DecodedSymbols, settings: _Settings, tile: int) -> Picture:
+    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
         with self._devices.all() as (params, mesh):
             return synthesize_in_tiles(
                 self.config, params, mesh, _y_hat(symbols), **settings._asdict(), tile=tile
@@ -281,19 +286,6 @@ class Codec:
             return self._read(data)
         except CdcError as error:
             return error
-
-    def _decode_settings(self, steps, seed, gamma, eta) -> _Settings:
-        steps = self.config.decode_steps if steps is None else steps
-        gamma = self.config.decode_gamma if gamma is None else gamma
-        if not 1 <= steps <= self.config.num_timesteps:
-            raise ConfigError(f"steps is {steps}; it must be between 1 and {self.config.num_timesteps}")
-        if not 0 <= seed < 2**32:
-            raise ConfigError(f"seed is {seed}; it must be between 0 and {2**32 - 1}")
-        if not (gamma >= 0 and math.isfinite(gamma)):
-            raise ConfigError(f"gamma is {gamma}; it must be zero or a positive number")
-        if not 0 <= eta <= 1:
-            raise ConfigError(f"eta is {eta}; it must be between 0 and 1")
-        return _Settings(steps, seed, gamma, eta)
 
 
 def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:

@@ -20,6 +20,11 @@ WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
 TILE = 768
 OVERLAP = 128
 
+_PROCESS_BYTES = 600 << 20  # Python, JAX, the compiler
+_PICTURE_BYTES = 40  # a pixel: the noisy picture and its prediction in float32, the result, its file
+_LATENT_BYTES = 1  # a pixel and channel of the model: symbols, means, scale indices and their order
+_PROGRAM_BYTES = 64  # a pixel of a tile and channel of the model: what the U-Net keeps at once
+
 Span = tuple[int, int]
 
 
@@ -85,3 +90,33 @@ def check_tile(tile: int, overlap: int = OVERLAP) -> None:
 def default_tile(height: int, width: int) -> int | None:
     """Pixels along the side of a tile for decoding a picture of this padded size; None: it is decoded whole."""
     return None if height * width <= WHOLE_PIXELS else TILE
+
+
+def tile_within(max_bytes: int, height: int, width: int, model_width: int) -> int:
+    """The largest tile for decoding a picture of this padded size in so much memory; the whole picture if it fits.
+
+    Args:
+      max_bytes: of the whole process, by the estimate of `decoding_bytes`.
+      height, width: pixels, multiples of 64.
+      model_width: d.
+
+    Raises:
+      ConfigError: not even the smallest tile fits.
+    """
+    if decoding_bytes(height, width, None, model_width) <= max_bytes:
+        return max(height, width)
+    smallest = OVERLAP + STRIDE
+    for tile in range(max(height, width) - STRIDE, smallest - 1, -STRIDE):
+        if decoding_bytes(height, width, tile, model_width) <= max_bytes:
+            return tile
+    needed = decoding_bytes(height, width, smallest, model_width)
+    raise ConfigError(f"a picture of {width}x{height} pixels needs {needed / 2**20:.0f} MiB with this model at least")
+
+
+def decoding_bytes(height: int, width: int, tile: int | None, model_width: int) -> int:
+    """About the memory of a process that decodes a picture of this size, on a CPU; measured, rounded up."""
+    pixels = height * width
+    program = pixels if tile is None else min(tile, height) * min(tile, width)
+    return _PROCESS_BYTES + _PICTURE_BYTES * pixels + _LATENT_BYTES * model_width * pixels + (
+        (_PROGRAM_BYTES * model_width) * program
+    )

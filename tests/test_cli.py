@@ -38,10 +38,13 @@ class StoringCodec:
         height, width, _ = image.shape
         return bitstream.pack(self.fingerprint, height, width, zlib.compress(image.tobytes()))
 
-    def decompress(self, data, *, steps=None, seed=0, gamma=None):
-        self.calls.append({"steps": steps, "seed": seed, "gamma": gamma})
+    def decompress(self, data, *, steps=None, seed=0, gamma=None, **tile):
+        self.calls.append({"steps": steps, "seed": seed, "gamma": gamma, **tile})
         file = bitstream.unpack(data)
         return np.frombuffer(zlib.decompress(file.stream), np.uint8).reshape(file.height, file.width, 3)
+
+    def tile_within(self, data, max_memory_bytes):
+        return None if max_memory_bytes > 2**30 else 256
 
     def decompress_each(self, files, **settings):
         """Last first: any order is allowed. A stream that cannot be read is an error in the picture's place."""
@@ -174,9 +177,21 @@ def test_decoding_options_arrive(cdc, bundles):
     assert bundles.max_pixels == 1000
 
 
+def test_max_memory_is_for_each_file_and_told_where_it_changes_the_picture(cdc, bundles):
+    for name in "ab":
+        put(f"{name}.cdc")
+    assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "-q", "--model=b") == (0, "", [])
+    code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
+    told = [line for line in err if "--max-memory" in line]
+    assert code == 0 and [line.split(": ")[1] for line in told] == ["a.cdc", "b.cdc"]
+    assert all("tiles of 256 pixels" in line for line in told)
+    assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 256, 256]
+
+
 @pytest.mark.parametrize(
     "option",
-    ["--steps=0", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
+    ["--max-memory=0", "--max-memory=4X", "--max-memory=G", "--max-memory=-1G"]
+    + ["--steps=0", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
     + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"],
 )
 def test_impossible_options_are_usage_errors(cdc, bundles, option):

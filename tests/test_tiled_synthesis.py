@@ -6,14 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-import cdc_jax
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initial import initial_weights
 from cdc_jax.parallel import make_mesh
 from cdc_jax.synthesis import sample
 from cdc_jax.tiled_synthesis import sample_in_tiles
-from cdc_jax.tiling import Axis
+from cdc_jax.tiling import Axis, decoding_bytes, default_tile
 
 whole = jax.jit(sample, static_argnums=(0, 1, 2))
 
@@ -25,9 +24,9 @@ def case(prediction: str, cells: tuple[int, int] = (8, 12)):
     return config, initial_weights(config, 1), y_hat
 
 
-def in_tiles(config, params, y_hat, **changes):
+def in_tiles(config, params, y_hat, mesh=None, **changes):
     settings = {"steps": 2, "seed": 3, "gamma": 0.8, "eta": 0.0, "tile": 128, "overlap": 64} | changes
-    return sample_in_tiles(config, params, make_mesh(jax.local_devices()[:1]), y_hat, **settings)
+    return sample_in_tiles(config, params, mesh or make_mesh(jax.local_devices()[:1]), y_hat, **settings)
 
 
 @pytest.mark.parametrize("prediction, steps, eta", [("x", 1, 0.0), ("epsilon", 2, 0.0), ("v", 2, 0.7)])
@@ -69,6 +68,18 @@ def test_impossible_tiles_are_refused(random_codec, tile):
         random_codec.decompress(data, tile=tile)
 
 
+def test_the_largest_tile_within_a_limit(random_codec):
+    data = random_codec.compress(np.zeros((1000, 1200, 3), np.uint8))
+    needed = {tile: decoding_bytes(1024, 1216, tile, 4) for tile in (None, 768, 512, 192)}
+    assert needed[None] > needed[768] > needed[512] > needed[192]
+    assert random_codec.tile_within(data, needed[512]) == 512
+    assert random_codec.tile_within(data, needed[768]) is None  # what it does by itself
+    assert random_codec.tile_within(data, needed[None]) == 1216
+    assert random_codec.tile_within(random_codec.compress(np.zeros((9, 9, 3), np.uint8)), 1 << 40) is None
+    with pytest.raises(ConfigError, match="MiB"):
+        random_codec.tile_within(data, needed[192] - 1)
+
+
 def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph):
     """Against the original the error where tiles overlap is not above that elsewhere, nor do their edges stand out.
 
@@ -91,8 +102,5 @@ def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph
 
 
 def test_a_picture_s_size_decides_about_its_tiles():
-    from cdc_jax.tiling import default_tile
-
     assert default_tile(512, 768) is None and default_tile(1024, 1024) is None
     assert default_tile(1088, 1024) == default_tile(4032, 6016) == default_tile(64, 1 << 20) == 768
-    assert cdc_jax.codec.tiling.default_tile is default_tile
