@@ -1,0 +1,66 @@
+"""Decoding and encoding end to end: by steps, alone and in a batch, and in how many tiles.
+
+  python benchmarks/decode.py [--width 16] [--side 256] [--steps 1 5 17 65] [--batch 4] [--repeats 3]
+
+File bytes in, pixels out, and back; a model of random weights. Timed in turns with the machine's own convolution.
+FLOPs are the networks'; the rest is the entropy coder's time, and what lies between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from codec_case import codec_and_picture  # noqa: E402
+from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+
+from cdc_jax.analysis import encode_latents  # noqa: E402
+from cdc_jax.synthesis import sample  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 17, 65])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    codec, picture = codec_and_picture(args.width, args.side, args.side)
+    data = codec.compress(picture)
+    config, params = codec.config, codec._params
+    y_hat = np.zeros((1, args.side // 16, args.side // 16, config.latent_channels), np.float32)
+
+    def decode_flops(steps: int) -> float:
+        numbers = np.uint32(0), np.float32(1), np.float32(0)
+        return product_flops(lambda *given: sample(config, steps, False, *given), params, y_hat, *numbers)
+
+    limit, limit_flops = limit_program()
+    programs, flops = {LIMIT: limit}, {LIMIT: limit_flops}
+    programs["encode"] = lambda: codec.compress(picture)
+    flops["encode"] = product_flops(lambda *given: encode_latents(config, *given), params, picture[None])
+    programs["read the symbols (no network)"] = lambda: codec.read_symbols(data)
+    flops["read the symbols (no network)"] = 0.0
+    for steps in args.steps:
+        name = f"decode, {steps} steps"
+        programs[name] = lambda steps=steps: codec.decompress(data, steps=steps)
+        flops[name] = decode_flops(steps)
+    steps = args.steps[0]
+    for name, size in (("encode", args.batch), (f"decode, {steps} steps", args.batch)):
+        flops[f"{name}, {size} at once"] = size * flops[name]
+    programs[f"encode, {args.batch} at once"] = lambda: codec.compress_batch([picture] * args.batch)
+    programs[f"decode, {steps} steps, {args.batch} at once"] = lambda: codec.decompress_batch(
+        [data] * args.batch, steps=steps
+    )
+    print(f"d = {args.width}, {args.side}×{args.side}, float32")
+    print_table(time_in_turns(programs, args.repeats), flops, f"decode, {steps} steps")
+
+
+if __name__ == "__main__":
+    main()

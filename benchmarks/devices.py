@@ -1,0 +1,95 @@
+"""Decoding over 1, 2, 4 and 8 devices: a batch of pictures, and one large picture's tiles.
+
+  python benchmarks/devices.py [--width 4] [--side 64] [--steps 1] [--devices 1 2 4 8]
+
+On a CPU the devices are virtual and share its cores, so that the time does not fall: what is shown is what spreading
+costs, in core seconds, and that the results are the same. On GPUs and TPUs (--real) the first N devices are used.
+Each count runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+PICTURES = 8
+TILE = 192
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--width", type=int, default=4)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--real", action="store_true", help="all devices there are, not virtual ones")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        measure(args)
+        return
+    print(f"d = {args.width}, {args.steps} steps: {PICTURES} pictures of {args.side}×{args.side}, and one of")
+    print(f"{5 * args.side}×{5 * args.side} in tiles of {TILE}; seconds: clock / all cores; differences of 255")
+    print(f"{'devices':>8} {'batch':>16} {'differs':>8} {'tiles':>16} {'differs':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        reference = None
+        for count in [0] if args.real else args.devices:
+            found = run(args, count, str(Path(folder) / f"{count}.npz"))
+            pixels = np.load(Path(folder) / f"{count}.npz")
+            reference = reference or pixels
+            cells = []
+            for name in ("batch", "tiles"):
+                seconds, core_seconds = found[name]
+                differs = np.abs(pixels[name].astype(int) - reference[name]).max()
+                cells.append(f"{seconds:7.2f} /{core_seconds:7.2f} {differs:8d}")
+            print(f"{found['devices']:8d} {' '.join(cells)}", flush=True)
+
+
+def run(args: argparse.Namespace, count: int, out: str) -> dict:
+    """What a process with so many virtual devices measured; 0: with those there are."""
+    command = [sys.executable, __file__, "--child", out, f"--width={args.width}", f"--side={args.side}"]
+    environment = dict(os.environ)
+    if count:
+        flag = f"--xla_force_host_platform_device_count={count}"
+        environment |= {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}", "JAX_PLATFORMS": "cpu"}
+    command.append(f"--steps={args.steps}")
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Prints clock and core seconds of the second of two runs; saves the pixels."""
+    import jax
+    from codec_case import codec_and_picture
+
+    codec, large = codec_and_picture(args.width, 5 * args.side, 5 * args.side)
+    side = args.side
+    files = [codec.compress(np.ascontiguousarray(large[i * 16 : i * 16 + side, :side])) for i in range(PICTURES)]
+    whole = codec.compress(large)
+    programs = {
+        "batch": lambda: np.stack(codec.decompress_batch(files, steps=args.steps)),
+        "tiles": lambda: codec.decompress(whole, steps=args.steps, tile=TILE),
+    }
+    found, pixels = {"devices": jax.device_count()}, {}
+    for name, program in programs.items():
+        program()
+        start, start_core = time.perf_counter(), time.process_time()
+        pixels[name] = program()
+        found[name] = (time.perf_counter() - start, time.process_time() - start_core)
+    np.savez(args.child, **pixels)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
