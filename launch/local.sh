@@ -45,12 +45,24 @@ settings_of() {
     fi
 }
 
+# Prints a command as one can type it.
+show() {
+    local word line=
+    for word in "$@"; do
+        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
+        line+="${line:+ }$word"
+    done
+    printf '%s\n' "$line"
+}
+
 if [[ -n "$dry_run" ]]; then
     for (( index = 0; index < processes; index++ )); do
         settings_of "$index"
-        if (( ${#settings[@]} )); then printf '%q ' env "${settings[@]}"; fi
-        printf '%q ' "${command[@]}"
-        printf '\n'
+        if (( ${#settings[@]} )); then
+            show env "${settings[@]}" "${command[@]}"
+        else
+            show "${command[@]}"
+        fi
     done
     exit 0
 fi

@@ -52,11 +52,20 @@ case $accelerator in
 esac
 runtime=${RUNTIME:-$runtime}
 
+# Prints a command as one can type it.
+show() {
+    local word line=
+    for word in "$@"; do
+        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
+        line+="${line:+ }$word"
+    done
+    printf '%s\n' "$line"
+}
+
 # Runs a command, or prints it.
 call() {
     if [[ -n "$dry_run" ]]; then
-        printf '%q ' "$@"
-        printf '\n'
+        show "$@"
     else
         "$@"
     fi
