@@ -70,15 +70,12 @@ def compile_figures(
     program: str,
     batch_per_chip: int,
     cache: Path,
-    *,
-    compiler_options: dict | None = None,
 ) -> tuple[Figures, bool]:
     """The figures of one of `PROGRAMS`, and whether they came from the cache.
 
     Args:
       config: the run's settings; its batch size is replaced.
       cache: folder of earlier figures; made where it is missing.
-      compiler_options: XLA's, for tests that cannot wait.
 
     Raises:
       CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
@@ -88,7 +85,7 @@ def compile_figures(
     traced = function.trace(*arguments)
     lowered = traced.lower()
     versions = (CACHE_VERSION, jax.__version__, libtpu_version())
-    text = "\n".join([lowered.as_text(), topology.name, repr(versions), repr(compiler_options)])
+    text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
     path = cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     known = _read(path)
     if known is not None:
@@ -96,7 +93,7 @@ def compile_figures(
 
     started, refusal, compiled = time.perf_counter(), "", None
     try:
-        compiled = lowered.compile(compiler_options=compiler_options)
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         refusal = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" not in refusal:

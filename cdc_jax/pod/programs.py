@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
     """One training step: state replicated and donated, batch split over the chips."""
-    config = ml_collections.ConfigDict(config)
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.batch_size = batch_per_chip * mesh.size
     everywhere, split = replicated(mesh), split_batch(mesh)

@@ -27,7 +27,8 @@ def describe(figures: Figures, topology: Topology, cached: bool) -> str:
         figures.code_bytes,
         figures.needed_bytes,
     )
-    lines.append("  HBM          " + ", ".join(f"{name} {_size(size)}" for name, size in zip(_MEMORY, sizes, strict=True)))
+    memory = ", ".join(f"{name} {_size(size)}" for name, size in zip(_MEMORY, sizes, strict=True))
+    lines.append(f"  HBM          {memory}")
     lines.append(f"               {_fit(figures.needed_bytes, topology)}")
     lines.append(
         f"  computation  {figures.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
@@ -62,8 +63,8 @@ def extrapolate(compiled: Sequence[Figures], topology: Topology) -> str | None:
         return f"{large.program} on {topology.name}: no batch should fit (extrapolated {basis})"
     needed = base + slope * largest
     return (
-        f"{large.program} on {topology.name}: {_size(base)} + {_size(slope)} per image; the largest batch per chip that "
-        f"should fit is {largest}, with {_size(needed)} (extrapolated {basis})"
+        f"{large.program} on {topology.name}: {_size(base)} + {_size(slope)} per image; the largest batch per chip "
+        f"that should fit is {largest}, with {_size(needed)} (extrapolated {basis})"
     )
 
 
