@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cdc_jax.config import default_config
-from cdc_jax.parallel import make_mesh
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import merge, shapes
 from cdc_jax.pod.flops import product_flops
-from cdc_jax.pod.programs import decode_program
 
 
-def counted(function, *shapes):
-    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+def counted(function, *sizes):
+    arguments = [jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes]
     return product_flops(jax.make_jaxpr(function)(*arguments))
 
 
@@ -25,23 +24,23 @@ def test_products():
 
 
 def test_convolutions_agree_with_the_compiler():
-    shapes = (2, 12, 12, 6), (3, 3, 6, 10)
-    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    sizes = (2, 12, 12, 6), (3, 3, 6, 10)
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in sizes]
 
     def valid(x, kernel):
         return convolve(x, kernel, window_strides=(1, 1), padding="VALID")
 
     theirs = jax.jit(valid).lower(*arguments).compile().cost_analysis()["flops"]
-    assert counted(valid, *shapes) == 2 * 2 * 10 * 10 * 10 * 9 * 6 == pytest.approx(theirs, rel=0.01)
+    assert counted(valid, *sizes) == 2 * 2 * 10 * 10 * 10 * 9 * 6 == pytest.approx(theirs, rel=0.01)
 
 
 def test_either_gradient_of_a_strided_convolution_costs_what_it_does():
     def down(x, kernel):
         return convolve(x, kernel, window_strides=(2, 2), padding=((1, 1), (1, 1)))
 
-    shapes = (1, 16, 16, 4), (4, 4, 4, 8)
-    whole = counted(jax.value_and_grad(lambda x, kernel: down(x, kernel).sum(), argnums=(0, 1)), *shapes)
-    assert whole == 3 * counted(down, *shapes)
+    sizes = (1, 16, 16, 4), (4, 4, 4, 8)
+    whole = counted(jax.value_and_grad(lambda x, kernel: down(x, kernel).sum(), argnums=(0, 1)), *sizes)
+    assert whole == 3 * counted(down, *sizes)
 
 
 def test_loops_and_branches():
@@ -55,11 +54,12 @@ def test_loops_and_branches():
 
 def test_the_model_costs_what_its_authors_program_does():
     """984 thousand multiply-accumulates per pixel and step at d = 64; the attention's small products come on top."""
-    config, cost = default_config(), {}
-    for steps in (1, 3):
-        with config.unlocked():
-            config.data.crop, config.model.decode_steps = 64, steps
-        program = decode_program(config, make_mesh(jax.devices()[:1]), 1)
-        cost[steps] = product_flops(program.function.trace(*program.arguments).jaxpr)
-    per_step = (cost[3] - cost[1]) / 2
-    assert per_step / (2 * 64 * 64) == pytest.approx(984e3, rel=0.02)
+    config, side = ModelConfig(width=64), 64
+    context = [(1, side >> level, side >> level, count) for level, count in enumerate(config.context_channels)]
+
+    def denoise(params, x, time, *context):
+        return merge(config, params).unet(x, time, context)
+
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, side, side, 3), (1,), *context)]
+    flops = product_flops(jax.make_jaxpr(denoise)(shapes(config), *arguments))
+    assert flops / (2 * side**2) == pytest.approx(984e3, rel=0.02)
