@@ -148,7 +148,7 @@ $uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'
 # Every worker runs the same command; it goes on when this connection ends, and leaves its exit code in a file.
 train() {
     local command
-    printf -v command '%q ' ../cdc_venv/bin/python -m cdc_jax.main "--config=$1" "--workdir=$2" "${@:3}"
+    printf -v command '%q ' env CDC_DISTRIBUTED=1 ../cdc_venv/bin/python -m cdc_jax.main "--config=$1" "--workdir=$2" "${@:3}"
     # The trap is there so that bash lives on to write the exit code; the trainer itself still gets the signal.
     printf -v command '%q' "trap : TERM; cd cdc_jax; $command; echo \$? > ../cdc_train.status"
     on_worker all "rm -f cdc_train.status; nohup setsid bash -c $command >> cdc_train.log 2>&1 < /dev/null &

@@ -166,7 +166,8 @@ class TestTpuVm:
         text = next(word for word in train if word.startswith("--command="))
         inner = text.split("bash -c ")[1].split(" >> cdc_train.log")[0]
         trainer = shlex.split(shlex.split(inner)[0].split("cd cdc_jax; ")[1])
-        assert trainer[3:6] == ["--config=configs/imagenet.py", "--workdir=gs://b/run 1", "--config.loss.beta=0.1"]
+        assert trainer[:2] == ["env", "CDC_DISTRIBUTED=1"]
+        assert trainer[5:8] == ["--config=configs/imagenet.py", "--workdir=gs://b/run 1", "--config.loss.beta=0.1"]
         assert any("delete" in line for line in lines), "what a preemption leads to is shown"
 
     @pytest.mark.parametrize("provisioning, spot", [("on-demand", False), ("spot", True)])

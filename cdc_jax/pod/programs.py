@@ -5,7 +5,6 @@ They are the functions that training and decoding call, on abstract arguments: n
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,10 +15,11 @@ from jax.sharding import Mesh
 
 from cdc_jax.codec import synthesize
 from cdc_jax.config import model_config
+from cdc_jax.metrics.lpips import load_lpips
 from cdc_jax.models.params import shapes
-from cdc_jax.optimizer import make_optimizer
 from cdc_jax.parallel import replicated, split_batch
-from cdc_jax.train_step import LATENT_STRIDE, TrainState, train_step
+from cdc_jax.train_loss import LATENT_STRIDE
+from cdc_jax.train_step import abstract_state, check_divisible, jit_train_step
 
 
 class Program(NamedTuple):
@@ -34,16 +34,12 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.batch_size = batch_per_chip * mesh.size
-    everywhere, split = replicated(mesh), split_batch(mesh)
-    step = jax.jit(
-        functools.partial(train_step, config),
-        in_shardings=(everywhere, split),
-        out_shardings=everywhere,
-        donate_argnums=0,
-    )
+    check_divisible(config, mesh)
     crop = config.data.crop
     images = jax.ShapeDtypeStruct((config.data.batch_size, crop, crop, 3), jnp.uint8)
-    return Program(step, (_abstract_state(config), images))
+    perceptual = load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
+    perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual)
+    return Program(jit_train_step(config, mesh), (abstract_state(config), images, perceptual))
 
 
 def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
@@ -63,9 +59,3 @@ def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip
 
 PROGRAMS = {"train_step": train_program, "decode": decode_program}
 
-
-def _abstract_state(config: ml_collections.ConfigDict) -> TrainState:
-    params = shapes(model_config(config))
-    optimizer = jax.eval_shape(make_optimizer(config).init, params)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainState(step, params, params if config.ema.enabled else {}, optimizer)

@@ -92,7 +92,7 @@ def test_the_train_step_takes_a_state_and_the_chips_share_of_images():
     config = default_config()
     with config.unlocked():
         config.model.width, config.data.crop = 4, 64
-    state, images = train_program(config, figures_module.make_mesh(jax.devices()[:1]), 3).arguments
+    state, images, _ = train_program(config, figures_module.make_mesh(jax.devices()[:1]), 3).arguments
     assert images.shape == (3, 64, 64, 3) and images.dtype == jnp.uint8
     assert state.params.keys() == state.ema.keys() and len(state.params) == 466
     assert config.data.batch_size == default_config().data.batch_size, "the caller's settings stay as they are"
