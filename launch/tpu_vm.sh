@@ -13,6 +13,7 @@
 #   ACCELERATOR=v5litepod-8                        what: v5litepod-256, v4-16, v5p-16, v6e-8, ...
 #   RUNTIME=                                       its software; unset: the one for the accelerator
 #   PROVISIONING=on-demand                         or spot, queued, queued-spot
+#   SETUP_COMMAND=                                 more for every worker to do at the end of setup: mount the data, ...
 #   POLL_SECONDS=60  ATTEMPTS=3  CREATE_ATTEMPTS=50  of `run`: how often it looks, restarts after a crash, asks for a TPU
 # --dry-run prints every command and runs nothing. WORKDIR is a folder in a bucket, gs://...: the VM's disk goes with it.
 set -euo pipefail
@@ -142,7 +143,8 @@ setup() {
     on_worker all 'set -e; mkdir -p cdc_jax; tar -xzf cdc_jax.tar.gz -C cdc_jax
 python3 -m pip install --user --quiet --upgrade uv; uv=$HOME/.local/bin/uv
 $uv venv --quiet --allow-existing --python 3.12 cdc_venv
-$uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'
+$uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'"${SETUP_COMMAND:+
+$SETUP_COMMAND}"
 }
 
 # Every worker runs the same command; it goes on when this connection ends, and leaves its exit code in a file.

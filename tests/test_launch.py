@@ -6,6 +6,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 
 import pytest
@@ -43,10 +44,13 @@ def wait_for(condition, timeout_seconds=20):
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_pass_shellcheck():
+    beside_python = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    shellcheck = shutil.which("shellcheck", path=beside_python)
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed: pip install '.[test]'")
     scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")]
-    checked = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True)
+    checked = subprocess.run([shellcheck, *map(str, scripts)], capture_output=True, text=True)
     assert len(scripts) == 3 and checked.returncode == 0, checked.stdout
 
 
@@ -175,6 +179,12 @@ class TestTpuVm:
         line = shlex.split(cloud("--dry-run", "create", PROVISIONING=provisioning)[0].stdout)
         assert line[3:6] == ["tpu-vm", "create", "cdc"] and ("--spot" in line) == spot
         assert "--version=v2-alpha-tpuv5-lite" in line
+
+    def test_setup_can_be_given_more_to_do(self, cloud):
+        shown = cloud("--dry-run", "setup", SETUP_COMMAND="gcsfuse 'my bucket' data")[0].stdout
+        text = shlex.split(shlex_lines(shown)[-1])[-1]
+        assert text.splitlines()[-1] == "gcsfuse 'my bucket' data"
+        assert subprocess.run(["bash", "-n", "-c", text.removeprefix("--command=")]).returncode == 0
 
     def test_from_nothing_to_a_finished_run(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", states="gone\nCREATING\nREADY\n",
