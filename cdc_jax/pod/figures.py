@@ -91,9 +91,10 @@ def compile_figures(
     if known is not None:
         return known, True
 
-    started, refusal, compiled = time.perf_counter(), "", None
+    started, refusal, compiled, hlo_text = time.perf_counter(), "", None, ""
     try:
         compiled = lowered.compile()
+        hlo_text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         refusal = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" not in refusal:
@@ -111,7 +112,7 @@ def compile_figures(
         code_bytes=memory.generated_code_size_in_bytes if memory else 0,
         flops=product_flops(traced.jaxpr) / mesh.size,
         compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
-        collectives=tuple(collectives(compiled.as_text())) if compiled else (),
+        collectives=tuple(collectives(hlo_text)),
         compile_seconds=round(time.perf_counter() - started, 1),
         refusal=refusal,
     )

@@ -21,8 +21,8 @@ LOCK_VARIABLE = "ALLOW_MULTIPLE_LIBTPU_LOAD"
 GIB = 2**30
 
 # GiB of high-bandwidth memory per device that a program may use: what libtpu 0.0.52 names when it refuses a program
-# ("available HBM"). The chips have 16, 16, 32, 16, 95 and 32 GB (https://cloud.google.com/tpu/docs, "TPU versions");
-# v2 and v3 count each of their two cores as a device with half of it, v4's cores are used as one ("megacore").
+# ("available HBM"; a test compares). The chips have 16, 32, 32, 16, 95 and 32 GB (https://cloud.google.com/tpu/docs,
+# "TPU versions"); v2's and v3's two cores are a device each with half of it, v4's are used as one ("megacore").
 AVAILABLE_HBM_GIB = {"v2": 7.48, "v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.73, "v6e": 31.24}
 
 # Only to keep libtpu from asking, and then complaining about, the machine that it does not run on.

@@ -15,7 +15,16 @@ from cdc_jax.parallel import split_batch
 from cdc_jax.pod import figures as figures_module
 from cdc_jax.pod.figures import compile_figures, default_cache
 from cdc_jax.pod.programs import Program, train_program
-from cdc_jax.pod.topology import GIB, LOCK_FILE, LOCK_VARIABLE, Topology, lock_holder, open_topology
+from cdc_jax.pod.report import fits
+from cdc_jax.pod.topology import (
+    AVAILABLE_HBM_GIB,
+    GIB,
+    LOCK_FILE,
+    LOCK_VARIABLE,
+    Topology,
+    lock_holder,
+    open_topology,
+)
 from tests.pod.devices import small_program
 from tests.processes import ROOT, user_environment
 
@@ -63,16 +72,21 @@ def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
         assert not cached and again.argument_bytes == first.argument_bytes
 
 
-def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, monkeypatch, tmp_path):
+@pytest.mark.parametrize("generation", AVAILABLE_HBM_GIB)
+def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, generation, monkeypatch, tmp_path):
+    """And what is said to be available is what the compiler grants."""
+    topology = open_topology(f"{generation}:2x2x1" if generation in ("v4", "v5p") else f"{generation}:2x2")
+
     def sort(config, mesh, batch_per_chip):
         split = split_batch(mesh)
-        huge = jax.ShapeDtypeStruct((mesh.size * 2**16, 2**17), jnp.float32)
+        huge = jax.ShapeDtypeStruct((mesh.size * 2**19, 2**17), jnp.float32)
         return Program(jax.jit(lambda x: jnp.sort(x, axis=1), in_shardings=split, out_shardings=split), (huge,))
 
     monkeypatch.setitem(figures_module.PROGRAMS, "decode", sort)
-    found, _ = compile_figures(default_config(), slice_of_8, "decode", 1, tmp_path)
-    assert "15.75G" in found.refusal, "what open_topology says is available is what the compiler grants"
-    assert slice_of_8.available_bytes == int(15.75 * GIB)
+    found, _ = compile_figures(default_config(), topology, "decode", 1, tmp_path)
+    assert not fits(found, topology)
+    assert f"({AVAILABLE_HBM_GIB[generation]:.2f}G)" in found.refusal
+    assert topology.available_bytes == int(AVAILABLE_HBM_GIB[generation] * GIB)
 
 
 def test_an_unwritable_cache_says_what_to_do(slice_of_8, small, tmp_path):
