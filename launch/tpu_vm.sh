@@ -79,9 +79,16 @@ on_worker() {
 
 is_queued() { [[ "$provisioning" == queued* ]]; }
 
-# READY, PREEMPTED, ...; "gone" where there is no such VM.
+# READY, PREEMPTED, ...; "gone" where the cloud says that there is no such VM, "unknown" where it does not answer.
 vm_state() {
-    "${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)' 2>/dev/null || echo gone
+    local answer
+    if answer=$("${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)' 2>&1); then
+        tail -n 1 <<<"$answer"
+    elif [[ "$answer" == *NOT_FOUND* ]]; then
+        echo gone
+    else
+        echo unknown
+    fi
 }
 
 create() {
@@ -218,20 +225,20 @@ run() {
     while :; do
         case $(vm_state) in
             READY) ;;
-            CREATING | STARTING | RESTARTING | REPAIRING)
-                sleep "$poll_seconds"
-                continue
-                ;;
             gone)
                 training=
                 create_until_there
                 continue
                 ;;
-            *) # PREEMPTED, TERMINATED, STOPPED, ...
+            PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
                 echo "$(date +%T) $name was taken away; asking for another" >&2
                 training=
                 delete || true
                 create_until_there
+                continue
+                ;;
+            *) # on its way, or no answer
+                sleep "$poll_seconds"
                 continue
                 ;;
         esac
@@ -259,7 +266,7 @@ run() {
         esac
         sleep "$poll_seconds"
     done
-    echo "done: $2" >&2
+    echo "done: $2; '${BASH_SOURCE[0]} delete' gives the TPU back" >&2
 }
 
 # Counts what went wrong, and gives up after ATTEMPTS.

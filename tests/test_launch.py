@@ -121,7 +121,14 @@ answer() {
 here=$(dirname "$0")
 case "$*" in
     *queued-resources\\ describe*) answer "$here/queue" ;;
-    *tpu-vm\\ describe*) state=$(answer "$here/states"); [ "$state" != gone ] && echo "$state" ;;
+    *tpu-vm\\ describe*)
+        state=$(answer "$here/states")
+        case $state in
+            gone) echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1 ;;
+            offline) echo "ERROR: cannot reach the server" >&2; exit 1 ;;
+            *) echo "$state" ;;
+        esac
+        ;;
     *cdc_train.status*echo\\ lost*) answer "$here/codes" | tr ' ' '\\n' ;;
     *create*) [ "$(answer "$here/creates")" != refused ] ;;
 esac
@@ -200,6 +207,11 @@ class TestTpuVm:
         assert finished.returncode == 0, finished.stderr
         acted = [name for name in made if name not in ("look", "status")]
         assert acted == [*self.START, "delete", "create", *self.START]
+
+    def test_a_cloud_that_does_not_answer_costs_no_running_vm(self, cloud):
+        finished, made = cloud("run", "c.py", "gs://b/x", states="READY\noffline\nREADY\noffline\nREADY\n",
+                               codes="running\nrunning\n0\n")  # fmt: skip
+        assert finished.returncode == 0 and set(made) == {"look", "status"}
 
     def test_a_suspended_queue_request_is_made_anew(self, cloud):
         queue = "SUSPENDED\nSUSPENDED\nWAITING_FOR_RESOURCES\nACTIVE\n"
