@@ -29,7 +29,7 @@ def run(argv: list[str]) -> None:
     """Trains to the end, exports the bundle, and compresses the held-out picture where there is one."""
     if len(argv) > 1:
         raise ConfigError(f"unexpected argument {argv[1]!r}")
-    if _MODE.value == "compile" and _CONFIG.value is not None:
+    if _MODE.value == "compile":
         return pod.run(_CONFIG.value)
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")

@@ -74,7 +74,7 @@ call() {
 
 # Runs shell text $2 on worker $1 ("all": on each at once).
 on_worker() {
-    call "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" "--worker=$1" "--command=$2"
+    call "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --quiet "--worker=$1" "--command=$2"
 }
 
 is_queued() { [[ "$provisioning" == queued* ]]; }
@@ -143,7 +143,7 @@ setup() {
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     archive=${TMPDIR:-/tmp}/cdc_jax-$name.tar.gz
     call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD || return
-    call "${tpus[@]}" tpu-vm scp "$archive" "$name:cdc_jax.tar.gz" "${place[@]}" --worker=all || code=$?
+    call "${tpus[@]}" tpu-vm scp "$archive" "$name:cdc_jax.tar.gz" "${place[@]}" --quiet --worker=all || code=$?
     [[ -n "$dry_run" ]] || rm -f "$archive"
     (( code == 0 )) || return "$code"
     # shellcheck disable=SC2016 # $HOME is the worker's

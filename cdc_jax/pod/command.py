@@ -15,13 +15,15 @@ _PROGRAMS = flags.DEFINE_list("programs", ["train_step", "decode"], "Compile the
 _CACHE = flags.DEFINE_string("cache", None, "Folder for compiled figures; without it, the user's cache folder.")
 
 
-def run(config: ml_collections.ConfigDict) -> None:
+def run(config: ml_collections.ConfigDict | None) -> None:
     """Compiles as the flags say and prints the figures per chip, each as soon as it is known.
 
     Raises:
-      ConfigError: a flag's value is impossible, or there is no such topology.
+      ConfigError: a flag is missing or impossible, or there is no such topology.
       CdcError: libtpu is missing or locked, or it fails.
     """
+    if config is None:
+        raise ConfigError("--mode=compile needs --config=FILE")
     batches = [_positive(text) for text in _BATCHES.value]
     from cdc_jax.config import check_config
     from cdc_jax.pod.figures import compile_figures, default_cache
