@@ -5,7 +5,7 @@
     image = codec.decompress(data, steps=5)
 
 The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
-(file, steps, γ, η, seed), and within a small tolerance across platforms.
+(file, steps, γ, η, seed, compute type), and within a small tolerance across platforms.
 """
 
 from __future__ import annotations
@@ -32,29 +32,39 @@ from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.pixels import to_uint8, to_unit_range
 
+COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}
+
 Picture = UInt8[np.ndarray, "h w 3"]
 Progress = Callable[[int, int], None]
 
 
-def load_codec(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Codec:
+def load_codec(
+    bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
+) -> Codec:
     """Opens a bundle.
 
     Args:
       bundle_dir: what training, `cdc export` or `cdc import-torch` made.
       max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
+      compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
+        pixels a little. Files do not depend on it.
 
     Raises:
       BundleError: the folder is not a complete, sound bundle.
+      ConfigError: the compute type is neither.
     """
-    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels)
+    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
 
 
 class Codec:
     """A model ready to compress and decompress. Safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
+    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
+        if compute_type not in COMPUTE_TYPES:
+            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
         self.config = bundle.config
         self.max_pixels = max_pixels
+        self.compute_type = compute_type
         self.weights_sha256 = bundle.weights_sha256
         self._params = bundle.params
         self._coding = bundle.coding
@@ -113,6 +123,7 @@ class Codec:
             np.uint32(seed),
             np.float32(gamma),
             np.float32(eta),
+            compute_type=self.compute_type,
         )
         return np.asarray(picture[0])[: container.height, : container.width]
 
@@ -205,7 +216,7 @@ def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 
     return merge(config, params).compress(to_unit_range(images)).rate_bits
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="compute_type")
 def synthesize(
     config: ModelConfig,
     steps: int,
@@ -215,9 +226,11 @@ def synthesize(
     seed: Array,
     gamma: Array,
     eta: Array,
+    *,
+    compute_type: str = "float32",
 ) -> UInt8[Array, "b h w 3"]:
-    """Decodes ŷ: context maps, then S denoising steps from γ·noise. Traced once per (model, S, size)."""
-    model = merge(config, params)
+    """Decodes ŷ: context maps, then S denoising steps from γ·noise. Traced once per (model, S, size, type)."""
+    model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     context = model.compressor.context_decoder(y_hat)
     batch, height, width, _ = context[0].shape
 

@@ -155,6 +155,19 @@ def test_impossible_settings_are_refused(random_codec):
             random_codec.decompress(data, **settings)
 
 
+def test_bfloat16_changes_pixels_a_little_and_files_not_at_all(trained_bundle, trained_codec, photograph):
+    from cdc_jax.metrics.distortion import psnr_db
+
+    half = cdc_jax.load_codec(trained_bundle, compute_type="bfloat16")
+    image = photograph[:64, :64]
+    data = trained_codec.compress(image)
+    assert half.compress(image) == data
+    exact, found = trained_codec.decompress(data, steps=1), half.decompress(data, steps=1)
+    assert (exact != found).any() and psnr_db(exact, found) > 35
+    with pytest.raises(ConfigError, match="float64"):
+        cdc_jax.load_codec(trained_bundle, compute_type="float64")
+
+
 def test_max_pixels(random_bundle):
     small = cdc_jax.load_codec(random_bundle, max_pixels=64 * 64)
     large = cdc_jax.load_codec(random_bundle)
