@@ -89,9 +89,9 @@ def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
 
 def test_checkpoint_of_another_architecture_is_refused(trained_workdir):
     from cdc_jax.checkpoint import Checkpoints
-    from cdc_jax.train_step import init_state
+    from cdc_jax.train_step import abstract_state
 
-    other = init_state(tiny_config(**{"model.width": 4}))
+    other = abstract_state(tiny_config(**{"model.width": 4}))
     with Checkpoints(trained_workdir) as checkpoints, pytest.raises(CheckpointError, match="compressor.+shape"):
         checkpoints.restore(other, 120)
 
@@ -179,7 +179,7 @@ def test_ema_decay_of_the_recipe():
 
 
 def test_beta_rises_geometrically():
-    from cdc_jax.train_step import beta_at
+    from cdc_jax.train_loss import beta_at
 
     config = tiny_config(**{"loss.beta_start": 1e-6, "loss.beta": 1e-2, "loss.beta_ramp_steps": 100})
     for step, beta in ((0, 1e-6), (50, 1e-4), (100, 1e-2), (1000, 1e-2)):
@@ -187,16 +187,16 @@ def test_beta_rises_geometrically():
 
 
 def test_draws_are_what_the_recipe_says():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
     config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.content_share": 0.0})
-    draws = jax.jit(lambda k: draw(config, k))(jnp.int32(3))
+    draws = jax.jit(lambda k: draw(config, k, 64))(jnp.int32(3))
     assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
     for uniform in (draws.latent_noise, draws.hyper_noise):
         assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
     assert abs(float(draws.noise.std()) - 1) < 0.01
     assert all(0 <= c <= 64 and c % 16 == 0 for c in draws.corner.tolist())
-    corners = {tuple(draw(config, jnp.int32(k)).corner.tolist()) for k in range(30)}
+    corners = {tuple(draw(config, jnp.int32(k), 64).corner.tolist()) for k in range(30)}
     assert len(corners) > 5
 
 
@@ -221,17 +221,17 @@ def test_config_files_load_and_are_possible():
 
 
 def test_spread_timesteps_cover_every_part_of_the_schedule():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
     config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True, "loss.content_share": 0.0})
-    draws = [draw(config, jnp.int32(k)).timesteps for k in range(3)]
+    draws = [draw(config, jnp.int32(k), 8).timesteps for k in range(3)]
     for timesteps in draws:
         assert sorted((np.asarray(timesteps) * 8 // 8193).tolist()) == list(range(8))
     assert len({tuple(timesteps.tolist()) for timesteps in draws}) == 3
 
 
 def test_content_share_is_drawn_at_the_noisiest_level():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
-    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0)).timesteps
+    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0), 8).timesteps
     assert (timesteps[:2] == 8192).all() and (timesteps[2:] < 8192).all()
