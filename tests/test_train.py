@@ -52,27 +52,6 @@ def test_the_example_decodes_to_the_picture_beside_it(trained_workdir, trained_c
     assert difference.max() <= 1  # two processes, compiled with different flags
 
 
-def test_resuming_ends_with_the_same_weights(trained_workdir, tmp_path):
-    """From the checkpoint in the middle, the second half again: the same bits."""
-    import shutil
-
-    from cdc_jax.checkpoint import Checkpoints
-
-    workdir = tmp_path / "run"
-    shutil.copytree(trained_workdir, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "120")
-    shutil.rmtree(workdir / "bundle")
-    from tests.training import tiny_settings
-
-    finished = run_main(workdir, **tiny_settings())
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    for name in ("coding.npz", "config.json"):
-        assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
-    assert [line["step"] for line in read_log(workdir)] == [line["step"] for line in read_log(trained_workdir)]
-    with Checkpoints(workdir) as checkpoints:
-        assert checkpoints.steps() == [60, 120]
-
-
 def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
     from cdc_jax.bundle import load_bundle
     from cdc_jax.export import export_workdir
@@ -200,12 +179,42 @@ def test_draws_are_what_the_recipe_says():
     assert len(corners) > 5
 
 
-def test_not_finite_stops_the_run(tmp_path, monkeypatch):
-    from cdc_jax import train as module
+def test_not_finite_is_told_with_step_term_and_pictures():
     from cdc_jax.errors import CdcError
+    from cdc_jax.train import _finish
 
-    with pytest.raises(CdcError, match="bpp is nan at step 7"):
-        module._check_finite({"loss": 1.0, "bpp": float("nan")}, 7)
+    assert _finish((6, {"loss": 1.0}, ["a.png"]), latest=None) == {"loss": 1.0}
+    told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
+    with pytest.raises(CdcError, match=told):
+        _finish((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), latest=5)
+
+
+@pytest.mark.slow
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
+    from cdc_jax.checkpoint import Checkpoints
+
+    changes = {"model.width": 4, "data.crop": 64, "data.held_out": "", "train.checkpoint_every": 1}
+    changes |= {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0}
+    finished = run_main(tmp_path / "run", **changes)
+    line = one_line(finished)
+    assert finished.returncode == 1 and "at step 2" in line and ".png" in line and "learning_rate" in line
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.steps() == [1]
+
+
+def test_phases_of_the_recipe():
+    from cdc_jax.recipe import apply_phase
+
+    warm_up = apply_phase(default_config(), "warmup")
+    assert (warm_up.loss.beta, warm_up.loss.rho, warm_up.train.steps) == (1e-6, 0, 700_000)
+    rate = apply_phase(default_config(), "rate,beta=0.0128,rho=0.9,init_from=runs/a")
+    assert (rate.loss.beta, rate.loss.rho, rate.init_from, rate.train.steps) == (0.0128, 0.9, "runs/a", 1_000_000)
+    assert float(ema_decay(rate, jnp.int32(10))) == pytest.approx(0.999) and float(ema_decay(rate, jnp.int32(11))) == 1
+    epsilon = apply_phase(default_config(), "warmup,prediction=epsilon")
+    assert epsilon.model.prediction == "epsilon" and not epsilon.ema.enabled and epsilon.optimizer.clip_norm == 0
+    for argument, word in (("rate", "beta"), ("cool", "phase"), ("warmup,rho=much", "rho"), ("warmup,x=1", "x=1")):
+        with pytest.raises(ConfigError, match=word):
+            apply_phase(default_config(), argument)
 
 
 def test_config_files_load_and_are_possible():
@@ -216,6 +225,7 @@ def test_config_files_load_and_are_possible():
     assert files
     for path in files:
         config = runpy.run_path(str(path))["get_config"]()
+        assert "Command:" in runpy.run_path(str(path))["__doc__"]
         assert isinstance(config, ml_collections.ConfigDict)
         check_config(config)
 
