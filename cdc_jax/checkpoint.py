@@ -54,7 +54,13 @@ class Checkpoints:
         )
         folder = epath.Path(workdir) / "checkpoints"
         self._folder = folder if "://" in str(workdir) else folder.absolute()
-        options = ocp.CheckpointManagerOptions(preservation_policy=policies, create=True)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies,
+            best_fn=lambda figures: figures[OBJECTIVE],  # without it, figures are not stored
+            create=True,
+        )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in _JSON}
         try:

@@ -32,7 +32,8 @@ class Models:
                     from cdc_jax.codec import load_codec
 
                     compilation_cache.enable()
-                self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels)
+                options = {"compute_type": "bfloat16"} if getattr(self._args, "bfloat16", False) else {}
+                self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels, **options)
             return self._codecs[path]
 
     def for_file(self, fingerprint: bytes, name: str):
@@ -192,3 +193,4 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
     parser.add_argument("--gamma", type=cli_args.gamma, metavar="G", help="scale of that noise (default: the model's)")
+    parser.add_argument("--bfloat16", action="store_true", help="run the U-Net in bfloat16 (other pixels)")

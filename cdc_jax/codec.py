@@ -5,7 +5,7 @@
     image = codec.decompress(data, steps=5)
 
 The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
-(file, steps, γ, η, seed), and within a small tolerance across platforms.
+(file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cdc_jax.batching import Batch, ahead, in_threads, plan_batches
 from cdc_jax.bundle import Bundle, load_bundle
 from cdc_jax.decode_settings import DecodeSettings, decode_settings
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BundleError, CdcError, ImageError, ModelMismatchError
+from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
 from cdc_jax.files import MAX_PIXELS
 from cdc_jax.images import check_image, pad_to_multiple
 from cdc_jax.local_devices import LocalDevices
@@ -32,7 +32,7 @@ from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.parallel import split_batch
 from cdc_jax.pixels import to_unit_range
-from cdc_jax.synthesis import synthesize
+from cdc_jax.synthesis import COMPUTE_TYPES, synthesize
 from cdc_jax.tiled_synthesis import synthesize_in_tiles
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -41,25 +41,33 @@ Progress = Callable[[int, int], None]
 _HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
 
 
-def load_codec(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Codec:
+def load_codec(
+    bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
+) -> Codec:
     """Opens a bundle.
 
     Args:
       bundle_dir: what training, `cdc export` or `cdc import-torch` made.
       max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
+      compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
+        pixels a little. Files do not depend on it.
 
     Raises:
       BundleError: the folder is not a complete, sound bundle.
+      ConfigError: the compute type is neither.
     """
-    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels)
+    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
 
 
 class Codec:
     """A model ready to compress and decompress. Safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
+    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
+        if compute_type not in COMPUTE_TYPES:
+            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
         self.config = bundle.config
         self.max_pixels = max_pixels
+        self.compute_type = compute_type
         self.weights_sha256 = bundle.weights_sha256
         self._params = bundle.params
         self._coding = bundle.coding
@@ -235,13 +243,12 @@ class Codec:
     def _synthesize(self, params: Params, y_hat, settings: DecodeSettings) -> Array:
         steps, seed, gamma, eta = settings
         numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
-        return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers)
+        return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers, compute_type=self.compute_type)
 
     def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
         with self._devices.all() as (params, mesh):
-            return synthesize_in_tiles(
-                self.config, params, mesh, _y_hat(symbols), **settings._asdict(), tile=tile
-            )
+            options = {**settings._asdict(), "tile": tile, "compute_type": self.compute_type}
+            return synthesize_in_tiles(self.config, params, mesh, _y_hat(symbols), **options)
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
         """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.

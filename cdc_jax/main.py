@@ -3,6 +3,8 @@
 python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 
 Any setting can be changed on the command line: --config.train.steps=1000
+
+--mode=compile --topology=v5e:16x16 compiles for TPUs instead, on any machine, and prints what a chip will need.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from ml_collections import config_flags
 
 from cdc_jax.config import check_overrides
 from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.pod import command as pod
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, the bundle and all results go.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for a pod that is not there.")
 
 
 def run(argv: list[str]) -> None:
     """Trains to the end, exports the bundle, and compresses the held-out picture where there is one."""
     if len(argv) > 1:
         raise ConfigError(f"unexpected argument {argv[1]!r}")
+    if _MODE.value == "compile":
+        return pod.run(_CONFIG.value)
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")
     from cdc_jax import compilation_cache

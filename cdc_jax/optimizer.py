@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 from jaxtyping import Array, Float, Int
-
-from cdc_jax.models.params import Params
 
 
 def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -29,9 +26,16 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Clipping at a global norm, then Adam."""
-    clip = [optax.clip_by_global_norm(config.optimizer.clip_norm)] if config.optimizer.clip_norm else []
-    return optax.chain(*clip, optax.adam(learning_rate_schedule(config)))
+    """Adam. Gradients go through `clip` first."""
+    return optax.adam(learning_rate_schedule(config))
+
+
+def clip(
+    config: ml_collections.ConfigDict, gradients: Float[Array, " n"], norm: Float[Array, ""]
+) -> Float[Array, " n"]:
+    """Gradients scaled down to the global norm `config.optimizer.clip_norm` where they exceed it; 0 clips nothing."""
+    limit = config.optimizer.clip_norm
+    return gradients * jnp.minimum(1.0, limit / norm) if limit else gradients
 
 
 def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -49,6 +53,6 @@ def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[
     return jnp.where(step % options.every == 0, decay, 1.0)
 
 
-def update_ema(ema: Params, params: Params, decay: Float[Array, ""]) -> Params:
-    """decay·ema + (1 − decay)·params."""
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+def update_ema(ema: Float[Array, " n"], weights: Float[Array, " n"], decay: Float[Array, ""]) -> Float[Array, " n"]:
+    """decay·ema + (1 − decay)·weights."""
+    return decay * ema + (1 - decay) * weights

@@ -18,6 +18,8 @@ from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.pixels import to_uint8
 
+COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # of the U-Net's products
+
 
 def sample(
     config: ModelConfig,
@@ -28,6 +30,8 @@ def sample(
     seed: Array,
     gamma: Array,
     eta: Array,
+    *,
+    compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
     """Decodes ŷ: context maps, then S denoising steps from γ·noise, the same noise for all of a batch.
 
@@ -38,11 +42,12 @@ def sample(
       params: weights.
       y_hat: latents, h and w multiples of 64.
       seed, gamma, eta: as `Codec.decompress`, scalars.
+      compute_type: a key of COMPUTE_TYPES.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
     """
-    model = merge(config, params)
+    model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     context = model.compressor.context_decoder(y_hat)
     batch, height, width, _ = context[0].shape
 
@@ -62,21 +67,24 @@ def sample(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def synthesize(config: ModelConfig, steps: int, stochastic: bool, *arguments) -> UInt8[Array, "b h w 3"]:
-    """`sample` with the same arguments, compiled once per (model, S, shape), as 8-bit pixels."""
-    return to_uint8(sample(config, steps, stochastic, *arguments))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="compute_type")
+def synthesize(
+    config: ModelConfig, steps: int, stochastic: bool, *arguments, compute_type: str = "float32"
+) -> UInt8[Array, "b h w 3"]:
+    """`sample` with the same arguments, compiled once per (model, S, shape, type), as 8-bit pixels."""
+    return to_uint8(sample(config, steps, stochastic, *arguments, compute_type=compute_type))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")
 def predict(
     config: ModelConfig,
     params: Params,
     y_hat: Float[Array, "b h/16 w/16 c"],
     x: Float[Array, "b h w 3"],
     time: Array,
+    compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
     """The network's prediction at one time input; the context maps are made anew rather than kept for all steps."""
-    model = merge(config, params)
+    model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     unet = model.unet.prepare(model.compressor.context_decoder(y_hat))
     return unet(x, model.unet.embed(time[None]))

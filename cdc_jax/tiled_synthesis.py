@@ -47,6 +47,7 @@ def synthesize_in_tiles(
     eta: float,
     tile: int,
     overlap: int = OVERLAP,
+    compute_type: str = "float32",
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes ŷ of one picture.
 
@@ -57,10 +58,10 @@ def synthesize_in_tiles(
       steps, seed, gamma, eta: as `Codec.decompress`.
       tile: pixels along a tile's side, a multiple of 64.
       overlap: of neighbouring tiles, at least.
+      compute_type: of the U-Net's products, "float32" or "bfloat16".
     """
-    x = sample_in_tiles(
-        config, params, mesh, y_hat, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile, overlap=overlap
-    )
+    settings = {"steps": steps, "seed": seed, "gamma": gamma, "eta": eta, "tile": tile, "overlap": overlap}
+    x = sample_in_tiles(config, params, mesh, y_hat, **settings, compute_type=compute_type)
     picture = np.empty(x.shape, np.uint8)
     for rows in _strips(x.shape[0]):
         picture[rows] = _to_uint8(x[rows])
@@ -79,6 +80,7 @@ def sample_in_tiles(
     eta: float,
     tile: int,
     overlap: int,
+    compute_type: str = "float32",
 ) -> Float[np.ndarray, "h w 3"]:
     """`synthesize_in_tiles`, before the rounding to 8 bits."""
     height, width = (CELL * cells for cells in y_hat.shape[:2])
@@ -91,7 +93,7 @@ def sample_in_tiles(
     inputs = sampling_steps(schedule_for(config), config.prediction, steps)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
-        for place, weight, found in _predictions(config, params, mesh, y_hat, x, time, tiles):
+        for place, weight, found in _predictions(config, params, mesh, y_hat, x, time, tiles, compute_type):
             predicted[place] += weight[..., None] * found
         for rows in _strips(height):
             levels = np.float32(alpha_bar), np.float32(alpha_bar_next)
@@ -109,7 +111,7 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     ]
 
 
-def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
+def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], compute_type) -> Iterator[tuple]:
     """(place, weight, prediction) of every tile, one tile per device at a time."""
     for start in range(0, len(tiles), mesh.size):
         group = tiles[start : start + mesh.size]
@@ -118,7 +120,7 @@ def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile]) 
         batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
-        found = np.asarray(predict(config, params, *batch, np.float32(time)))
+        found = np.asarray(predict(config, params, *batch, np.float32(time), compute_type=compute_type))
         for (place, weight), prediction in zip(group, found, strict=False):
             yield place, weight, prediction
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from cdc_jax.config import model_config
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.params import Params, shapes
-from cdc_jax.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
+from cdc_jax.optimizer import clip, ema_decay, learning_rate_schedule, make_optimizer, update_ema
 from cdc_jax.parallel import DATA, make_mesh, replicated, split_batch
 from cdc_jax.pixels import to_unit_range
 from cdc_jax.train_loss import Draws, beta_at, draw, loss_and_metrics
@@ -54,7 +54,7 @@ def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], m
     params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
     trained = _trained(config, params)
     ema = jax.tree.map(jnp.copy, trained) if config.ema.enabled else {}
-    optimizer = jax.jit(make_optimizer(config).init, out_shardings=everywhere)(trained)
+    optimizer = jax.jit(_fresh_optimizer(config), out_shardings=everywhere)(trained)
     return TrainState(jax.device_put(jnp.int32(0), everywhere), params, ema, optimizer)
 
 
@@ -62,7 +62,7 @@ def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
     """Shapes and types of a state; nothing is computed."""
     params = shapes(model_config(config))
     trained = _trained(config, params)
-    optimizer = jax.eval_shape(make_optimizer(config).init, trained)
+    optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, trained if config.ema.enabled else {}, optimizer)
 
@@ -117,15 +117,40 @@ def train_step(
     dtype = next(iter(trained.values())).dtype
     draws = draw(config, state.step, images.shape[0], dtype)
     gradients, metrics = _gradients(config, mesh, trained, frozen, images, draws, beta, perceptual)
-    updates, optimizer = make_optimizer(config).update(gradients, state.optimizer, trained)
-    params = optax.apply_updates(trained, updates)
-    ema = update_ema(state.ema, params, ema_decay(config, state.step)) if config.ema.enabled else state.ema
+    norm = optax.global_norm(gradients)
+    params, ema, optimizer = _update(config, state, trained, gradients, norm)
     metrics |= {
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": norm,
         "beta": beta,
         "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
     }
     return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
+
+
+def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
+    """(weights, their moving average, optimizer state) after the step; unchanged where the gradient is not finite.
+
+    All weights are one vector here: a few operations to compile, where array by array they are 20,000.
+    """
+    weights, unravel = ravel_pytree(trained)
+    average = ravel_pytree(state.ema)[0]
+
+    def change(weights, average, optimizer):
+        clipped = clip(config, gradient, norm)
+        updates, optimizer = make_optimizer(config).update(clipped, optimizer, weights)
+        weights = weights + updates
+        if config.ema.enabled:
+            average = update_ema(average, weights, ema_decay(config, state.step))
+        return weights, average, optimizer
+
+    gradient = ravel_pytree(gradients)[0]
+    keep = lambda *values: values  # noqa: E731
+    found = jax.lax.cond(jnp.isfinite(norm), change, keep, weights, average, state.optimizer)
+    return unravel(found[0]), unravel(found[1]) if config.ema.enabled else {}, found[2]
+
+
+def _fresh_optimizer(config: ml_collections.ConfigDict):
+    return lambda trained: make_optimizer(config).init(ravel_pytree(trained)[0])
 
 
 def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:

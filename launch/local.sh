@@ -3,8 +3,15 @@
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
 #   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000
+#   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/demo
 #
-# ATTEMPTS=3 is how often it starts in all. --dry-run prints the command and runs nothing.
+# Environment:
+#   ATTEMPTS=3             how often it starts in all
+#   PROCESSES=1            processes that train together; the first writes here, the others into files
+#   DEVICES_PER_PROCESS=   this many virtual CPU devices in each; unset: the devices that JAX finds
+#   PORT=                  of the first process, where the others find it; unset: drawn
+#   PYTHON=python3         the interpreter
+# --dry-run prints the commands and runs nothing. Ctrl-C and SIGTERM are passed on: the run saves its state and ends.
 set -euo pipefail
 
 dry_run=
@@ -19,17 +26,101 @@ fi
 config=$1 workdir=$2
 shift 2
 command=("${PYTHON:-python3}" -m cdc_jax.main "--config=$config" "--workdir=$workdir" "$@")
+processes=${PROCESSES:-1}
+if ! [[ "$processes" =~ ^[1-9][0-9]*$ && "${DEVICES_PER_PROCESS:-1}" =~ ^[1-9][0-9]*$ ]]; then
+    echo "PROCESSES and DEVICES_PER_PROCESS must be whole numbers from 1" >&2
+    exit 2
+fi
+port=${PORT:-$(( 20000 + RANDOM % 20000 ))}
+
+# What process number $1 finds in its environment, one NAME=VALUE each, in the array `settings`.
+settings_of() {
+    settings=()
+    if (( processes > 1 )); then
+        settings+=("CDC_COORDINATOR=localhost:$port" "CDC_PROCESS_COUNT=$processes" "CDC_PROCESS_INDEX=$1")
+    fi
+    if [[ -n "${DEVICES_PER_PROCESS:-}" ]]; then
+        local flags="--xla_force_host_platform_device_count=$DEVICES_PER_PROCESS${XLA_FLAGS:+ $XLA_FLAGS}"
+        settings+=("JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}" "XLA_FLAGS=$flags")
+    fi
+}
+
+# Prints a command as one can type it.
+show() {
+    local word line=
+    for word in "$@"; do
+        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
+        line+="${line:+ }$word"
+    done
+    printf '%s\n' "$line"
+}
 
 if [[ -n "$dry_run" ]]; then
-    printf '%q ' "${command[@]}"
-    printf '\n'
+    for (( index = 0; index < processes; index++ )); do
+        settings_of "$index"
+        if (( ${#settings[@]} )); then
+            show env "${settings[@]}" "${command[@]}"
+        else
+            show "${command[@]}"
+        fi
+    done
     exit 0
 fi
-for (( attempt = 1; attempt <= ${ATTEMPTS:-3}; attempt++ )); do
+
+logs=
+if (( processes > 1 )); then
+    logs=$(mktemp -d "${TMPDIR:-/tmp}/cdc-processes.XXXXXX")
+    echo "processes 1 to $(( processes - 1 )) write into $logs" >&2
+fi
+
+children=() asked_to_stop=
+# Sends signal $1 to every process; those that have ended do not mind.
+pass_on() {
+    local child
+    for child in ${children[@]+"${children[@]}"}; do
+        kill -s "$1" "$child" 2>/dev/null || true
+    done
+}
+trap 'asked_to_stop=130; pass_on INT' INT
+trap 'asked_to_stop=143; pass_on TERM' TERM
+
+# Runs all processes to their end; `status` is the first that is not 0. One that fails takes the others with it.
+run_all() {
+    local index ended
+    children=()
     status=0
-    "${command[@]}" || status=$?
-    # 0: done; 2: a mistake in the settings; 130: Ctrl-C. Starting again would change nothing.
-    case $status in 0 | 2 | 130) exit "$status" ;; esac
+    set -m # children in groups of their own: they get a Ctrl-C once, from here, and do not ignore it
+    for (( index = 0; index < processes; index++ )); do
+        settings_of "$index"
+        if (( index )); then
+            env "${settings[@]}" "${command[@]}" </dev/null >>"$logs/process-$index.log" 2>&1 &
+        else
+            env ${settings[@]+"${settings[@]}"} "${command[@]}" </dev/null &
+        fi
+        children[index]=$!
+    done
+    set +m
+    while (( ${#children[@]} )); do
+        for index in "${!children[@]}"; do
+            if kill -0 "${children[index]}" 2>/dev/null; then continue; fi
+            ended=0
+            wait "${children[index]}" || ended=$?
+            unset "children[$index]"
+            if (( ended && status == 0 )); then
+                status=$ended
+                if (( index )); then tail -n 20 "$logs/process-$index.log" >&2; fi
+                pass_on TERM
+            fi
+        done
+        sleep 0.1
+    done
+}
+
+for (( attempt = 1; attempt <= ${ATTEMPTS:-3}; attempt++ )); do
+    run_all
+    if [[ -n "$asked_to_stop" ]]; then exit "$asked_to_stop"; fi
+    # 0: done; 2: a mistake in the settings; 130: Ctrl-C; 143: SIGTERM, state saved. Starting again is not wanted.
+    case $status in 0 | 2 | 130 | 143) exit "$status" ;; esac
     echo "attempt $attempt ended with status $status" >&2
 done
 exit "$status"

@@ -64,10 +64,11 @@ def test_size_of_decoded_pictures(random_codec):
 
 
 def test_files_are_as_large_as_the_model_says(trained_codec, photograph):
-    for image in (photograph, photograph[:256, :256], smooth(512, 384)):
+    for image, is_photograph in ((photograph, True), (photograph[:256, :256], True), (smooth(512, 384), False)):
         file_bits, model_bits = 8 * len(trained_codec.compress(image)), trained_codec.estimate_bits(image)
         assert file_bits <= 1.005 * model_bits + 24 * 8
-        assert file_bits >= 0.98 * model_bits
+        # What the model never expected costs 30 bits in the estimate (p ≥ 1e-9), less as an escape of the file.
+        assert file_bits >= (0.98 if is_photograph else 0.85) * model_bits
 
 
 def test_the_header_is_small(random_codec):
@@ -153,6 +154,19 @@ def test_impossible_settings_are_refused(random_codec):
     for settings in ({"steps": 0}, {"steps": 9999}, {"seed": -1}, {"seed": 2**32}, {"gamma": -1.0}, {"eta": 2.0}):
         with pytest.raises(ConfigError):
             random_codec.decompress(data, **settings)
+
+
+def test_bfloat16_changes_pixels_a_little_and_files_not_at_all(trained_bundle, trained_codec, photograph):
+    from cdc_jax.metrics.distortion import psnr_db
+
+    half = cdc_jax.load_codec(trained_bundle, compute_type="bfloat16")
+    image = photograph[:64, :64]
+    data = trained_codec.compress(image)
+    assert half.compress(image) == data
+    exact, found = trained_codec.decompress(data, steps=1), half.decompress(data, steps=1)
+    assert (exact != found).any() and psnr_db(exact, found) > 35
+    with pytest.raises(ConfigError, match="float64"):
+        cdc_jax.load_codec(trained_bundle, compute_type="float64")
 
 
 def test_max_pixels(random_bundle):

@@ -1,116 +1,147 @@
-"""Runs that are killed, stopped, or cannot write: what a restart makes of them."""
+"""Runs that are stopped, killed, or cannot write: what a restart makes of them."""
 
 from __future__ import annotations
 
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from cdc_jax.checkpoint import Checkpoints
 from cdc_jax.config import model_config
+from cdc_jax.errors import CheckpointError
+from cdc_jax.models.initial import initial_weights
 from cdc_jax.models.params import shapes
-from tests.processes import user_environment
-from tests.training import main_command, run_main, tiny_config
+from cdc_jax.train_step import new_state
+from tests.processes import ROOT, user_environment
+from tests.training import main_command, run_main, tiny_config, tiny_settings
 
-STEPS = 40
-SETTINGS = {
-    "model.width": 4,
-    "data.crop": 64,
-    "data.held_out": "",
-    "train.steps": STEPS,
-    "train.log_every": 1,
-    "train.checkpoint_every": 5,
-}
+FIRST, LAST = 60, 120  # the checkpoints of the tiny run
 
 
-def final_weights(workdir) -> dict[str, np.ndarray]:
-    """Raw and averaged, of the last step."""
-    expected, found = shapes(model_config(tiny_config(**SETTINGS))), {}
+def weights_at_the_end(workdir) -> dict[str, np.ndarray]:
+    """Raw and averaged."""
+    expected, found = shapes(model_config(tiny_config())), {}
     with Checkpoints(workdir) as checkpoints:
         for item in ("weights", "ema"):
-            stored = checkpoints.restore_params(expected, STEPS, item)
+            stored = checkpoints.restore_params(expected, LAST, item)
             found |= {f"{item} {name}": np.asarray(value) for name, value in stored.items()}
     return found
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> dict[str, np.ndarray]:
-    """The weights that a run ends with when nothing happens to it."""
-    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finished = run_main(workdir, **SETTINGS)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return final_weights(workdir)
+def lines_of(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
 
 
-def run_until(workdir, step: int, number: signal.Signals) -> subprocess.CompletedProcess:
-    """Starts the run, and sends it a signal once that step is in its log."""
-    log, pipe = workdir / "metrics.jsonl", subprocess.PIPE
-    command = main_command(workdir, **SETTINGS)
+def start_and_signal(workdir, number: signal.Signals, step: int, later_seconds: float) -> subprocess.CompletedProcess:
+    """Starts the run, and sends it a signal some time after a step is in its log."""
+    pipe = subprocess.PIPE
+    command = main_command(workdir, **tiny_settings())
     process = subprocess.Popen(command, env=user_environment(), stdout=pipe, stderr=pipe, text=True)
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= step):
-        time.sleep(0.002)
+    while process.poll() is None and max(line["step"] for line in lines_of(workdir)) < step:
+        time.sleep(0.01)
+    time.sleep(later_seconds)
     process.send_signal(number)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def assert_finishes_as(expected: dict[str, np.ndarray], workdir) -> None:
-    finished = run_main(workdir, **SETTINGS)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    found = final_weights(workdir)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert np.array_equal(found[name], value), name
-    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, STEPS + 1))
+def test_a_stopped_and_then_killed_run_ends_as_if_nothing_had_happened(trained_workdir, tmp_path):
+    """From the checkpoint in the middle: SIGTERM, again, SIGKILL at some moment, again. The same bits at the end."""
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_workdir, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(LAST))
+    shutil.rmtree(workdir / "bundle")
+    kept = [line for line in lines_of(workdir) if line["step"] <= FIRST]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-
-def test_a_killed_run_ends_as_if_nothing_had_happened(uninterrupted, tmp_path):
-    """SIGKILL at a random step, which may be while a checkpoint is written."""
-    killed = run_until(tmp_path / "run", random.Random(time.time_ns()).randint(6, STEPS - 6), signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
-    assert_finishes_as(uninterrupted, tmp_path / "run")
-
-
-def test_sigterm_saves_the_step_it_comes_in(uninterrupted, tmp_path):
-    stopped = run_until(tmp_path / "run", 12, signal.SIGTERM)
+    stopped = start_and_signal(workdir, signal.SIGTERM, FIRST + 10, 0)
     assert stopped.returncode == 143, stopped.stderr[-3000:]
     assert "goes on from there" in stopped.stderr.splitlines()[-1] and "Traceback" not in stopped.stderr
-    with Checkpoints(tmp_path / "run") as checkpoints:
+    with Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest_step()
-    assert f"after step {step};" in stopped.stderr
-    assert step % SETTINGS["train.checkpoint_every"] or 12 <= step < STEPS
-    assert_finishes_as(uninterrupted, tmp_path / "run")
+    assert FIRST + 10 <= step < LAST and f"after step {step};" in stopped.stderr
+
+    moment = random.Random(time.time_ns()).random()
+    killed = start_and_signal(workdir, signal.SIGKILL, FIRST + 30, moment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+
+    finished = run_main(workdir, **tiny_settings())
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    found = weights_at_the_end(workdir)
+    for name, expected in weights_at_the_end(trained_workdir).items():
+        assert np.array_equal(found[name], expected), name
+    for name in ("coding.npz", "config.json"):
+        assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
+    logged = {line["step"] for line in lines_of(trained_workdir)}
+    assert logged <= {line["step"] for line in lines_of(workdir)}
+
+
+def _state_and_config():
+    config = tiny_config(**{"model.width": 4})
+    return new_state(config, initial_weights(model_config(config), 0)), config
+
+
+def save_on_a_full_disk(workdir: str) -> None:
+    """The second checkpoint meets a limit that the first did not: as with `ulimit -f`, no file may grow beyond it."""
+    state, config = _state_and_config()
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state, config)
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            checkpoints.save(state._replace(step=state.step + 1), config)
+            checkpoints.wait()
+        except CheckpointError as error:
+            print("refused:", error)
+    sys.stdout.flush()
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
-    """As `ulimit -f` simulates it: no file may grow beyond a size that the weights exceed."""
-    settings = SETTINGS | {"train.steps": 10}
-    assert run_main(tmp_path / "run", **SETTINGS | {"train.steps": 5}).returncode == 0
-    command = main_command(tmp_path / "run", **settings)
-    limit = 100_000
-
-    def limit_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    # A compilation cache would meet the limit first.
-    environment = user_environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=limit_files)
-    assert finished.returncode == 1, finished.stderr[-3000:]
-    assert "checkpoint" in finished.stderr.splitlines()[-1] and "Traceback" not in finished.stderr
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        assert checkpoints.steps() == [5]
+    script = f"from tests.test_interruption import *; save_on_a_full_disk({str(tmp_path)!r})"
+    finished = subprocess.run(
+        [sys.executable, "-c", script], env=user_environment(), cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert "refused:" in finished.stdout, finished.stderr[-3000:]
+    state, _ = _state_and_config()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [0]
+        restored = checkpoints.restore(state, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (state, restored)), strict=True))
 
 
 def test_a_file_where_the_checkpoints_should_be(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoints").write_text("")
-    finished = run_main(tmp_path / "run", **SETTINGS)
-    assert finished.returncode == 1
-    assert "checkpoints" in finished.stderr.splitlines()[-1] and "Traceback" not in finished.stderr
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(CheckpointError, match="checkpoints"):
+        Checkpoints(tmp_path)
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    from cdc_jax.checkpoint import OBJECTIVE, choose_step
+
+    state, config = _state_and_config()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, objective in enumerate([3.0, 1.0, 2.0, 4.0, None]):
+            figures = None if objective is None else {OBJECTIVE: objective, "held_out_bpp": 0.5}
+            checkpoints.save(state._replace(step=state.step * 0 + step), config, {"next_step": step}, figures)
+            checkpoints.wait()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1, 3, 4] and checkpoints.best_step() == 1
+        assert checkpoints.figures(1)["held_out_bpp"] == 0.5 and checkpoints.figures(4) == {}
+        assert checkpoints.restore_json(3, "data") == {"next_step": 3}
+        assert choose_step(checkpoints, tmp_path, None) == 4
+        assert choose_step(checkpoints, tmp_path, None, best=True) == 1
+        with pytest.raises(CheckpointError, match="1, 3, 4"):
+            choose_step(checkpoints, tmp_path, 2)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:  # a restarted run knows the best of the one before
+        checkpoints.save(state._replace(step=state.step * 0 + 5), config, {}, {OBJECTIVE: 5.0})
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 4, 5]

@@ -52,27 +52,6 @@ def test_the_example_decodes_to_the_picture_beside_it(trained_workdir, trained_c
     assert difference.max() <= 1  # two processes, compiled with different flags
 
 
-def test_resuming_ends_with_the_same_weights(trained_workdir, tmp_path):
-    """From the checkpoint in the middle, the second half again: the same bits."""
-    import shutil
-
-    from cdc_jax.checkpoint import Checkpoints
-
-    workdir = tmp_path / "run"
-    shutil.copytree(trained_workdir, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "120")
-    shutil.rmtree(workdir / "bundle")
-    from tests.training import tiny_settings
-
-    finished = run_main(workdir, **tiny_settings())
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    for name in ("coding.npz", "config.json"):
-        assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
-    assert [line["step"] for line in read_log(workdir)] == [line["step"] for line in read_log(trained_workdir)]
-    with Checkpoints(workdir) as checkpoints:
-        assert checkpoints.steps() == [60, 120]
-
-
 def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
     from cdc_jax.bundle import load_bundle
     from cdc_jax.export import export_workdir
@@ -89,9 +68,9 @@ def test_export_of_any_checkpoint(trained_workdir, trained_bundle, tmp_path):
 
 def test_checkpoint_of_another_architecture_is_refused(trained_workdir):
     from cdc_jax.checkpoint import Checkpoints
-    from cdc_jax.train_step import init_state
+    from cdc_jax.train_step import abstract_state
 
-    other = init_state(tiny_config(**{"model.width": 4}))
+    other = abstract_state(tiny_config(**{"model.width": 4}))
     with Checkpoints(trained_workdir) as checkpoints, pytest.raises(CheckpointError, match="compressor.+shape"):
         checkpoints.restore(other, 120)
 
@@ -179,7 +158,7 @@ def test_ema_decay_of_the_recipe():
 
 
 def test_beta_rises_geometrically():
-    from cdc_jax.train_step import beta_at
+    from cdc_jax.train_loss import beta_at
 
     config = tiny_config(**{"loss.beta_start": 1e-6, "loss.beta": 1e-2, "loss.beta_ramp_steps": 100})
     for step, beta in ((0, 1e-6), (50, 1e-4), (100, 1e-2), (1000, 1e-2)):
@@ -187,25 +166,55 @@ def test_beta_rises_geometrically():
 
 
 def test_draws_are_what_the_recipe_says():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
     config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.content_share": 0.0})
-    draws = jax.jit(lambda k: draw(config, k))(jnp.int32(3))
+    draws = jax.jit(lambda k: draw(config, k, 64))(jnp.int32(3))
     assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
     for uniform in (draws.latent_noise, draws.hyper_noise):
         assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
     assert abs(float(draws.noise.std()) - 1) < 0.01
     assert all(0 <= c <= 64 and c % 16 == 0 for c in draws.corner.tolist())
-    corners = {tuple(draw(config, jnp.int32(k)).corner.tolist()) for k in range(30)}
+    corners = {tuple(draw(config, jnp.int32(k), 64).corner.tolist()) for k in range(30)}
     assert len(corners) > 5
 
 
-def test_not_finite_stops_the_run(tmp_path, monkeypatch):
-    from cdc_jax import train as module
+def test_not_finite_is_told_with_step_term_and_pictures():
     from cdc_jax.errors import CdcError
+    from cdc_jax.train import _finish
 
-    with pytest.raises(CdcError, match="bpp is nan at step 7"):
-        module._check_finite({"loss": 1.0, "bpp": float("nan")}, 7)
+    assert _finish((6, {"loss": 1.0}, ["a.png"]), latest=None) == {"loss": 1.0}
+    told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
+    with pytest.raises(CdcError, match=told):
+        _finish((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), latest=5)
+
+
+@pytest.mark.slow
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
+    from cdc_jax.checkpoint import Checkpoints
+
+    changes = {"model.width": 4, "data.crop": 64, "data.held_out": "", "train.checkpoint_every": 1}
+    changes |= {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0}
+    finished = run_main(tmp_path / "run", **changes)
+    line = one_line(finished)
+    assert finished.returncode == 1 and "at step 2" in line and ".png" in line and "learning_rate" in line
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.steps() == [1]
+
+
+def test_phases_of_the_recipe():
+    from cdc_jax.recipe import apply_phase
+
+    warm_up = apply_phase(default_config(), "warmup")
+    assert (warm_up.loss.beta, warm_up.loss.rho, warm_up.train.steps) == (1e-6, 0, 700_000)
+    rate = apply_phase(default_config(), "rate,beta=0.0128,rho=0.9,init_from=runs/a")
+    assert (rate.loss.beta, rate.loss.rho, rate.init_from, rate.train.steps) == (0.0128, 0.9, "runs/a", 1_000_000)
+    assert float(ema_decay(rate, jnp.int32(10))) == pytest.approx(0.999) and float(ema_decay(rate, jnp.int32(11))) == 1
+    epsilon = apply_phase(default_config(), "warmup,prediction=epsilon")
+    assert epsilon.model.prediction == "epsilon" and not epsilon.ema.enabled and epsilon.optimizer.clip_norm == 0
+    for argument, word in (("rate", "beta"), ("cool", "phase"), ("warmup,rho=much", "rho"), ("warmup,x=1", "x=1")):
+        with pytest.raises(ConfigError, match=word):
+            apply_phase(default_config(), argument)
 
 
 def test_config_files_load_and_are_possible():
@@ -216,22 +225,23 @@ def test_config_files_load_and_are_possible():
     assert files
     for path in files:
         config = runpy.run_path(str(path))["get_config"]()
+        assert "Command:" in runpy.run_path(str(path))["__doc__"]
         assert isinstance(config, ml_collections.ConfigDict)
         check_config(config)
 
 
 def test_spread_timesteps_cover_every_part_of_the_schedule():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
     config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True, "loss.content_share": 0.0})
-    draws = [draw(config, jnp.int32(k)).timesteps for k in range(3)]
+    draws = [draw(config, jnp.int32(k), 8).timesteps for k in range(3)]
     for timesteps in draws:
         assert sorted((np.asarray(timesteps) * 8 // 8193).tolist()) == list(range(8))
     assert len({tuple(timesteps.tolist()) for timesteps in draws}) == 3
 
 
 def test_content_share_is_drawn_at_the_noisiest_level():
-    from cdc_jax.train_step import draw
+    from cdc_jax.train_loss import draw
 
-    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0)).timesteps
+    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0), 8).timesteps
     assert (timesteps[:2] == 8192).all() and (timesteps[2:] < 8192).all()

@@ -1,14 +1,16 @@
 """A few training steps in a process of its own: other devices, other processes, another precision.
 
-    python -m tests.training_worker STEPS BITS [SAVE_TO]
+    python -m tests.training_worker STEPS BITS [save|restore WORKDIR]
 
-prints one JSON object: losses, gradient norms, and the collectives of the compiled step. With SAVE_TO, the state is
-saved there before the last step.
+prints one JSON object: losses, gradient norms, and the collectives of the compiled step. With `save`, the state is
+saved before the last step; with `restore`, that step is made once more from what another worker saves.
 """
 
 import json
 import re
 import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from cdc_jax.distributed import join_processes
 
 
-def main(steps: int, bits: int, save_to: str | None) -> None:
+def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     join_processes()
     jax.config.update("jax_enable_x64", bits == 64)
     from cdc_jax.checkpoint import Checkpoints
@@ -39,17 +41,29 @@ def main(steps: int, bits: int, save_to: str | None) -> None:
     compiled = jit_train_step(config, mesh).lower(state, batch(0), {}).compile()
     losses, norms = [], []
     for step in range(steps):
-        if save_to and step == steps - 1:
-            with Checkpoints(save_to, sharding=replicated(mesh)) as checkpoints:
+        if what == "save" and step == steps - 1:
+            with Checkpoints(workdir, sharding=replicated(mesh)) as checkpoints:
                 checkpoints.save(state, config, {"next_step": step})
         state, terms = compiled(state, batch(step), {})
         losses.append(float(terms["loss"]))
         norms.append(float(terms["gradient_norm"]))
+    restored_loss = None
+    if what == "restore":
+        with Checkpoints(_wait_for(workdir, steps - 1), sharding=replicated(mesh)) as checkpoints:
+            state = checkpoints.restore(state, steps - 1)
+        restored_loss = float(compiled(state, batch(steps - 1), {})[1]["loss"])
     found = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
     collectives = {name: found.count(name) for name in set(found)}
     if jax.process_index() == 0:
-        print(json.dumps({"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}))
+        facts = {"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}
+        print(json.dumps(facts | {"restored_loss": restored_loss}))
+
+
+def _wait_for(workdir: str, step: int) -> str:
+    while not Path(workdir, "checkpoints", str(step), "_CHECKPOINT_METADATA").exists():
+        time.sleep(0.1)
+    return workdir
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

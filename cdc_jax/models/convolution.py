@@ -120,8 +120,8 @@ def _kernel_gradient_plain(x, shape, gradient, padding, precision):
         padding = _opposite(shape, padding)
         found = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
         return found[::-1, ::-1].swapaxes(2, 3)
-    zeros = jnp.zeros(shape, x.dtype)
-    return jax.vjp(lambda kernel: _convolution(x, kernel, padding, 1, precision), zeros)[1](gradient)[0]
+    template = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: _convolution(x, kernel, padding, 1, precision), template)(gradient)[0]
 
 
 def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):

@@ -1,0 +1,43 @@
+"""Floating point operations of a traced program: its matrix products and convolutions, loops counted in full.
+
+The compilers' own counts take the body of a loop once, and a decoder is a loop; their count of what remains differs
+from one to the next. This one is a property of the program alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+Traced = ClosedJaxpr | Jaxpr
+
+
+def product_flops(program: Traced) -> int:
+    """2 × the multiply-accumulates of all `dot_general` and convolutions, over the whole batch.
+
+    Scans count as often as they run, of a conditional's branches the costliest, of a `while` of unknown length one
+    round. In a transposed convolution the inserted zeros are not counted; what falls on a border's padding is.
+
+    Args:
+      program: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
+    """
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel, places = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
+        taps = math.prod(kernel[axis] for axis in places[1:])  # input channels of the group, and the window
+        return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
+    if name == "cond":
+        return max(product_flops(branch) for branch in params["branches"])
+    repeats = params["length"] if name == "scan" else 1
+    inner = [value for value in params.values() if isinstance(value, Traced)]
+    return repeats * sum(product_flops(part) for part in inner)

@@ -1,0 +1,116 @@
+"""TPU topologies without TPUs: the chips that libtpu's compiler compiles for, and the memory that it grants them.
+
+`libtpu` holds the compiler. Compiling uses no chip, so several processes may do it at once and beside a training run;
+libtpu's lock, which guards the chips, is therefore not taken (`ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the environment takes
+it nevertheless).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cdc_jax.errors import CdcError, ConfigError
+
+LOCK_FILE = "/tmp/libtpu_lockfile"  # fixed in libtpu: it ignores TMPDIR
+LOCK_VARIABLE = "ALLOW_MULTIPLE_LIBTPU_LOAD"
+GIB = 2**30
+
+# GiB of high-bandwidth memory per device that a program may use: what libtpu 0.0.52 names when it refuses a program
+# ("available HBM"; a test compares). The chips have 16, 32, 32, 16, 95 and 32 GB (https://cloud.google.com/tpu/docs,
+# "TPU versions"); v2's and v3's two cores are a device each with half of it, v4's are used as one ("megacore").
+AVAILABLE_HBM_GIB = {"v2": 7.48, "v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.73, "v6e": 31.24}
+
+# Only to keep libtpu from asking, and then complaining about, the machine that it does not run on.
+_QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_LOG_DIR": "disabled",
+}
+
+
+class Topology(NamedTuple):
+    """A slice of a pod.
+
+    Attributes:
+      name: such as `v5e:16x16`.
+      devices: abstract devices to build a mesh of; nothing can run on them.
+      available_bytes: memory per device for arguments, outputs, temporaries and code; None where it is not known.
+    """
+
+    name: str
+    devices: Sequence
+    available_bytes: int | None
+
+
+def libtpu_version() -> str:
+    """The installed compiler's version. Raises CdcError where there is none."""
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CdcError("the TPU compiler (libtpu) is not installed: pip install '.[tpu]'") from error
+
+
+def open_topology(name: str) -> Topology:
+    """The chips of a topology such as `v5e:2x4`, `v4:2x2x2`, `v6e:16x16`.
+
+    Raises:
+      ConfigError: there is no such topology.
+      CdcError: libtpu is missing, or its lock is in the way.
+    """
+    generation = name.partition(":")[0]
+    if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
+        raise ConfigError(f"the topology {name!r} is not of the form GENERATION:SHAPE, for instance v5e:16x16")
+    libtpu_version()
+    for variable, value in {**_QUIET, LOCK_VARIABLE: "1"}.items():
+        os.environ.setdefault(variable, value)
+    import jax
+    from jax.experimental import topologies
+
+    jax.config.update("jax_platforms", "cpu")  # compile only: never claim a chip that this machine may have
+    options = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+    except (RuntimeError, NotImplementedError) as error:
+        message = " ".join(str(error).split())
+        if "lockfile" in message or "already in use" in message:
+            raise CdcError(explain_lock(LOCK_FILE)) from error
+        raise ConfigError(f"the TPU compiler refuses the topology {name}: {message}") from error
+    gib = AVAILABLE_HBM_GIB.get(generation)
+    return Topology(name, devices, None if gib is None else int(gib * GIB))
+
+
+def lock_holder(path: str) -> int | None:
+    """Process id of the holder of libtpu's lock; None where nobody holds it. Linux only, as libtpu is.
+
+    libtpu takes a POSIX record lock, which ends with its process: the file itself stays, and means nothing.
+    """
+    import fcntl
+
+    layout = "hhqqi"  # struct flock: type, whence, start, length, pid
+    question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with open(path, "rb+") as file:
+            kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    except OSError:
+        return None
+    return None if kind == fcntl.F_UNLCK else pid
+
+
+def explain_lock(path: str) -> str:
+    """One line on what stands in the way of loading libtpu, and what to do about it."""
+    holder = lock_holder(path)
+    if holder is not None:
+        return (
+            f"process {holder} holds libtpu's lock {path}: wait until it ends, or unset {LOCK_VARIABLE}, "
+            "since compiling needs no TPU"
+        )
+    return f"libtpu's lock {path} is stale, no running process holds it: remove it with `rm -f {path}` and try again"

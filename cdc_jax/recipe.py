@@ -1,0 +1,71 @@
+"""The paper's recipe in its two phases, as arguments of a configuration file.
+
+    --config=configs/vimeo90k.py:warmup
+    --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup
+
+The warm-up trains with next to no price on bits (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate; without
+it, the x model gives grey pictures. The second phase starts from its moving average, with a fresh optimizer, schedule
+and step counter, and asks for the wanted rate.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from cdc_jax.errors import ConfigError
+
+WARM_UP_BETA = 1e-6
+WARM_UP_STEPS = 700_000
+RATE_STEPS = 1_000_000
+_VALUES = {"beta": float, "rho": float, "init_from": str, "prediction": str}
+
+
+def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
+    """Changes a configuration to a phase of the recipe.
+
+    Args:
+      config: of the paper's settings; changed in place.
+      argument: "warmup" or "rate", and settings behind it: beta, rho, init_from; prediction=epsilon for that variant.
+
+    Raises:
+      ConfigError: another phase, an unknown setting, or a second phase without beta or init_from.
+    """
+    phase, *settings = argument.split(",")
+    values = dict(_parse(setting) for setting in settings)
+    with config.unlocked():
+        if values.pop("prediction", "x") == "epsilon":
+            _use_epsilon(config)
+        if phase == "warmup":
+            config.loss.beta, config.loss.rho = WARM_UP_BETA, 0.0
+            config.train.steps = WARM_UP_STEPS
+        elif phase == "rate":
+            missing = [name for name in ("beta", "init_from") if name not in values]
+            if missing:
+                raise ConfigError(f"the phase rate needs {missing[0]}=…, as in rate,beta=0.0128,init_from=runs/warmup")
+            config.train.steps = RATE_STEPS
+            config.ema.warm_up = False
+        else:
+            raise ConfigError(f"the recipe has the phases warmup and rate, not {phase!r}")
+        config.init_from = values.pop("init_from", "")
+        for name, value in values.items():
+            config.loss[name] = value
+        config.loss.beta_start = config.loss.beta
+    return config
+
+
+def _parse(setting: str) -> tuple[str, float | str]:
+    name, _, value = setting.partition("=")
+    try:
+        return name, _VALUES[name](value)
+    except (KeyError, ValueError) as error:
+        known = ", ".join(f"{known}=…" for known in _VALUES)
+        raise ConfigError(f"cannot read {setting!r} in the configuration's argument; it takes {known}") from error
+
+
+def _use_epsilon(config: ml_collections.ConfigDict) -> None:
+    """What the released epsilon models were trained with: another rate, no clipping, no moving average."""
+    config.model.prediction = "epsilon"
+    config.model.decode_steps = 200
+    config.optimizer.learning_rate, config.optimizer.final_rate = 4e-5, 2e-5
+    config.optimizer.clip_norm = 0.0
+    config.ema.enabled = False

@@ -1,0 +1,291 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU, on every worker of the slice, and goes on after a preemption.
+#
+#   launch/tpu_vm.sh [--dry-run] run CONFIG WORKDIR [FLAGS]    all that follows, until the training has ended
+#   launch/tpu_vm.sh [--dry-run] create                        the TPU VM; a queued one is waited for
+#   launch/tpu_vm.sh [--dry-run] setup                         this checkout and its packages, on every worker
+#   launch/tpu_vm.sh [--dry-run] train CONFIG WORKDIR [FLAGS]  starts the training, and returns
+#   launch/tpu_vm.sh [--dry-run] logs | status | stop          follows the log; looks; has the state saved and ends
+#   launch/tpu_vm.sh [--dry-run] delete                        the TPU VM, and with it its disk
+#
+# Environment:
+#   TPU_NAME=cdc  ZONE=us-west4-a  PROJECT=        where; the project is gcloud's own where it is not given
+#   ACCELERATOR=v5litepod-8                        what: v5litepod-256, v4-16, v5p-16, v6e-8, ...
+#   RUNTIME=                                       its software; unset: the one for the accelerator
+#   PROVISIONING=on-demand                         or spot, queued, queued-spot
+#   SETUP_COMMAND=                                 more for every worker to do at the end of setup: mount the data, ...
+#   POLL_SECONDS=60  ATTEMPTS=3  CREATE_ATTEMPTS=50  of `run`: how often it looks, restarts after a crash, asks for a TPU
+# --dry-run prints every command and runs nothing. WORKDIR is a folder in a bucket, gs://...: the VM's disk goes with it.
+set -euo pipefail
+
+usage() {
+    sed -n '4,9s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+}
+fail() {
+    echo "error: $1" >&2
+    exit "${2:-1}"
+}
+
+dry_run=
+if [[ "${1:-}" == --dry-run ]]; then
+    dry_run=1
+    shift
+fi
+action=${1:-}
+(( $# )) && shift
+name=${TPU_NAME:-cdc} zone=${ZONE:-us-west4-a} accelerator=${ACCELERATOR:-v5litepod-8}
+provisioning=${PROVISIONING:-on-demand} poll_seconds=${POLL_SECONDS:-60}
+queue=$name-queue
+place=("--zone=$zone")
+if [[ -n "${PROJECT:-}" ]]; then place+=("--project=$PROJECT"); fi
+tpus=(gcloud compute tpus)
+
+case $provisioning in
+    on-demand | spot | queued | queued-spot) ;;
+    *) fail "PROVISIONING is $provisioning; it must be on-demand, spot, queued or queued-spot" 2 ;;
+esac
+case $accelerator in
+    v5litepod-* | v5e-*) runtime=v2-alpha-tpuv5-lite ;;
+    v5p-*) runtime=v2-alpha-tpuv5 ;;
+    v6e-*) runtime=v2-alpha-tpuv6e ;;
+    *) runtime=tpu-ubuntu2204-base ;;
+esac
+runtime=${RUNTIME:-$runtime}
+
+# Prints a command as one can type it.
+show() {
+    local word line=
+    for word in "$@"; do
+        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
+        line+="${line:+ }$word"
+    done
+    printf '%s\n' "$line"
+}
+
+# Runs a command, or prints it.
+call() {
+    if [[ -n "$dry_run" ]]; then
+        show "$@"
+    else
+        "$@"
+    fi
+}
+
+# Runs shell text $2 on worker $1 ("all": on each at once).
+on_worker() {
+    call "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --quiet "--worker=$1" "--command=$2"
+}
+
+is_queued() { [[ "$provisioning" == queued* ]]; }
+
+# READY, PREEMPTED, ...; "gone" where the cloud says that there is no such VM, "unknown" where it does not answer.
+vm_state() {
+    local answer
+    if answer=$("${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)' 2>&1); then
+        tail -n 1 <<<"$answer"
+    elif [[ "$answer" == *NOT_FOUND* ]]; then
+        echo gone
+    else
+        echo unknown
+    fi
+}
+
+create() {
+    local spot=()
+    case $provisioning in *spot) spot=(--spot) ;; esac
+    if ! is_queued; then
+        call "${tpus[@]}" tpu-vm create "$name" "${place[@]}" "--accelerator-type=$accelerator" "--version=$runtime" \
+            ${spot[@]+"${spot[@]}"}
+        return
+    fi
+    call "${tpus[@]}" queued-resources create "$queue" "--node-id=$name" "${place[@]}" \
+        "--accelerator-type=$accelerator" "--runtime-version=$runtime" ${spot[@]+"${spot[@]}"} || return
+    await_queue
+}
+
+queue_question=("${tpus[@]}" queued-resources describe "$queue" "${place[@]}" '--format=value(state.state)')
+
+# Until the queue has granted the TPU. Fails where it never will.
+await_queue() {
+    local state
+    if [[ -n "$dry_run" ]]; then
+        echo "# every $poll_seconds s, until it says ACTIVE:"
+        call "${queue_question[@]}"
+        return
+    fi
+    while :; do
+        state=$("${queue_question[@]}") || state=unknown
+        case $state in
+            ACTIVE) return 0 ;;
+            FAILED | SUSPENDING | SUSPENDED | DELETING)
+                echo "the queued request $queue is $state" >&2
+                return 1
+                ;;
+        esac
+        echo "$(date +%T) $queue: $state" >&2
+        sleep "$poll_seconds"
+    done
+}
+
+# A spot VM that was preempted cannot be started again: it has to go before one of the same name can come.
+delete() {
+    if is_queued; then
+        call "${tpus[@]}" queued-resources delete "$queue" "${place[@]}" --force --quiet
+    else
+        call "${tpus[@]}" tpu-vm delete "$name" "${place[@]}" --quiet
+    fi
+}
+
+# What git knows of this checkout, and a Python of its own: the VM's is older than JAX wants.
+setup() {
+    local root archive code=0
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    archive=${TMPDIR:-/tmp}/cdc_jax-$name.tar.gz
+    call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD || return
+    call "${tpus[@]}" tpu-vm scp "$archive" "$name:cdc_jax.tar.gz" "${place[@]}" --quiet --worker=all || code=$?
+    [[ -n "$dry_run" ]] || rm -f "$archive"
+    (( code == 0 )) || return "$code"
+    # shellcheck disable=SC2016 # $HOME is the worker's
+    on_worker all 'set -e; mkdir -p cdc_jax; tar -xzf cdc_jax.tar.gz -C cdc_jax
+python3 -m pip install --user --quiet --upgrade uv; uv=$HOME/.local/bin/uv
+$uv venv --quiet --allow-existing --python 3.12 cdc_venv
+$uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'"${SETUP_COMMAND:+
+$SETUP_COMMAND}"
+}
+
+# Every worker runs the same command; it goes on when this connection ends, and leaves its exit code in a file.
+train() {
+    local command
+    printf -v command '%q ' env CDC_DISTRIBUTED=1 ../cdc_venv/bin/python -m cdc_jax.main "--config=$1" "--workdir=$2" "${@:3}"
+    # The trap is there so that bash lives on to write the exit code; the trainer itself still gets the signal.
+    printf -v command '%q' "trap : TERM; cd cdc_jax; $command; echo \$? > ../cdc_train.status"
+    on_worker all "rm -f cdc_train.status; nohup setsid bash -c $command >> cdc_train.log 2>&1 < /dev/null &
+echo \$! > cdc_train.pid"
+}
+
+# One line for each worker: the exit code, "running", or "lost" where the process is gone without one.
+# shellcheck disable=SC2016 # expanded on the worker
+status_text='cat cdc_train.status 2>/dev/null || { kill -0 $(cat cdc_train.pid) 2>/dev/null && echo running || echo lost; }'
+
+# The workers' lines, each different one once, on one line; "unknown" where the VM cannot be reached.
+worker_codes() {
+    local lines
+    lines=$(on_worker all "$status_text" 2>/dev/null | grep -xE 'running|lost|[0-9]+' | sort -u) || lines=unknown
+    echo "${lines//$'\n'/ }"
+}
+
+# SIGTERM, on which the trainer saves its state; what has not ended after two minutes is killed.
+# shellcheck disable=SC2016
+stop_text='p=$(cat cdc_train.pid 2>/dev/null) || exit 0; kill -TERM -- -$p 2>/dev/null
+for i in $(seq 120); do kill -0 -- -$p 2>/dev/null || exit 0; sleep 1; done; kill -KILL -- -$p'
+
+# Whether a request waits in the queue already: one that is made anew loses its place.
+is_waiting() {
+    is_queued || return 1
+    case $("${queue_question[@]}" 2>/dev/null) in
+        ACCEPTED | CREATING | PROVISIONING | WAITING_FOR_RESOURCES) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Creates until there is one: spot capacity comes and goes.
+create_until_there() {
+    local attempt
+    for (( attempt = 1; attempt <= ${CREATE_ATTEMPTS:-50}; attempt++ )); do
+        if is_waiting; then
+            await_queue && return
+        else
+            create && return
+        fi
+        delete >/dev/null 2>&1 || true
+        echo "$(date +%T) no TPU yet (attempt $attempt)" >&2
+        sleep "$poll_seconds"
+    done
+    fail "no $accelerator in $zone after ${CREATE_ATTEMPTS:-50} attempts"
+}
+
+run() {
+    if [[ "$2" != gs://* ]]; then
+        fail "WORKDIR is $2; it must be in a bucket (gs://...), since a preempted TPU VM loses its disk" 2
+    fi
+    if [[ -n "$dry_run" ]]; then
+        create
+        setup
+        train "$@"
+        echo "# every $poll_seconds s:"
+        call "${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)'
+        on_worker all "$status_text"
+        echo "# after a preemption, and then from the top; after a crash only stop and train:"
+        delete
+        on_worker all "$stop_text"
+        return
+    fi
+    local crashes=0 training='' codes
+    while :; do
+        case $(vm_state) in
+            READY) ;;
+            gone)
+                training=
+                create_until_there
+                continue
+                ;;
+            PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
+                echo "$(date +%T) $name was taken away; asking for another" >&2
+                training=
+                delete || true
+                create_until_there
+                continue
+                ;;
+            *) # on its way, or no answer
+                sleep "$poll_seconds"
+                continue
+                ;;
+        esac
+        if [[ -z "$training" && $(worker_codes) == *running* ]]; then
+            training=1 # this script was interrupted; the training was not
+            continue
+        elif [[ -z "$training" ]]; then
+            # A connection can fail because the VM has just been taken away: look again.
+            if setup && train "$@"; then training=1; else crash setup; fi
+            sleep "$poll_seconds"
+            continue
+        fi
+        codes=$(worker_codes)
+        case " $codes " in
+            " 0 ") break ;;
+            *" 2 "*) fail "the settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
+            *" 130 "*) exit 130 ;;
+            " running " | " 0 running " | " unknown ") ;;
+            *)
+                echo "$(date +%T) the training has ended with: $codes" >&2
+                if [[ "$codes" != *143* ]]; then crash training; fi
+                on_worker all "$stop_text" || true
+                train "$@" || training=
+                ;;
+        esac
+        sleep "$poll_seconds"
+    done
+    echo "done: $2; '${BASH_SOURCE[0]} delete' gives the TPU back" >&2
+}
+
+# Counts what went wrong, and gives up after ATTEMPTS.
+crash() {
+    crashes=$(( crashes + 1 ))
+    if (( crashes >= ${ATTEMPTS:-3} )); then fail "$1 failed $crashes times; see the log: ${BASH_SOURCE[0]} logs"; fi
+}
+
+case $action in
+    create | setup | delete)
+        (( $# == 0 )) || usage
+        "$action"
+        ;;
+    run | train)
+        (( $# >= 2 )) || usage
+        "$action" "$@"
+        ;;
+    logs) on_worker 0 'tail -n 100 -F cdc_train.log' ;;
+    status) on_worker all "$status_text" ;;
+    stop) on_worker all "$stop_text" ;;
+    *) usage ;;
+esac

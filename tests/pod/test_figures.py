@@ -1,0 +1,150 @@
+"""Compiling with the real TPU compiler: small programs always, the model's where there is time."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cdc_jax.config import default_config
+from cdc_jax.errors import CdcError
+from cdc_jax.parallel import split_batch
+from cdc_jax.pod import figures as figures_module
+from cdc_jax.pod.figures import compile_figures, default_cache
+from cdc_jax.pod.programs import Program, train_program
+from cdc_jax.pod.report import fits
+from cdc_jax.pod.topology import (
+    AVAILABLE_HBM_GIB,
+    GIB,
+    LOCK_FILE,
+    LOCK_VARIABLE,
+    Topology,
+    lock_holder,
+    open_topology,
+)
+from tests.pod.devices import small_program
+from tests.processes import ROOT, user_environment
+
+
+@pytest.fixture(scope="module")
+def slice_of_8() -> Topology:
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: pip install '.[tpu]'")
+    try:
+        return open_topology("v5e:2x4")
+    except CdcError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(figures_module.PROGRAMS, "train_step", lambda config, *rest: small_program(*rest))
+
+
+def test_a_data_parallel_step_for_eight_chips(slice_of_8, small, tmp_path):
+    found, cached = compile_figures(default_config(), slice_of_8, "train_step", 2, tmp_path)
+    weights = (128 * 128 + 128) * 4
+    assert not cached and found.chips == 8 and not found.refusal
+    assert found.argument_bytes >= weights + 2 * 128 * 4
+    assert weights <= found.alias_bytes <= found.output_bytes, "the donated state is overwritten"
+    assert found.flops == pytest.approx(2 * 2 * 2 * 128 * 128), "forward and the weights' gradient, 2 images per chip"
+    assert [item.kind for item in found.collectives] == ["all-reduce"]
+    assert found.collectives[0].result_bytes == weights
+
+
+def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path, monkeypatch):
+    first, _ = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+    again, cached = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+    assert cached and again == first
+    assert not compile_figures(default_config(), slice_of_8, "train_step", 2, tmp_path)[1], "another program"
+    monkeypatch.setattr(figures_module, "libtpu_version", lambda: "another compiler")
+    assert not compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
+
+
+def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
+    first, _ = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+    for text in ("", "[]", '{"collectives": []}', "{"):
+        next(tmp_path.iterdir()).write_text(text)
+        again, cached = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+        assert not cached and again.argument_bytes == first.argument_bytes
+
+
+@pytest.mark.parametrize("generation", AVAILABLE_HBM_GIB)
+def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, generation, monkeypatch, tmp_path):
+    """And what is said to be available is what the compiler grants."""
+    topology = open_topology(f"{generation}:2x2x1" if generation in ("v4", "v5p") else f"{generation}:2x2")
+
+    def sort(config, mesh, batch_per_chip):
+        split = split_batch(mesh)
+        huge = jax.ShapeDtypeStruct((mesh.size * 2**19, 2**17), jnp.float32)
+        return Program(jax.jit(lambda x: jnp.sort(x, axis=1), in_shardings=split, out_shardings=split), (huge,))
+
+    monkeypatch.setitem(figures_module.PROGRAMS, "decode", sort)
+    found, _ = compile_figures(default_config(), topology, "decode", 1, tmp_path)
+    assert not fits(found, topology)
+    assert f"({AVAILABLE_HBM_GIB[generation]:.2f}G)" in found.refusal
+    assert topology.available_bytes == int(AVAILABLE_HBM_GIB[generation] * GIB)
+
+
+def test_an_unwritable_cache_says_what_to_do(slice_of_8, small, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CdcError, match="--cache"):
+        compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path / "file")
+
+
+def test_the_lock_is_left_to_those_who_use_chips(slice_of_8):
+    if os.environ.get(LOCK_VARIABLE) != "1":
+        pytest.skip("the environment asks for the lock")
+    assert lock_holder(LOCK_FILE) != os.getpid()
+
+
+def test_the_train_step_takes_a_state_and_the_chips_share_of_images():
+    """The abstract arguments of the real step: no data and no weights are needed for them."""
+    config = default_config()
+    with config.unlocked():
+        config.model.width, config.data.crop = 4, 64
+    state, images, _ = train_program(config, figures_module.make_mesh(jax.devices()[:1]), 3).arguments
+    assert images.shape == (3, 64, 64, 3) and images.dtype == jnp.uint8
+    assert state.params.keys() == state.ema.keys() and len(state.params) == 466
+    assert config.data.batch_size == default_config().data.batch_size, "the caller's settings stay as they are"
+
+
+def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "cdc_jax" / "compiled"
+
+
+def run_compile(*arguments):
+    command = [sys.executable, "-m", "cdc_jax.main", f"--config={ROOT / 'configs' / 'demo.py'}", "--mode=compile"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=user_environment(), timeout=1500)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--topology=v5litepod-8"], "v5e:16x16"),
+        (["--batch-per-chip=0"], "--batch-per-chip"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    finished = run_compile(*arguments)
+    assert finished.returncode == 2 and message in finished.stderr
+    assert finished.stderr.startswith("error:") and finished.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_real_programs_as_a_user_compiles_them(slice_of_8, tmp_path):
+    """Width 4. The gradient travels in all-reduces alone, the decoder sends nothing, a second run compiles nothing."""
+    settings = ["--config.model.width=4", "--config.data.crop=64", "--config.model.decode_steps=2"]
+    settings += ["--topology=v5e:2x4", f"--cache={tmp_path}"]
+    finished = run_compile(*settings)
+    assert finished.returncode == 0, finished.stderr
+    train, decode = finished.stdout.split("decode, 1 per chip")
+    assert "all-reduce" in train and "all-gather" not in train and "all-to-all" not in train
+    assert "aliased 0.00" not in train, "the donated state is overwritten"
+    assert "fits" in train and "fits" in decode and "collectives  none" in decode
+    again = run_compile(*settings)
+    assert again.stdout.count("from the cache") == 2
