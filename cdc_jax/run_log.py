@@ -16,6 +16,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from cdc_jax.files import write_atomically
+
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
 
@@ -48,7 +50,8 @@ class RunLog:
         if not self._active:
             return
         kept = [line for line in self.read() if line["step"] <= step]
-        (self._local / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self._local / _METRICS, text.encode())
         if importlib.util.find_spec("tensorboardX") is not None:
             from tensorboardX import SummaryWriter
 
