@@ -1,0 +1,46 @@
+"""Held-out rate and PSNR of runs that follow each other, such as the recipe's two phases, as one picture.
+
+    python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cdc_jax.run_log import RunLog
+
+CURVES = {"held_out_bpp": "rate (bits per pixel)", "held_out_psnr_db_1": "PSNR of a 1-step decode (dB)"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdirs", nargs="+", type=Path, help="folders of runs, in their order")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs.png"))
+    arguments = parser.parse_args()
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(9, 3.2), constrained_layout=True)
+    offset = 0
+    for number, workdir in enumerate(arguments.workdirs, start=1):
+        lines = RunLog(workdir).read()
+        for axis, name in zip(axes, CURVES, strict=True):
+            points = [(offset + line["step"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"phase {number}")
+        offset += max(line["step"] for line in lines)
+    for axis, label in zip(axes, CURVES.values(), strict=True):
+        axis.set_xlabel("training steps")
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0 if "rate" in label else None)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(arguments.output, dpi=110)
+    print(f"look at: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
