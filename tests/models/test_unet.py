@@ -33,6 +33,7 @@ def case():
     return config, weights, draw(2, SIDE, SIDE, 3), jnp.asarray([0.1, 0.9], jnp.float32), context
 
 
+@pytest.mark.slow
 def test_values_and_every_gradient(case):
     config, weights, x, time, context = case
     wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
