@@ -110,7 +110,8 @@ def loss_and_metrics(
     level = Level.of(alpha_bar).per_image()
     noisy = add_noise(target, draws.noise, level)
     time = (draws.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
-    output = model.unet(noisy, time, context)
+    unet = model.unet.prepare(context)
+    output = unet(noisy, model.unet.embed(time), rematerialize=config.train.rematerialize)
     prediction, rho = model_settings.prediction, config.loss.rho
     diffusion = diffusion_loss(
         prediction, output, target, draws.noise, alpha_bar, weight_floor=config.loss.weight_floor

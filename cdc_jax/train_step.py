@@ -133,7 +133,7 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
     All weights are one vector here: a few operations to compile, where array by array they are 20,000.
     """
     weights, unravel = ravel_pytree(trained)
-    average = ravel_pytree(state.ema)[0]
+    average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
 
     def change(weights, average, optimizer):
         clipped = clip(config, gradient, norm)
@@ -143,8 +143,9 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
             average = update_ema(average, weights, ema_decay(config, state.step))
         return weights, average, optimizer
 
-    gradient = ravel_pytree(gradients)[0]
-    keep = lambda *values: values  # noqa: E731
+    def keep(*values):
+        return values
+
     found = jax.lax.cond(jnp.isfinite(norm), change, keep, weights, average, state.optimizer)
     return unravel(found[0]), unravel(found[1]) if config.ema.enabled else {}, found[2]
 

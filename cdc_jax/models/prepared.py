@@ -168,7 +168,8 @@ class UNet:
     """The denoiser of one picture: weights, and the context maps' shares.
 
     A call takes the noisy image and, of each residual block in the order of their use, the time embedding's features,
-    [b, c] or [1, c] (`models.unet.UNet.embed`).
+    [b, c] or [1, c] (`models.unet.UNet.embed`). With `rematerialize`, a gradient keeps each level's input and output
+    only, and computes what lies between once more.
     """
 
     downs: tuple[Level, ...]
@@ -179,15 +180,16 @@ class UNet:
     final_conv: Conv
 
     def __call__(
-        self, x: Float[Array, "b h w 3"], times: tuple[Float[Array, "b _"], ...]
+        self, x: Float[Array, "b h w 3"], times: tuple[Float[Array, "b _"], ...], *, rematerialize: bool = False
     ) -> Float[Array, "b h w 3"]:
         times, kept = list(times), []
+        run = jax.checkpoint(_run_level) if rematerialize else _run_level
 
         def of_level():
             return times.pop(0), times.pop(0)
 
         for level in self.downs:
-            x = level(x, times=of_level())
+            x = run(level, x, times=of_level())
             kept.append(x)
             if level.resize is not None:
                 x = level.resize(x)
@@ -195,8 +197,12 @@ class UNet:
         x = first(x, time=times.pop(0))
         x = second(attention(x), time=times.pop(0))
         for level in self.ups:  # the level-0 map is never used
-            x = level.resize(level(x, kept.pop(), times=of_level()))
+            x = level.resize(run(level, x, kept.pop(), times=of_level()))
         return self.final_conv(_normalized(x) * self.final_gain + self.final_bias)
+
+
+def _run_level(level: Level, *maps: Float[Array, "b h w _"], times) -> Float[Array, "b h w o"]:
+    return level(*maps, times=times)
 
 
 def _unit_power(x: Float[Array, "... c"]) -> Float[Array, "... c"]:

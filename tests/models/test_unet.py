@@ -60,6 +60,31 @@ def test_values_and_every_gradient(case):
         assert relative_error(a, b) < 1e-4
 
 
+@pytest.mark.slow
+def test_gradients_in_float64_and_rematerialized(case):
+    """In float64 no pixel is on the other side of ReLU's kink: the programs compute the same to its last digits."""
+    config, *inputs = case
+    with jax.enable_x64(True):
+        weights, x, time, context = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), tuple(inputs))
+        wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float64)).reshape(x.shape)
+
+        def ours(rematerialize):
+            def unet(weights):
+                model = merge(config, weights).unet
+                return model.prepare(context)(x, model.embed(time), rematerialize=rematerialize)
+
+            return unet
+
+        def gradients(unet):
+            return jax.jit(jax.grad(lambda weights: jnp.mean((unet(weights) - wanted) ** 2)))(weights)
+
+        expected = gradients(lambda weights: plain_unet(weights, x, time, context))
+        for found in (gradients(ours(False)), gradients(ours(True))):
+            for name, gradient in expected.items():
+                if name.startswith("unet."):
+                    assert relative_error(found[name], gradient) < 1e-9, name
+
+
 def test_steps_of_a_prepared_unet(case):
     config, weights, x, time, context = case
 
