@@ -13,6 +13,7 @@ PRECISION = 24
 TFC_PRECISION = 16  # the finest that pmf_to_quantized_cdf takes; TFC's default is 12
 
 COUNT_LIMIT = 8.0  # of 2^24; rounding alone gives 1/2, but all counts of a table sum to 2^24
+ESCAPE_COUNT = 2**8  # which an escape entry has at least; the others share the rest
 COST_LIMIT = 1e-4  # bits per symbol
 
 
@@ -35,7 +36,9 @@ def compare(arrays: dict, letter: str, pmf: np.ndarray, shift: int = 0) -> tuple
         table = counts[offsets[i] : offsets[i + 1]]
         inside = pmf[: len(table) - 1, i + shift]
         distribution = np.append(inside, max(1 - inside.sum(), 0))  # the last entry is the escape
-        differences.append(np.abs(table - distribution * 2**PRECISION).max())
+        escape = max(distribution[-1] * 2**PRECISION, ESCAPE_COUNT)
+        expected = np.append(inside / inside.sum() * (2**PRECISION - escape), escape)
+        differences.append(np.abs(table - expected).max())
         ours.append(cost_bits(distribution, table))
         theirs.append(cost_bits(distribution, quantized_counts(distribution, TFC_PRECISION)))
     return max(differences), np.array(ours), np.array(theirs)
