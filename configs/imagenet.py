@@ -8,8 +8,8 @@ Data:      prepared once, where TensorFlow is installed as well (training never 
            ARCHIVES holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from image-net.org.
 Hardware:  eight accelerators of 16 GB (a TPU v5e-8 or a GPU node), one picture each at a time; more with
            --config.data.batch_size; launch/README.md has the whole way
-Time:      not measured. About 4 TFLOP a picture and step (docs/tpu.md): at 50 TFLOP/s achieved a chip, 0.1 s a step
-Memory:    docs/tpu.md: what the TPU compiler says for this very step
+Time:      not measured. About 0.5 TFLOP a picture and step (docs/tpu.md): at 20 TFLOP/s achieved a chip, 0.03 s a step
+Memory:    weights, moving average, Adam: 0.9 GB a chip; the step's temporaries: --mode=compile (docs/tpu.md)
 Result:    checkpoints, a bundle, TensorBoard with held-out pictures
 """
 

