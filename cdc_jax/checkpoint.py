@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from cdc_jax.bundle import check_same_weights, nest, quiet_orbax, unnest
 from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.files import is_remote
 from cdc_jax.parallel import make_mesh, replicated
 from cdc_jax.train_step import TrainState
 
@@ -53,7 +54,7 @@ class Checkpoints:
             ]
         )
         folder = epath.Path(workdir) / "checkpoints"
-        self._folder = folder if "://" in str(workdir) else folder.absolute()
+        self._folder = folder if is_remote(workdir) else folder.absolute()
         if self._folder.exists() and not self._folder.is_dir():
             raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
         options = ocp.CheckpointManagerOptions(

@@ -28,7 +28,7 @@ from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, Model
 from cdc_jax.files import MAX_PIXELS
 from cdc_jax.images import check_image, pad_to_multiple
 from cdc_jax.local_devices import LocalDevices
-from cdc_jax.models.config import STRIDE, ModelConfig
+from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.parallel import split_batch
 from cdc_jax.pixels import to_unit_range
@@ -231,7 +231,7 @@ class Codec:
     def _decode_batch(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Sequence[Picture]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
         height, width, _ = symbols[0].y.shape
-        tile = tiling.default_tile(16 * height, 16 * width)
+        tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
         if tile is not None:
             return [self._in_tiles(one, settings, tile) for one in symbols]
         y_hat = np.stack([_y_hat(symbols[i % len(symbols)]) for i in range(batch.size)])

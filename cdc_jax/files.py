@@ -22,6 +22,11 @@ CDC_SUFFIX = ".cdc"
 MAX_PIXELS = 2**28  # height × width: the default limit for what is read, against files that ask for all memory
 
 
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a place in an object store, such as gs://bucket/run."""
+    return "://" in os.fspath(path)
+
+
 def picture_format(path: str | os.PathLike[str]) -> str | None:
     """The format that a file name's suffix asks for (a key of `PICTURE_FORMATS`, any case), or None."""
     suffix = Path(path).suffix.lower()

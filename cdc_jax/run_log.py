@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from cdc_jax.files import write_atomically
+from cdc_jax.files import is_remote, write_atomically
 
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
@@ -33,8 +33,7 @@ class RunLog:
 
     def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
         self._workdir = epath.Path(workdir)
-        remote = "://" in str(workdir)
-        self._local = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if remote else workdir))
+        self._local = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if is_remote(workdir) else workdir))
         self._active = active
         self._latest: dict[str, float] = {}
         self._tensorboard = None

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cdc_jax.codec import load_codec
 from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.export import export_params
-from cdc_jax.files import write_atomically
+from cdc_jax.files import is_remote, write_atomically
 from cdc_jax.images import write_image
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.run_log import RunLog
@@ -37,7 +37,7 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
     log = RunLog(workdir).read()
     figures = {name: value for line in log for name, value in line.items() if name.startswith("held_out")}
     coding = read_coding(epath.Path(workdir)) if config.freeze_entropy else None
-    if "://" not in str(workdir):
+    if not is_remote(workdir):
         _write(config, state, Path(workdir), str(workdir), figures, coding)
     else:
         with tempfile.TemporaryDirectory() as folder:

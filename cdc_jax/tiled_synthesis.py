@@ -22,46 +22,20 @@ from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, picture_noise, sampling_steps
 from cdc_jax.diffusion.schedule import schedule_for
-from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
 from cdc_jax.parallel import split_batch
 from cdc_jax.pixels import to_uint8
 from cdc_jax.synthesis import predict
 from cdc_jax.tiling import OVERLAP, Axis
 
-CELL = 16  # pixels along the side of a cell of ŷ
-
 Place = tuple[slice, slice]
 Tile = tuple[Place, Float[np.ndarray, "h w"]]
 
 
-def synthesize_in_tiles(
-    config: ModelConfig,
-    params: Params,
-    mesh: Mesh,
-    y_hat: Float[np.ndarray, "h/16 w/16 c"],
-    *,
-    steps: int,
-    seed: int,
-    gamma: float,
-    eta: float,
-    tile: int,
-    overlap: int = OVERLAP,
-    compute_type: str = "float32",
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes ŷ of one picture.
-
-    Args:
-      config, params: the model, its weights on every device of the mesh.
-      mesh: devices that compute a tile each at a time.
-      y_hat: latents, h and w multiples of 64.
-      steps, seed, gamma, eta: as `Codec.decompress`.
-      tile: pixels along a tile's side, a multiple of 64.
-      overlap: of neighbouring tiles, at least.
-      compute_type: of the U-Net's products, "float32" or "bfloat16".
-    """
-    settings = {"steps": steps, "seed": seed, "gamma": gamma, "eta": eta, "tile": tile, "overlap": overlap}
-    x = sample_in_tiles(config, params, mesh, y_hat, **settings, compute_type=compute_type)
+def synthesize_in_tiles(*arguments, **settings) -> UInt8[np.ndarray, "h w 3"]:
+    """`sample_in_tiles` with the same arguments, as 8-bit pixels."""
+    x = sample_in_tiles(*arguments, **settings)
     picture = np.empty(x.shape, np.uint8)
     for rows in _strips(x.shape[0]):
         picture[rows] = _to_uint8(x[rows])
@@ -79,11 +53,24 @@ def sample_in_tiles(
     gamma: float,
     eta: float,
     tile: int,
-    overlap: int,
+    overlap: int = OVERLAP,
     compute_type: str = "float32",
 ) -> Float[np.ndarray, "h w 3"]:
-    """`synthesize_in_tiles`, before the rounding to 8 bits."""
-    height, width = (CELL * cells for cells in y_hat.shape[:2])
+    """Decodes ŷ of one picture.
+
+    Args:
+      config, params: the model, its weights on every device of the mesh.
+      mesh: devices that compute a tile each at a time.
+      y_hat: latents, h and w multiples of 64.
+      steps, seed, gamma, eta: as `Codec.decompress`.
+      tile: pixels along a tile's side, a multiple of 64.
+      overlap: of neighbouring tiles, at least.
+      compute_type: of the U-Net's products, "float32" or "bfloat16".
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1].
+    """
+    height, width = (LATENT_STRIDE * cells for cells in y_hat.shape[:2])
     tiles = _tiles(height, width, tile, overlap)
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
     x = np.empty((height, width, 3), np.float32)
@@ -116,13 +103,18 @@ def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], 
     for start in range(0, len(tiles), mesh.size):
         group = tiles[start : start + mesh.size]
         filled = list(itertools.islice(itertools.cycle(group), mesh.size))
-        latents = [y_hat[tuple(slice(s.start // CELL, s.stop // CELL) for s in place)] for place, _ in filled]
+        latents = [y_hat[_cells(place)] for place, _ in filled]
         batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
         found = np.asarray(predict(config, params, *batch, np.float32(time), compute_type=compute_type))
         for (place, weight), prediction in zip(group, found, strict=False):
             yield place, weight, prediction
+
+
+def _cells(place: Place) -> Place:
+    """A tile's place in ŷ."""
+    return tuple(slice(side.start // LATENT_STRIDE, side.stop // LATENT_STRIDE) for side in place)
 
 
 def _strips(height: int) -> list[slice]:

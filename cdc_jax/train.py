@@ -24,11 +24,11 @@ from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
 from cdc_jax.held_out import MOST_PICTURES, HeldOut
 from cdc_jax.interruption import Interruption
-from cdc_jax.metrics.lpips import load_lpips
 from cdc_jax.models.params import Params
 from cdc_jax.parallel import global_batch, make_mesh, replicated
 from cdc_jax.run_log import RunLog
 from cdc_jax.starting_weights import frozen_coding, keep_coding, starting_weights
+from cdc_jax.train_loss import perceptual_weights
 from cdc_jax.train_step import TrainState, abstract_state, best_params, check_divisible, jit_train_step, new_state
 
 _PROFILED_STEPS = 3
@@ -54,7 +54,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     workdir = _make_folder(workdir)
 
     # -- what does not change: held-out pictures, the perceptual network, the step
-    perceptual = load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
+    perceptual = perceptual_weights(config)
     held_out = HeldOut(config, held_out_pictures(config, MOST_PICTURES), perceptual)
     perceptual = jax.device_put(perceptual, replicated(mesh))
     step_function = jit_train_step(config, mesh)
@@ -86,7 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                     batch = next(batches)
                 images = global_batch(mesh, batch.images, config.data.batch_size)
                 state, terms = step_function(state, images, perceptual)
-                _finish(running, latest=saved)  # one step ahead of the device, not more
+                _finish(running, saved)  # one step ahead of the device, not more
                 running = (step + 1, terms, batch.names)
                 clock.steps += 1
 
@@ -94,12 +94,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 stop = interruption.requested(done)
                 saving = done % config.train.checkpoint_every == 0 or last or stop
                 measuring = held_out and not stop and (saving or done % config.train.eval_every == 0)
-                if done % config.train.log_every == 0 or last:
-                    log.write(done, _finish(running, latest=saved) | clock.read(config.data.batch_size))
-                figures = None
-                if saving or measuring:
-                    _finish(running, latest=saved)
-                    figures = _measure(held_out, state, log, done) if measuring else None
+                logging = done % config.train.log_every == 0 or last
+                if logging or saving or measuring:
+                    values, running = _finish(running, saved), None
+                if logging:
+                    log.write(done, values | clock.read(config.data.batch_size))
+                figures = _measure(held_out, state, log, done) if measuring else None
                 if saving:
                     checkpoints.save(state, config, _data_state(batches), figures)
                     saved = done

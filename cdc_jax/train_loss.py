@@ -20,11 +20,9 @@ from jaxtyping import Array, Float, Int
 from cdc_jax.config import model_config
 from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss, one_step_image
 from cdc_jax.diffusion.schedule import schedule_for
-from cdc_jax.metrics.lpips import lpips
-from cdc_jax.models.config import STRIDE
+from cdc_jax.metrics.lpips import load_lpips, lpips
+from cdc_jax.models.config import LATENT_STRIDE, STRIDE
 from cdc_jax.models.params import Params, merge
-
-LATENT_STRIDE = 16  # pixels per cell of y
 
 
 class Draws(NamedTuple):
@@ -126,6 +124,11 @@ def loss_and_metrics(
         metrics["lpips"] = jnp.mean(lpips(perceptual, target, estimate))
         loss += rho * metrics["lpips"]
     return loss, metrics | {"loss": loss}
+
+
+def perceptual_weights(config: ml_collections.ConfigDict) -> Mapping[str, Array]:
+    """LPIPS-VGG's weights where loss.rho is not 0, else none. Raises CdcError, CheckpointError as `load_lpips`."""
+    return load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
 
 
 def unet_options(config: ml_collections.ConfigDict) -> dict:

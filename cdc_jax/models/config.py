@@ -9,6 +9,7 @@ from cdc_jax.errors import ConfigError
 
 PREDICTIONS = ("x", "epsilon", "v")
 STRIDE = 64  # pixels per cell of z; every picture is padded to a multiple
+LATENT_STRIDE = 16  # pixels per cell of y
 
 
 @dataclasses.dataclass(frozen=True)

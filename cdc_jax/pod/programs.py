@@ -14,11 +14,11 @@ import ml_collections
 from jax.sharding import Mesh
 
 from cdc_jax.config import model_config
-from cdc_jax.metrics.lpips import load_lpips
+from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.params import shapes
 from cdc_jax.parallel import replicated, split_batch
 from cdc_jax.synthesis import synthesize
-from cdc_jax.train_loss import LATENT_STRIDE
+from cdc_jax.train_loss import perceptual_weights
 from cdc_jax.train_step import abstract_state, check_divisible, jit_train_step
 
 
@@ -37,8 +37,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
     check_divisible(config, mesh)
     crop = config.data.crop
     images = jax.ShapeDtypeStruct((config.data.batch_size, crop, crop, 3), jnp.uint8)
-    perceptual = load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
-    perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual)
+    perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual_weights(config))
     return Program(jit_train_step(config, mesh), (abstract_state(config), images, perceptual))
 
 

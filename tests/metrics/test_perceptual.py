@@ -12,9 +12,9 @@ from cdc_jax.errors import CdcError, CheckpointError, ConfigError  # noqa: E402
 from cdc_jax.images import read_image  # noqa: E402
 from cdc_jax.metrics import weights  # noqa: E402
 from cdc_jax.metrics.dists import load_dists  # noqa: E402
-from cdc_jax.metrics.layers import minus_one_to_one  # noqa: E402
 from cdc_jax.metrics.lpips import load_lpips, lpips  # noqa: E402
 from cdc_jax.metrics.registry import load_metric  # noqa: E402
+from cdc_jax.pixels import to_unit_range  # noqa: E402
 from tests.metrics.pairs import photograph_pair, synthetic_pair  # noqa: E402
 from tests.metrics.torch_peers import torchvision_stub  # noqa: E402, F401
 
@@ -92,7 +92,7 @@ def test_lpips_is_the_authors_programs(network, case, torchvision_stub):  # noqa
 
 def test_as_a_loss_it_is_jitted_and_its_gradient_is_its_slope():
     params = load_lpips("alex")
-    a, b = (minus_one_to_one(x[None, :40, :40]) for x in synthetic_pair(61, 83))
+    a, b = (to_unit_range(x[None, :40, :40]) for x in synthetic_pair(61, 83))
     loss = jax.jit(lambda y: lpips(params, a, y).sum())
     gradient = jax.jit(jax.grad(loss))(b)
     direction = gradient / jnp.linalg.norm(gradient)
@@ -104,7 +104,7 @@ def test_as_a_loss_it_is_jitted_and_its_gradient_is_its_slope():
 def test_gradient_is_finite_where_all_features_are_zero():
     params = load_lpips("alex")
     params |= {name: jnp.full_like(params[name], -9.0) for name in ("convolutions.2.bias", "convolutions.0.bias")}
-    a, b = (minus_one_to_one(x[None, :40, :40]) for x in synthetic_pair(61, 83))
+    a, b = (to_unit_range(x[None, :40, :40]) for x in synthetic_pair(61, 83))
     value, gradient = jax.jit(jax.value_and_grad(lambda y: lpips(params, a, y).sum()))(b)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
