@@ -1,7 +1,7 @@
 """Packaging of cdc_jax: what `pip install .` brings, and what each extra adds.
 
 The base installation is what opens and writes `.cdc` files; it stays free of data loaders, loggers and PyTorch, so that
-it works wherever JAX does. Everything else is an extra: `pip install '.[train]'`, `pip install '.[torch]'`, …
+it works wherever JAX does. Everything else is an extra: `pip install '.[train]'`, `pip install '.[eval]'`, …
 
 Lower bounds install together on Python 3.11; upper bounds keep out series that nobody has tried yet.
 """
@@ -37,7 +37,7 @@ DEMO = [
     "scikit-image>=0.25",
 ]
 
-TORCH = ["torch>=2.6"]
+TORCH = ["torch>=2.6"]  # nothing but tests uses it: what they compare with
 
 EVAL = [
     "bjontegaard>=1.3",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from codec_case import codec_and_picture  # noqa: E402
-from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 
 from cdc_jax.analysis import encode_latents  # noqa: E402
 from cdc_jax.synthesis import sample  # noqa: E402
@@ -39,12 +39,12 @@ def main() -> None:
 
     def decode_flops(steps: int) -> float:
         numbers = np.uint32(0), np.float32(1), np.float32(0)
-        return product_flops(lambda *given: sample(config, steps, False, *given), params, y_hat, *numbers)
+        return executed_flops(lambda *given: sample(config, steps, False, *given), params, y_hat, *numbers)
 
     limit, limit_flops = limit_program()
     programs, flops = {LIMIT: limit}, {LIMIT: limit_flops}
     programs["encode"] = lambda: codec.compress(picture)
-    flops["encode"] = product_flops(lambda *given: encode_latents(config, *given), params, picture[None])
+    flops["encode"] = executed_flops(lambda *given: encode_latents(config, *given), params, picture[None])
     programs["read the symbols (no network)"] = lambda: codec.read_symbols(data)
     flops["read the symbols (no network)"] = 0.0
     for steps in args.steps:

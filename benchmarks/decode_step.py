@@ -18,7 +18,7 @@ import jax.numpy as jnp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.params import merge  # noqa: E402
@@ -55,9 +55,9 @@ def main() -> None:
     }
     flops = {
         LIMIT: limit_flops,
-        "plain step": product_flops(plain_unet, weights, x, time, context),
-        "prepared step": product_flops(step, ready, x, features),
-        "preparation, once a picture": product_flops(prepare(), weights, context, time),
+        "plain step": executed_flops(plain_unet, weights, x, time, context),
+        "prepared step": executed_flops(step, ready, x, features),
+        "preparation, once a picture": executed_flops(prepare(), weights, context, time),
     }
     if args.bfloat16:
         ready_half, features_half = jax.jit(prepare(jnp.bfloat16))(weights, context, time)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cdc_jax.pod.flops import product_flops
+
 LIMIT = "3×3 convolution 128→128 at 128×128"
 
 
@@ -43,39 +45,9 @@ def limit_program() -> tuple[Callable[[], jax.Array], float]:
     return (lambda: run(x, kernel)), 2 * 9 * 128**4
 
 
-def product_flops(function: Callable, *args) -> float:
-    """FLOPs of the convolutions and matrix products that a call executes, without those of zeros between samples."""
-    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def _flops(jaxpr) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "conv_general_dilated":
-            x, kernel = (v.aval.shape for v in equation.invars)
-            numbers = params["dimension_numbers"]
-            outputs = np.prod(equation.outvars[0].aval.shape)
-            taps = np.prod([kernel[d] for d in numbers.rhs_spec[1:]], dtype=float)  # inputs and window
-            total += 2 * outputs * taps / np.prod(params["lhs_dilation"])
-        elif name == "dot_general":
-            x = equation.invars[0].aval.shape
-            contracted = params["dimension_numbers"][0][0]
-            total += 2 * np.prod(equation.outvars[0].aval.shape, dtype=float) * np.prod([x[d] for d in contracted])
-        elif name == "cond":  # `platform_dependent`: the branch of this platform
-            names = params.get("branches_platforms")
-            branches = params["branches"]
-            platform = jax.default_backend()
-            chosen = [b for b, p in zip(branches, names or [None] * len(branches), strict=True) if p and platform in p]
-            total += _flops((chosen or [branches[-1]])[0].jaxpr)
-        elif name == "scan":
-            total += params["length"] * _flops(params["jaxpr"].jaxpr)
-        else:
-            for value in params.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    total += _flops(inner)
-    return total
+def executed_flops(function: Callable, *args) -> float:
+    """FLOPs of the convolutions and matrix products that a call executes on this machine."""
+    return product_flops(jax.make_jaxpr(function)(*args), jax.default_backend())
 
 
 def print_table(timed: Mapping[str, Timed], flops: Mapping[str, float], baseline: str) -> None:

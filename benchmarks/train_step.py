@@ -1,9 +1,9 @@
-"""The U-Net's gradient: jax.grad of the plain program, and of the package's U-Net with its own rules.
+"""The U-Net's gradient: jax.grad of the plain program, of the package's U-Net with its own rules, and rematerialized.
 
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
 
 Gradients by all weights and by the context maps, of the mean squared error. Timed in turns with the machine's own
-convolution, the limit.
+convolution, the limit; memory is the compiler's figure for what a program keeps besides its arguments and results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, limit_program, print_table, product_flops, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.params import merge  # noqa: E402
@@ -39,18 +39,33 @@ def main() -> None:
     def gradient(unet):
         return jax.grad(lambda weights, context: jnp.mean((unet(weights, context) - wanted) ** 2), argnums=(0, 1))
 
-    plain = gradient(lambda some, context: plain_unet(some, x, time, context))
-    quick = gradient(lambda some, context: merge(config, {**weights, **some}).unet(x, time, context))
-    compiled = {"jax.grad of the plain U-Net": jax.jit(plain), "gradient of the package's U-Net": jax.jit(quick)}
+
+
+    def package(rematerialize):
+        def unet(some, context):
+            module = merge(config, {**weights, **some}).unet
+            return module.prepare(context)(x, module.embed(time), rematerialize=rematerialize)
+
+        return gradient(unet)
+
+    functions = {
+        "jax.grad of the plain U-Net": gradient(lambda some, context: plain_unet(some, x, time, context)),
+        "gradient of the package's U-Net": package(rematerialize=False),
+        "the same, rematerialized": package(rematerialize=True),
+    }
+    compiled = {name: jax.jit(f).lower(unet_weights, context).compile() for name, f in functions.items()}
     limit, limit_flops = limit_program()
     programs = {LIMIT: limit}
     programs |= {name: lambda f=f: f(unet_weights, context) for name, f in compiled.items()}
     flops = {LIMIT: limit_flops}
-    flops |= {n: product_flops(f, unet_weights, context) for n, f in zip(compiled, (plain, quick), strict=True)}
-    expected, found = (jax.tree.leaves(f(unet_weights, context)) for f in compiled.values())
-    worst = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, expected, strict=True))
+    flops |= {name: executed_flops(f, unet_weights, context) for name, f in functions.items()}
+    expected, *others = (jax.tree.leaves(f(unet_weights, context)) for f in compiled.values())
     print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32")
-    print(f"every gradient within {worst:.1e} of its largest value")
+    for name, found in zip(list(compiled)[1:], others, strict=True):
+        worst = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, expected, strict=True))
+        print(f"{name}: every gradient within {worst:.1e} of its largest value")
+    for name, program in compiled.items():
+        print(f"{name}: {program.memory_analysis().temp_size_in_bytes / 2**20:,.0f} MiB")
     print_table(time_in_turns(programs, args.repeats), flops, next(iter(compiled)))
 
 

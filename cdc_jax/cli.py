@@ -104,7 +104,6 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 
 def _add_import_torch(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Needs PyTorch: pip install '.[torch]'"
     parser.add_argument("file", metavar="FILE.pt", help="a checkpoint of the original program")
     parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")

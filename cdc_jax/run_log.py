@@ -1,4 +1,5 @@
-"""What a training run writes down: `metrics.jsonl` (a JSON object per line, each with its step), TensorBoard files.
+"""What a training run writes down: `metrics.jsonl` (a JSON object per line, each with its step), TensorBoard files, and
+whatever else is put into its `folder`.
 
 Object stores know neither append nor rename, so both are written locally; `publish`, called at every checkpoint,
 copies them where the run's folder lies in one.
@@ -29,20 +30,23 @@ class RunLog:
       workdir: the run's folder, local or in an object store.
       active: False for all processes but the first of a run: nothing is written.
       local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
+
+    Attributes:
+      folder: that place.
     """
 
     def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
         self._workdir = epath.Path(workdir)
-        self._local = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if is_remote(workdir) else workdir))
+        self.folder = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if is_remote(workdir) else workdir))
         self._active = active
         self._latest: dict[str, float] = {}
         self._tensorboard = None
         if self._must_copy and (self._workdir / _METRICS).is_file():
-            (self._local / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
+            (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
 
     @property
     def _must_copy(self) -> bool:
-        return epath.Path(self._local) != self._workdir
+        return epath.Path(self.folder) != self._workdir
 
     def drop_after(self, step: int) -> None:
         """Forgets what an interrupted run wrote after the checkpoint it resumes from."""
@@ -50,18 +54,18 @@ class RunLog:
             return
         kept = [line for line in self.read() if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self._local / _METRICS, text.encode())
+        write_atomically(self.folder / _METRICS, text.encode())
         if importlib.util.find_spec("tensorboardX") is not None:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(self._local / _TENSORBOARD), purge_step=step + 1)
+            self._tensorboard = SummaryWriter(str(self.folder / _TENSORBOARD), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line."""
         self._latest.update(values)
         if not self._active:
             return
-        with (self._local / _METRICS).open("a") as file:
+        with (self.folder / _METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:
             for name, value in values.items():
@@ -79,9 +83,9 @@ class RunLog:
             self._tensorboard.flush()
         if not (self._active and self._must_copy):
             return
-        for path in [self._local / _METRICS, *(self._local / _TENSORBOARD).glob("*")]:
+        for path in self.folder.rglob("*"):
             if path.is_file():
-                target = self._workdir / path.relative_to(self._local).as_posix()
+                target = self._workdir / path.relative_to(self.folder).as_posix()
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
 
@@ -93,7 +97,7 @@ class RunLog:
 
     def read(self) -> list[dict]:
         """All lines. One that an interruption cut short is left out."""
-        path, lines = self._local / _METRICS, []
+        path, lines = self.folder / _METRICS, []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
                 lines.append(json.loads(line))

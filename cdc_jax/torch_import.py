@@ -1,8 +1,8 @@
 """The authors' released PyTorch checkpoints → a bundle.
 
 A checkpoint names its weights after the original program's attributes; `torch_modules` says which module of ours is
-which of theirs, `_convert` how the axes are ordered. Variant and width are read off the tensors, and only tensor data
-is unpickled.
+which of theirs, `_convert` how the axes are ordered. Variant and width are read off the tensors. PyTorch is not needed,
+and only tensor data is unpickled (`torch_file`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cdc_jax.bundle import save_bundle
-from cdc_jax.errors import CdcError, CheckpointError
+from cdc_jax.errors import CheckpointError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import is_transposed, shapes
+from cdc_jax.torch_file import read_torch_file
 
 LPIPS_PREFIX = "loss_fn_vgg."
 _WIDTH_WEIGHT = "denoise_fn.final_conv.1.weight"  # (3, d, 7, 7)
@@ -140,31 +141,22 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
     return params
 
 
-def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
     """The tensors of a released checkpoint under their plain names: the EMA's where there is one (x), else the model's.
 
     Raises:
       CheckpointError: unreadable, or not laid out like a released checkpoint.
-      CdcError: PyTorch is not installed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file")
-    try:
-        import torch
-    except ImportError:
-        raise CdcError("reading a .pt file needs PyTorch: pip install '.[torch]'") from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, its own and pickle's, for a file it cannot read
-        raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {str(error).splitlines()[0]}") from None
-    if not isinstance(loaded, dict) or "model" not in loaded:
-        raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry 'model'")
-    tensors = loaded["model"]
-    if "ema" in loaded:
+
+    def weights(loaded: Mapping) -> Mapping:
+        if not isinstance(loaded.get("model"), Mapping):
+            raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry 'model' that holds weights")
+        if "ema" not in loaded:
+            return loaded["model"]
         prefix = "ema_model."
-        tensors = {k.removeprefix(prefix): v for k, v in loaded["ema"].items() if k.startswith(prefix)}
-    return {name: value.float().numpy() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+        return {k.removeprefix(prefix): v for k, v in loaded["ema"].items() if k.startswith(prefix)}
+
+    return read_torch_file(path, weights)
 
 
 def import_torch(checkpoint: str | Path, out_dir: str | Path) -> None:

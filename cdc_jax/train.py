@@ -28,10 +28,10 @@ from cdc_jax.models.params import Params
 from cdc_jax.parallel import global_batch, make_mesh, replicated
 from cdc_jax.run_log import RunLog
 from cdc_jax.starting_weights import frozen_coding, keep_coding, starting_weights
+from cdc_jax.step_trace import StepTrace
 from cdc_jax.train_loss import perceptual_weights
 from cdc_jax.train_step import TrainState, abstract_state, best_params, check_divisible, jit_train_step, new_state
 
-_PROFILED_STEPS = 3
 _NAMES_SHOWN = 8  # of a batch that broke the run
 
 
@@ -78,10 +78,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         total = config.train.steps
         bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
         data = open_batches(config, **share, first_step=start, state=data_state)
-        with data as batches, bar, Interruption() as interruption:
+        trace = StepTrace(log.folder / "profile", config.train.profile_step if process == 0 else 0)
+        with data as batches, bar, trace, Interruption() as interruption:
             clock, running = _Clock(), None
             for step in range(start, config.train.steps):
-                _profile(config, workdir, step)
+                trace.before(step)
                 with clock.waiting():
                     batch = next(batches)
                 images = global_batch(mesh, batch.images, config.data.batch_size)
@@ -170,15 +171,6 @@ def _data_state(batches: Batches) -> Mapping:
         counted = multihost_utils.process_allgather(np.array([state["counters"][name] for name in names]))
         state["counters"] = dict(zip(names, counted.sum(axis=0).tolist(), strict=True))
     return state
-
-
-def _profile(config, workdir: epath.Path, step: int) -> None:
-    """Traces a few steps where the configuration asks for it: for TensorBoard's profile page, or Perfetto."""
-    first = config.train.profile_step
-    if first and step == first:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    if first and step == first + _PROFILED_STEPS:
-        jax.profiler.stop_trace()
 
 
 class _Clock:

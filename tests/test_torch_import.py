@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,6 @@ from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import shapes
 from cdc_jax.torch_import import config_of, import_torch, read_checkpoint, torch_modules, torch_name
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,19 @@ def codec(imported):
     return cdc_jax.load_codec(imported)
 
 
-def fake_checkpoint(path, **changes):
-    """An x checkpoint of width 2 with all its weights at 0.1, some changed (None: left out)."""
+@pytest.fixture
+def torch():
+    """PyTorch, which writes the files of these tests; reading them does not need it."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
+
+
+@pytest.fixture
+def fake_checkpoint(torch):
+    """Writes an x checkpoint of width 2 with all its weights at 0.1, some changed (None: left out)."""
+    return functools.partial(_fake_checkpoint, torch)
+
+
+def _fake_checkpoint(torch, path, **changes):
     config = ModelConfig(width=2)
     modules = torch_modules("x")
     tensors = {}
@@ -63,6 +73,20 @@ def test_the_moving_average_is_taken(golden):
         np.testing.assert_array_equal(tensors[name.removeprefix("param/")], golden.raw(name))
 
 
+@pytest.mark.torch
+def test_tensors_are_those_that_torch_reads(golden, torch):
+    expected = torch.load(golden.checkpoint, map_location="cpu", weights_only=True)
+    if "ema" in expected:
+        names = [name for name in expected["ema"] if name.startswith("ema_model.")]
+        expected = {name.removeprefix("ema_model."): expected["ema"][name] for name in names}
+    else:
+        expected = expected["model"]
+    found = read_checkpoint(golden.checkpoint)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor.numpy(), err_msg=name)
+
+
 def test_importing_twice_gives_the_same_coding_file(golden, imported, tmp_path):
     import_torch(golden.checkpoint, tmp_path / "again")
     assert (tmp_path / "again/coding.npz").read_bytes() == (imported / "coding.npz").read_bytes()
@@ -94,12 +118,14 @@ def test_decoded_pictures_are_the_originals(golden, codec):
             assert np.mean(difference <= 2) >= 0.99
 
 
-def test_a_fake_checkpoint_imports(tmp_path):
+@pytest.mark.torch
+def test_a_fake_checkpoint_imports(fake_checkpoint, tmp_path):
     import_torch(fake_checkpoint(tmp_path / "fake.pt"), tmp_path / "bundle")
     assert cdc_jax.load_codec(tmp_path / "bundle").config == ModelConfig(width=2)
 
 
-def test_missing_weight_is_named(tmp_path):
+@pytest.mark.torch
+def test_missing_weight_is_named(fake_checkpoint, tmp_path):
     name = "denoise_fn.downs.2.1.block2.block.0.weight"
     path = fake_checkpoint(tmp_path / "fake.pt", **{name: None})
     with pytest.raises(CheckpointError, match=name):
@@ -107,21 +133,24 @@ def test_missing_weight_is_named(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_misshaped_weight_is_named(tmp_path):
+@pytest.mark.torch
+def test_misshaped_weight_is_named(torch, fake_checkpoint, tmp_path):
     name = "context_fn.hyper_enc.1.0.weight"
     path = fake_checkpoint(tmp_path / "fake.pt", **{name: torch.zeros(8, 8, 3, 3)})
     with pytest.raises(CheckpointError, match=name):
         import_torch(path, tmp_path / "bundle")
 
 
-def test_weight_that_is_not_finite_is_named(tmp_path):
+@pytest.mark.torch
+def test_weight_that_is_not_finite_is_named(torch, fake_checkpoint, tmp_path):
     name = "context_fn.hyper_enc.1.0.bias"
     path = fake_checkpoint(tmp_path / "fake.pt", **{name: torch.full((8,), float("nan"))})
     with pytest.raises(CheckpointError, match=name):
         import_torch(path, tmp_path / "bundle")
 
 
-def test_lpips_network_is_kept_aside(tmp_path):
+@pytest.mark.torch
+def test_lpips_network_is_kept_aside(torch, fake_checkpoint, tmp_path):
     path = fake_checkpoint(tmp_path / "fake.pt", **{"loss_fn_vgg.lin0.model.1.weight": torch.ones(1, 4, 1, 1)})
     import_torch(path, tmp_path / "bundle")
     with np.load(tmp_path / "bundle/lpips_vgg.npz") as archive:
@@ -129,7 +158,8 @@ def test_lpips_network_is_kept_aside(tmp_path):
     cdc_jax.load_codec(tmp_path / "bundle")
 
 
-def test_foreign_files_are_refused(tmp_path):
+@pytest.mark.torch
+def test_foreign_files_are_refused(torch, tmp_path):
     text, other = tmp_path / "text.pt", tmp_path / "other.pt"
     text.write_text("not a checkpoint")
     torch.save({"model": {"weight": torch.zeros(3)}}, other)
@@ -139,7 +169,8 @@ def test_foreign_files_are_refused(tmp_path):
             import_torch(path, tmp_path / "bundle")
 
 
-def test_only_tensor_data_is_unpickled(tmp_path):
+@pytest.mark.torch
+def test_only_tensor_data_is_unpickled(torch, tmp_path):
     class Surprise:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
@@ -150,7 +181,8 @@ def test_only_tensor_data_is_unpickled(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_an_existing_folder_is_kept(tmp_path):
+@pytest.mark.torch
+def test_an_existing_folder_is_kept(fake_checkpoint, tmp_path):
     path = fake_checkpoint(tmp_path / "fake.pt")
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle/precious.txt").write_text("keep me")

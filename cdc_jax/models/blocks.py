@@ -70,7 +70,7 @@ class Conv(nnx.Module):
 class TransposedConv(nnx.Module):
     """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w.
 
-    Computed by phases, see `models.convolution`.
+    Computed by phases on CPUs, see `models.convolution`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest"):
@@ -81,7 +81,7 @@ class TransposedConv(nnx.Module):
     def prepare(self) -> prepared.TransposedConv:
         """Ready to run."""
         kernel = self.kernel[...].astype(self.dtype or self.kernel.dtype)
-        return prepared.TransposedConv(transposed_phases(kernel), self.bias[...], self.precision)
+        return prepared.TransposedConv(kernel, transposed_phases(kernel), self.bias[...], self.precision)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
         return self.prepare()(x)

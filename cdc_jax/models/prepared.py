@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cdc_jax.models.convolution import Padding, convolve, transposed_from_phases
+from cdc_jax.models.convolution import Padding, Phases, convolve, transposed
 
 NORM_EPSILON = 1e-5
 _POSITIONS = 256  # summed at a time by attention's product of keys and values: what one core's cache holds
@@ -60,12 +60,13 @@ class Conv:
 class TransposedConv:
     """Doubles height and width."""
 
-    phases: tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]
+    kernel: Float[Array, "k k i o"]
+    phases: Phases
     bias: Float[Array, " o"]
     precision: str | None = _static()
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
-        return transposed_from_phases(x.astype(self.phases[0].dtype), self.phases, self.precision) + self.bias
+        return transposed(x.astype(self.kernel.dtype), self.kernel, self.phases, self.precision) + self.bias
 
 
 @_pytree

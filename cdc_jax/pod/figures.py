@@ -110,7 +110,7 @@ def compile_figures(
         alias_bytes=memory.alias_size_in_bytes if memory else 0,
         temporary_bytes=memory.temp_size_in_bytes if memory else 0,
         code_bytes=memory.generated_code_size_in_bytes if memory else 0,
-        flops=product_flops(traced.jaxpr) / mesh.size,
+        flops=product_flops(traced.jaxpr, "tpu") / mesh.size,
         compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
         collectives=tuple(collectives(hlo_text)),
         compile_seconds=round(time.perf_counter() - started, 1),

@@ -13,20 +13,22 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 Traced = ClosedJaxpr | Jaxpr
 
 
-def product_flops(program: Traced) -> int:
+def product_flops(program: Traced, platform: str) -> int:
     """2 × the multiply-accumulates of all `dot_general` and convolutions, over the whole batch.
 
-    Scans count as often as they run, of a conditional's branches the costliest, of a `while` of unknown length one
-    round. In a transposed convolution the inserted zeros are not counted; what falls on a border's padding is.
+    Scans count as often as they run, of a conditional's branches the costliest or, where they differ by platform, this
+    platform's, of a `while` of unknown length one round. In a transposed convolution the inserted zeros are not
+    counted; what falls on a border's padding is.
 
     Args:
       program: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
+      platform: "cpu", "tpu", "cuda".
     """
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+    return sum(_equation_flops(equation, platform) for equation in jaxpr.eqns)
 
 
-def _equation_flops(equation) -> int:
+def _equation_flops(equation, platform: str) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -37,7 +39,16 @@ def _equation_flops(equation) -> int:
         taps = math.prod(kernel[axis] for axis in places[1:])  # input channels of the group, and the window
         return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
     if name == "cond":
-        return max(product_flops(branch) for branch in params["branches"])
+        return max(product_flops(branch, platform) for branch in _branches(params, platform))
     repeats = params["length"] if name == "scan" else 1
     inner = [value for value in params.values() if isinstance(value, Traced)]
-    return repeats * sum(product_flops(part) for part in inner)
+    return repeats * sum(product_flops(part, platform) for part in inner)
+
+
+def _branches(params: dict, platform: str) -> tuple:
+    """Those that may run: of `jax.lax.platform_dependent`, the one for this platform or the default, named None."""
+    branches, names = params["branches"], params.get("branches_platforms")
+    if names is None:
+        return branches
+    own = [branch for branch, of in zip(branches, names, strict=True) if of is not None and platform in of]
+    return tuple(own) or tuple(branch for branch, of in zip(branches, names, strict=True) if of is None)

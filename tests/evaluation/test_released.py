@@ -21,9 +21,7 @@ def released(shared_dir, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.torch
 def test_each_is_imported_once_and_evaluated(runs, released):
-    pytest.importorskip("torch", reason="reading .pt files needs PyTorch: pip install '.[torch]'")
     (runs.images / "b.png").unlink()
     (runs.images / "more" / "c.png").unlink()
     import cdc_jax

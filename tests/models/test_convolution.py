@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdc_jax.models.convolution import convolve
+from cdc_jax.models.convolution import convolve, transposed, transposed_phases
 
 SAME_1, SAME_3, SAME_5, SAME_7 = (((k // 2, k // 2),) * 2 for k in (1, 3, 5, 7))
 CASES = {  # kernel's shape, padding, stride
@@ -74,3 +74,47 @@ def test_other_platforms_keep_their_own_gradients():
     texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu")}
     dilated = {platform: "lhs_dilate = [2, 2]" in text for platform, text in texts.items()}
     assert dilated == {"cpu": False, "tpu": True}
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_transposed_convolution_by_phases_is_that_over_zeros(kernel, dtype):
+    """What CPUs compute and what other platforms do: values and gradients."""
+    random = np.random.default_rng(2)
+    x = jnp.asarray(random.normal(size=(2, 5, 7, 3)), dtype)
+    weights = jnp.asarray(random.normal(size=(kernel, kernel, 3, 4)), dtype)
+
+    def by_definition(x, weights):
+        return convolve(x, weights, ((2, 2 + kernel % 2),) * 2, 1, "highest", 2)
+
+    def by_phases(x, weights):
+        return transposed(x, weights, transposed_phases(weights), "highest")
+
+    cotangent = jnp.asarray(random.normal(size=(2, 10, 14, 4)), jnp.float32)
+    results = []
+    for function in (by_phases, by_definition):
+        value, back = jax.vjp(function, x, weights)
+        gradients = back(cotangent)
+        assert value.dtype == jnp.float32 and value.shape == (2, 10, 14, 4)
+        assert [gradient.dtype for gradient in gradients] == [x.dtype] * 2
+        results.append((value, *gradients))
+    for found, expected in zip(*results, strict=True):
+        tolerance = 2e-6 if dtype == "float32" else 2e-2
+        found, expected = (np.asarray(v, np.float32) for v in (found, expected))
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_other_platforms_transpose_over_zeros():
+    """Lowered for a TPU, a transposed convolution and its gradient are one each, and nothing is interleaved."""
+    x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((4, 4, 8, 4))
+
+    def both(x, kernel):
+        def total(x, kernel):
+            return jnp.sum(transposed(x, kernel, transposed_phases(kernel), "highest") ** 2)
+
+        return jax.value_and_grad(total, (0, 1))(x, kernel)
+
+    traced = jax.jit(both).trace(x, kernel)
+    texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu")}
+    assert texts["tpu"].count("stablehlo.convolution(") == 3 and "lhs_dilate = [2, 2]" in texts["tpu"]
+    assert texts["cpu"].count("stablehlo.convolution(") > 3 and "lhs_dilate = [2, 2]" not in texts["cpu"]

@@ -9,9 +9,9 @@ from cdc_jax.models.params import merge, shapes
 from cdc_jax.pod.flops import product_flops
 
 
-def counted(function, *sizes):
+def counted(function, *sizes, platform="cpu"):
     arguments = [jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes]
-    return product_flops(jax.make_jaxpr(function)(*arguments))
+    return product_flops(jax.make_jaxpr(function)(*arguments), platform)
 
 
 def convolve(x, kernel, **options):
@@ -52,6 +52,14 @@ def test_loops_and_branches():
     assert counted(jax.jit(lambda x: x @ x), (4, 4)) == 2 * 4**3
 
 
+def test_of_what_differs_by_platform_the_platform_s_own_counts():
+    def function(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, cuda=lambda x: x, default=lambda x: x @ x @ x)
+
+    found = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
+    assert found == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
+
+
 def test_the_model_costs_what_its_authors_program_does():
     """984 thousand multiply-accumulates per pixel and step at d = 64; on top come the attention's small products, and
     the zeros in the kernels of transposed convolutions where those are written as plain ones."""
@@ -62,5 +70,5 @@ def test_the_model_costs_what_its_authors_program_does():
         return merge(config, params).unet(x, time, context)
 
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, side, side, 3), (1,), *context)]
-    flops = product_flops(jax.make_jaxpr(denoise)(shapes(config), *arguments))
+    flops = product_flops(jax.make_jaxpr(denoise)(shapes(config), *arguments), "tpu")
     assert 984e3 < flops / (2 * side**2) < 1.15 * 984e3

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Float
 
 from cdc_jax.errors import CheckpointError
 
@@ -144,10 +145,20 @@ def _storages(value: object) -> list[_Storage]:
     return []
 
 
-def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
+def _as_it_is(loaded: Mapping) -> Mapping:
+    return loaded
+
+
+def read_torch_file(
+    path: str | Path, select: Callable[[Mapping], Mapping] = _as_it_is
+) -> dict[str, Float[np.ndarray, "..."]]:
     """The tensors of a file that `torch.save` wrote of a mapping from names to tensors, such as a `state_dict`.
 
     Entries that are not tensors are left out.
+
+    Args:
+      path: the file.
+      select: picks that mapping out of what the file holds, where it holds more; may raise CheckpointError.
 
     Raises:
       CheckpointError: there is no such file, it is not one of PyTorch's, it is damaged, or it holds more than tensors,
@@ -164,7 +175,9 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
                 value, read_storage = _read_legacy(file)
         if not isinstance(value, Mapping):
             raise ValueError("it holds no mapping from names to tensors")
-        tensors = {str(name): item for name, item in value.items() if isinstance(item, _Tensor)}
+        tensors = {str(name): item for name, item in select(value).items() if isinstance(item, _Tensor)}
         return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
         raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {error}") from None

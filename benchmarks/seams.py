@@ -1,0 +1,108 @@
+"""Whether tiles can be seen: squared error against the original where they overlap and elsewhere.
+
+  python benchmarks/seams.py --model BUNDLE [--steps 1] [--tile 384] [--overlap 128] PICTURE...
+
+Every picture is decoded whole, too, and errors are divided by that decoding's in the same place: what a picture is like
+there cancels. The mean over the pictures is printed with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from cdc_jax import load_codec  # noqa: E402
+from cdc_jax.images import pad_to_multiple, read_image  # noqa: E402
+from cdc_jax.models.config import STRIDE  # noqa: E402
+from cdc_jax.parallel import make_mesh  # noqa: E402
+from cdc_jax.pixels import to_unit_range  # noqa: E402
+from cdc_jax.synthesis import sample  # noqa: E402
+from cdc_jax.tiled_synthesis import sample_in_tiles  # noqa: E402
+from cdc_jax.tiling import OVERLAP, Axis  # noqa: E402
+
+_EDGE = 8  # pixels on either side of where a tile begins to count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--gamma", type=float, default=0.0)
+    parser.add_argument("--tile", type=int, nargs="+", default=[384])
+    parser.add_argument("--overlap", type=int, nargs="+", default=[OVERLAP])
+    args = parser.parse_args()
+    codec = load_codec(args.model)
+    print(f"{len(args.pictures)} pictures, {args.steps} steps; error ÷ that of decoding whole")
+    found = {(tile, overlap): [] for tile in args.tile for overlap in args.overlap}
+    for path in args.pictures:
+        for setting, ratios in ratios_of(codec, path, found, args.steps, args.gamma).items():
+            found[setting].append(ratios)
+    print(f"{'tile':>5} {'overlap':>8} {'overlapping':>14} {'elsewhere':>16} {'first ÷ second':>17} {'at edges':>16}")
+    for (tile, overlap), ratios in found.items():
+        overlapping, elsewhere, edges = np.array(ratios).T
+        columns = [_summary(values) for values in (overlapping, elsewhere, overlapping / elsewhere, edges)]
+        print(f"{tile:>5} {overlap:>8} " + " ".join(f"{column:>16}" for column in columns), flush=True)
+
+
+def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
+    """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
+    original = read_image(path)
+    _, y_symbols = codec.read_symbols(codec.compress(original))
+    y_hat = np.asarray(y_symbols, np.float32)
+    size = original.shape[:2]
+    original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
+    whole = jax.jit(sample, static_argnums=(0, 1, 2))
+    scalars = np.uint32(0), np.float32(gamma), np.float32(0)
+    expected = np.asarray(whole(codec.config, steps, False, codec._params, y_hat[None], *scalars)[0])
+    whole_error = _error(expected, original)
+    mesh = make_mesh(jax.local_devices()[:1])
+    found = {}
+    for tile, overlap in settings:
+        options = {"steps": steps, "seed": 0, "gamma": gamma, "eta": 0.0, "tile": tile, "overlap": overlap}
+        error = _error(sample_in_tiles(codec.config, codec._params, mesh, y_hat, **options), original)
+        parts = _overlapping(error.shape, tile, overlap)
+        ratios = []
+        for part in (parts[0], ~parts[0], parts[1]):
+            part = part[: size[0], : size[1]]
+            inside = np.zeros(error.shape, bool)
+            inside[: size[0], : size[1]] = part
+            ratios.append(error[inside].mean() / whole_error[inside].mean())
+        found[tile, overlap] = ratios
+    return found
+
+
+def _error(decoded, original):
+    return ((np.clip(decoded, -1, 1) - original) ** 2).mean(-1)
+
+
+def _overlapping(shape: tuple[int, int], tile: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks: pixels of several tiles; pixels beside the first or last that counts of one."""
+    overlapping, edges = np.zeros(shape, bool), np.zeros(shape, bool)
+    for axis, length in enumerate(shape):
+        found = Axis(length, tile, overlap)
+        marked, beside = np.moveaxis(overlapping, axis, 0), np.moveaxis(edges, axis, 0)
+        for before, after in zip(found.spans, found.spans[1:], strict=False):
+            marked[after[0] : before[1]] = True
+        for (start, _), weight in zip(found.spans, found.weights, strict=True):
+            counting = np.flatnonzero(weight)
+            for place in (start + counting[0], start + counting[-1] + 1):
+                if 0 < place < length:
+                    beside[max(place - _EDGE, 0) : place + _EDGE] = True
+    return overlapping, edges
+
+
+def _summary(values: np.ndarray) -> str:
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+    return f"{values.mean():.4f} ± {error:.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A profiler trace of a few training steps, for TensorBoard's profile page or Perfetto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+_STEPS = 3
+
+
+class StepTrace:
+    """Traces three steps, or those that are left.
+
+    Args:
+      folder: where the trace goes, on this machine.
+      first: the step to begin at; 0 traces nothing.
+    """
+
+    def __init__(self, folder: Path, first: int):
+        self._folder, self._first = folder, first
+        self._running = False
+
+    def before(self, step: int) -> None:
+        """To be called before each step, counted from 0."""
+        if self._running and step == self._first + _STEPS:
+            self._stop()
+        elif self._first and step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+
+    def __enter__(self) -> StepTrace:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._running:
+            self._stop()
+
+    def _stop(self) -> None:
+        jax.profiler.stop_trace()
+        self._running = False
