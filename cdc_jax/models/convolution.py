@@ -10,7 +10,7 @@ into one with a strangely laid out kernel otherwise. On CPUs the same sums are a
   * by a kernel from many channels to few: the one from few to many, of the same two maps in each other's place.
 
 Elsewhere XLA's own gradients are used. Transposed convolutions, too, go by phases on CPUs alone: a TPU does not
-multiply the zeros anyway, and for v5e its compiler estimates half the time and half the memory traffic without phases.
+multiply the zeros anyway, and for v5e its compiler estimates about half the time and memory traffic without phases.
 """
 
 from __future__ import annotations
