@@ -1,6 +1,6 @@
 """Whether tiles can be seen: squared error against the original where they overlap and elsewhere.
 
-  python benchmarks/seams.py --model BUNDLE [--steps 1] [--tile 384] [--overlap 128] PICTURE...
+  python benchmarks/seams.py PICTURE... --model BUNDLE [--steps 1] [--tile 384 512] [--overlap 128]
 
 Every picture is decoded whole, too, and errors are divided by that decoding's in the same place: what a picture is like
 there cancels. The mean over the pictures is printed with its standard error.
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from cdc_jax import load_codec  # noqa: E402
+from cdc_jax.codec import _y_hat  # noqa: E402
 from cdc_jax.images import pad_to_multiple, read_image  # noqa: E402
 from cdc_jax.models.config import STRIDE  # noqa: E402
 from cdc_jax.parallel import make_mesh  # noqa: E402
@@ -55,14 +56,14 @@ def main() -> None:
 def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
     original = read_image(path)
-    _, y_symbols = codec.read_symbols(codec.compress(original))
-    y_hat = np.asarray(y_symbols, np.float32)
+    y_hat = _y_hat(codec._read(codec.compress(original))[1])
     size = original.shape[:2]
     original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
     whole = jax.jit(sample, static_argnums=(0, 1, 2))
     scalars = np.uint32(0), np.float32(gamma), np.float32(0)
     expected = np.asarray(whole(codec.config, steps, False, codec._params, y_hat[None], *scalars)[0])
     whole_error = _error(expected, original)
+    print(f"{path.name}: whole {10 * np.log10(4 / whole_error[: size[0], : size[1]].mean()):.2f} dB", flush=True)
     mesh = make_mesh(jax.local_devices()[:1])
     found = {}
     for tile, overlap in settings:

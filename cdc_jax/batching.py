@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -61,6 +63,59 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
             pending = submitted
         if pending is not None:
             yield pending[0], pending[1].result()
+
+
+def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: int) -> Iterator[Item]:
+    """The same items, made in a thread of their own while the caller is busy with others.
+
+    What making them raises is raised here, after the items before it. A caller who stops waits for the one that is
+    being made.
+
+    Args:
+      items: is iterated over in that thread.
+      size: of an item.
+      most: so much may wait for the caller, or one item of any size.
+    """
+    changed, waiting = threading.Condition(), collections.deque()
+    given_up, ended, failure = False, False, None
+
+    def has_room() -> bool:
+        return given_up or not waiting or sum(map(size, waiting)) < most
+
+    def produce() -> None:
+        nonlocal ended, failure
+        try:
+            for item in items:
+                with changed:
+                    changed.wait_for(has_room)
+                    if given_up:
+                        break
+                    waiting.append(item)
+                    changed.notify_all()
+        except BaseException as error:
+            failure = error
+        with changed:
+            ended = True
+            changed.notify_all()
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            with changed:
+                changed.wait_for(lambda: waiting or ended)
+                if not waiting:
+                    break
+                item = waiting.popleft()
+                changed.notify_all()
+            yield item
+        if failure is not None:
+            raise failure
+    finally:
+        with changed:
+            given_up = True
+            changed.notify_all()
+        thread.join()
 
 
 def in_threads(

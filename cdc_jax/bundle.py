@@ -154,24 +154,31 @@ def _read_facts(path: Path) -> dict:
     return facts
 
 
-def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
+def _checkpointer():
+    """Orbax for this process alone: it does not wait for the others of a run, which know nothing of this bundle."""
     import orbax.checkpoint as ocp
 
-    with quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), nest({name: jax.numpy.asarray(value) for name, value in params.items()}))
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"bundle-{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
+
+
+def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
+    with quiet_orbax(), _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), nest({name: np.asarray(value) for name, value in params.items()}))
     (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
 
 
 def _load_weights(path: Path, config: ModelConfig) -> Params:
-    import orbax.checkpoint as ocp
-
     expected = shapes(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
     }
     try:
-        with quiet_orbax(), ocp.StandardCheckpointer() as checkpointer:
+        with quiet_orbax(), _checkpointer() as checkpointer:
             stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
             check_same_weights(expected, stored, str(path))
             return unnest(checkpointer.restore(path.absolute(), nest(target)))

@@ -6,6 +6,7 @@ kept, and the best. The folder may lie in an object store (`gs://…`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -107,7 +108,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """Step of the checkpoint with the lowest held-out objective, None where none was measured."""
         measured = {step: self.figures(step).get(OBJECTIVE) for step in self.steps()}
-        measured = {step: value for step, value in measured.items() if value is not None}
+        measured = {step: value for step, value in measured.items() if value is not None and math.isfinite(value)}
         return min(measured, key=measured.get) if measured else None
 
     def steps(self) -> list[int]:

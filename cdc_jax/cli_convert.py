@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdc_jax import cli_args, cli_choose, cli_files, cli_overlap, cli_run
-from cdc_jax.errors import CdcError, ModelMismatchError
+from cdc_jax.errors import ModelMismatchError
 from cdc_jax.files import CDC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format
 
 
@@ -136,7 +136,9 @@ def run_decompress(args: argparse.Namespace) -> int:
         words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
         return encode_image(image, format), words
 
-    return _run_tasks(args, plan, cli_overlap.in_batches(_target_check(args, plan), read, decode, finish))
+    overlap = args.max_memory is None
+    convert = cli_overlap.in_batches(_target_check(args, plan), read, decode, finish, overlap=overlap)
+    return _run_tasks(args, plan, convert)
 
 
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
@@ -152,7 +154,7 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
                     "which gives a slightly different picture than without"
                 )
         return stream.codec.decompress(stream.data, **settings)
-    except CdcError as error:
+    except Exception as error:  # too little memory, for one: the files after it may be smaller
         return error
 
 

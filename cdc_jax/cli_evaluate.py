@@ -55,8 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates; 1 if a picture had to be left out."""
+    from cdc_jax import compilation_cache
     from cdc_jax.evaluation.evaluate import DEFAULT_CODECS, DEFAULT_METRICS, Settings, evaluate
 
+    if args.load_codec is None:
+        compilation_cache.enable()
     settings = Settings(
         images=args.images,
         out=args.out,

@@ -1,7 +1,8 @@
 """From tasks to outcomes, many at once: reading, entropy coding, the network and picture formats go on together.
 
-Threads do it, around the devices, which take one batch at a time. Files are written by the caller, who takes outcomes
-as they come; no more wait for him than a few. A single task is done in the caller's thread.
+Threads do it, around the devices, which take one batch at a time: one thread keeps the devices busy, others read the
+files of the next window and make picture formats. Files are written by the caller, who takes outcomes as they come; no
+more wait for him than a few. A single task is done in the caller's thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cdc_jax.cli_files import STANDARD, Task
 
 WORKERS = 4
 WINDOW = 64  # files that are looked at together to find those of one size
+WAITING_BYTES = 64 << 20  # of decoded pictures that are not yet files
 
 File, Picture = TypeVar("File"), TypeVar("Picture")
 
@@ -73,14 +75,18 @@ def in_batches(
     read: Callable[[str], File],
     decode: Callable[[Sequence[File]], Iterator[tuple[int, Picture | Exception]]],
     finish: Callable[[File, Picture], tuple[bytes, str]],
+    *,
+    overlap: bool = True,
 ) -> Convert:
     """Files that the devices take many of at once.
 
     Args:
       check: raises what speaks against a task's target.
-      read: a source; called in threads, some while the ones before are decoded.
-      decode: gives (index, picture or error) of the files, in the order that suits it.
+      read: a source; called in threads, while files before it are decoded.
+      decode: gives (index, picture or error) of the files, in the order that suits it; called in one thread. Where it
+        fails altogether, the files that are left are given to it one by one.
       finish: makes the target's bytes, and a few words about them; called in threads.
+      overlap: False to do one thing at a time, so that no more than one picture is kept.
     """
 
     def load(task: Task) -> Outcome | tuple[Task, File]:
@@ -93,20 +99,21 @@ def in_batches(
             return Outcome(task, error=error, subject=shown(task.source))
 
     def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Picture] | Outcome]:
-        for start in range(0, len(tasks), WINDOW):
-            files = []
-            for loaded in _parallel(load, tasks[start : start + WINDOW]):
-                if isinstance(loaded, Outcome):
-                    yield loaded
-                else:
-                    files.append(loaded)
-            left = dict(enumerate(files))
-            try:
-                for index, picture in decode([file for _, file in files]):
-                    yield *left.pop(index), picture
-            except Exception as error:  # such as too little memory for one of them: which one is not known
-                for task, file in left.values():
-                    yield task, file, error
+        for loaded in _windows(load, tasks):
+            yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
+            yield from pictures([item for item in loaded if not isinstance(item, Outcome)])
+
+    def pictures(files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Picture | Exception]]:
+        left = dict(enumerate(files))
+        try:
+            for index, picture in decode([file for _, file in files]):
+                yield *left.pop(index), picture
+        except Exception as error:  # such as too little memory for one of them: which one is not known
+            if len(files) == 1:
+                yield *files[0], error
+                return
+            for item in left.values():
+                yield from pictures([item])
 
     def complete(item: tuple[Task, File, Picture] | Outcome) -> Outcome:
         if isinstance(item, Outcome):
@@ -120,9 +127,32 @@ def in_batches(
             return Outcome(task, error=error, subject=shown(task.source))
 
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
-        return _parallel(complete, decoded(tasks), total=len(tasks))
+        if not overlap or len(tasks) < 2:
+            return (complete(item) for item in decoded(tasks))
+        return _parallel(complete, _in_background(decoded(tasks)), total=len(tasks))
 
     return outcomes
+
+
+def _in_background(items: Iterator) -> Iterator:
+    from cdc_jax.batching import in_background
+
+    def picture_bytes(item) -> int:
+        return 0 if isinstance(item, Outcome) else getattr(item[-1], "nbytes", 0)
+
+    return in_background(items, picture_bytes, most=WAITING_BYTES)
+
+
+def _windows(function: Callable, items: Sequence) -> Iterator[list]:
+    """The function's results for so many items after the other, those of the next ones made meanwhile."""
+    windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
+    if len(windows) < 2:
+        yield from (list(_parallel(function, window)) for window in windows)
+        return
+    from cdc_jax.batching import ahead
+
+    for _, results in ahead(lambda window: list(_parallel(function, window)), windows):
+        yield results
 
 
 def _problem(check: Callable[[Task], None], task: Task) -> Outcome | None:

@@ -163,7 +163,7 @@ def _with_progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Iter
 def _ctrl_c_ends_process() -> Iterator[None]:
     """XLA does not look at Python's signal flag: a decode of minutes could not be interrupted before its end.
 
-    No file is written inside, nor in another thread, so nothing can be left half-written.
+    None of the user's files is written inside, nor in another thread, so none can be left half-written.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -149,7 +149,7 @@ class Codec:
           ConfigError: no tile is small enough.
         """
         height, width = padded_size(self._open(data))
-        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width)
+        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
         default = tiling.default_tile(height, width) or max(height, width)
         return None if min(tile, max(height, width)) == min(default, max(height, width)) else tile
 

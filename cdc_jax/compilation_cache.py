@@ -13,6 +13,7 @@ import os
 import platform
 import secrets
 import sys
+import warnings
 from pathlib import Path
 
 VARIABLE = "CDC_JAX_CACHE"
@@ -38,6 +39,7 @@ def enable() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    _forget_what_cannot_be_read(folder)
     return folder
 
 
@@ -53,6 +55,21 @@ def cache_folder() -> Path | None:
         return Path(home or Path.home() / ".cache") / "cdc_jax" / _processor()
     except RuntimeError:  # a user without a home directory
         return None
+
+
+def _forget_what_cannot_be_read(folder: Path) -> None:
+    """JAX warns of a program that an interrupted process left half-written, compiles it, and keeps the file as it is:
+    it would do so for ever. Here the warning empties the folder, and the compiled program takes the file's place.
+    """
+    show = warnings.showwarning
+
+    def showwarning(message, *args, **kwargs):
+        if str(message).startswith("Error reading persistent compilation cache entry"):
+            prune(folder, 0)
+        else:
+            show(message, *args, **kwargs)
+
+    warnings.showwarning = showwarning
 
 
 def prune(folder: Path, max_bytes: int) -> None:

@@ -39,7 +39,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.split = "train"  # TFDS split
     config.data.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
     config.data.small_images = "skip"  # what happens to pictures smaller than the crop: "skip" or "upscale"
-    config.data.max_broken_share = 0.01  # of the records read; more unreadable ones than that end the run
+    config.data.max_broken_share = 0.01  # of the source's records; more unreadable ones than that end the run
     config.data.workers = 0  # worker processes that decode pictures; 0: threads of this process
     config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
     config.data.batch_size = 4
@@ -106,6 +106,19 @@ _AT_LEAST_ONE = (
 )
 
 
+# Of a run: what it goes on with is what it was started with. (And of the model all but how it decodes.)
+_FIXED = (
+    "seed",
+    "init_from",
+    "freeze_entropy",
+    "data.source",
+    "data.name",
+    "data.split",
+    "data.crop",
+    "data.batch_size",
+)
+
+
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
     """The model part. Raises ConfigError on impossible values."""
     return ModelConfig.from_dict(config.model.to_dict())
@@ -145,6 +158,27 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1")
+
+
+def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
+    """Raises ConfigError where a run would go on as another one. How long it trains, and how fast, may change.
+
+    Args:
+      stored: the configuration that the run's checkpoint was saved with; settings newer than it had their defaults.
+      config: the one that it is to go on with.
+      workdir: the run's folder, for the message.
+    """
+    older = default_config()
+    with older.unlocked():
+        older.update(stored)
+    model = [f"model.{key}" for key in config.model if not key.startswith("decode_")]
+    for name in (*_FIXED, *model):
+        new, old = _value(config, name), _value(older, name)
+        if old != new:
+            raise ConfigError(
+                f"the run in {workdir} was started with {name}={old!r}, not {new!r}: go on with its settings, or name "
+                "another --workdir (init_from takes over the weights)"
+            )
 
 
 def _value(config: ml_collections.ConfigDict, name: str):

@@ -4,7 +4,7 @@ Which way is chosen by the environment, so the command is the same everywhere:
 
     CDC_COORDINATOR=host:port CDC_PROCESS_COUNT=P CDC_PROCESS_INDEX=p    any machines (launch/local.sh sets these)
     CDC_DISTRIBUTED=1                                                    a TPU pod or another cluster JAX knows
-    SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step (srun sets it)
+    SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step with one task per GPU
     none of them                                                         one process
 """
 
@@ -14,14 +14,16 @@ import os
 
 import jax
 
-from cdc_jax.errors import ConfigError
+from cdc_jax.errors import CdcError, ConfigError
 
 
 def join_processes() -> None:
     """Connects this process to the others of its run, where there are others.
 
     Raises:
-      ConfigError: the variables contradict each other, or the other processes cannot be reached.
+      ConfigError: the variables contradict each other.
+      CdcError: this process cannot be joined with the others. (Where the first process never answers, JAX ends this
+        one by itself, after five minutes.)
     """
     environment = os.environ
     coordinator = environment.get("CDC_COORDINATOR")
@@ -32,6 +34,8 @@ def join_processes() -> None:
                 "coordinator_address": coordinator,
                 "num_processes": int(environment["CDC_PROCESS_COUNT"]),
                 "process_id": int(environment["CDC_PROCESS_INDEX"]),
+                # Nothing is left to be found out; under SLURM JAX would take a process for that of one GPU.
+                "cluster_detection_method": "deactivate",
             }
         except (KeyError, ValueError) as error:
             raise ConfigError(
@@ -46,7 +50,15 @@ def join_processes() -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         where = coordinator or "cluster"
-        raise ConfigError(f"the processes of this run could not be joined ({where}): {reason}") from error
+        raise CdcError(f"the processes of this run could not be joined ({where}): {reason}") from error
+
+
+def leave_together() -> None:
+    """Waits for the other processes of the run, for as long as it takes: who leaves early ends it for all."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("end of the run")
 
 
 def _is_cluster(environment) -> bool:

@@ -27,6 +27,16 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def copy_tree(source: Path, target: Path) -> None:
+    """Copies a folder's files into another; either may lie in an object store (`etils.epath.Path`)."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_tree(path, target / path.name)
+        else:
+            (target / path.name).write_bytes(path.read_bytes())
+
+
 def picture_format(path: str | os.PathLike[str]) -> str | None:
     """The format that a file name's suffix asks for (a key of `PICTURE_FORMATS`, any case), or None."""
     suffix = Path(path).suffix.lower()

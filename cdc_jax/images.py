@@ -150,11 +150,6 @@ def pad_to_multiple(image: Picture, multiple: int = 64) -> UInt8[np.ndarray, "h2
     return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
 
 
-def crop(image: UInt8[np.ndarray, "h2 w2 3"], height: int, width: int) -> Picture:
-    """Undoes `pad_to_multiple`: the top left `height` × `width` pixels."""
-    return image[:height, :width]
-
-
 def _name_of(source: Source) -> str:
     """What to begin messages with."""
     if isinstance(source, (str, os.PathLike)):

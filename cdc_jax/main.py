@@ -34,7 +34,7 @@ def run(argv: list[str]) -> None:
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")
     from cdc_jax import compilation_cache
-    from cdc_jax.distributed import join_processes
+    from cdc_jax.distributed import join_processes, leave_together
 
     join_processes()
     compilation_cache.enable()
@@ -47,6 +47,7 @@ def run(argv: list[str]) -> None:
     state = train(config, _WORKDIR.value)
     if jax.process_index() == 0:
         showcase(config, state, _WORKDIR.value)
+    leave_together()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,12 +28,15 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
       argument: "warmup" or "rate", and settings behind it: beta, rho, init_from; prediction=epsilon for that variant.
 
     Raises:
-      ConfigError: another phase, an unknown setting, or a second phase without beta or init_from.
+      ConfigError: another phase, an unknown setting or prediction, or a second phase without beta or init_from.
     """
     phase, *settings = argument.split(",")
     values = dict(_parse(setting) for setting in settings)
     with config.unlocked():
-        if values.pop("prediction", "x") == "epsilon":
+        prediction = values.pop("prediction", "x")
+        if prediction not in ("x", "epsilon"):
+            raise ConfigError(f"the recipe has prediction=x and prediction=epsilon, not {prediction!r}")
+        if prediction == "epsilon":
             _use_epsilon(config)
         if phase == "warmup":
             config.loss.beta, config.loss.rho = WARM_UP_BETA, 0.0

@@ -7,6 +7,7 @@ copies them where the run's folder lies in one.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import tempfile
@@ -17,14 +18,29 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from cdc_jax.errors import CdcError
+from cdc_jax.event_file import EventFile
 from cdc_jax.files import is_remote, write_atomically
 
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
 
 
+def _writing(method):
+    """What cannot be written, told in one line."""
+
+    @functools.wraps(method)
+    def told(self, *args, **kwargs):
+        try:
+            return method(self, *args, **kwargs)
+        except OSError as error:
+            raise CdcError(f"cannot write the log in {self.folder}: {error.strerror or error}") from error
+
+    return told
+
+
 class RunLog:
-    """The log of the run in `workdir`.
+    """The log of the run in `workdir`. What writes raises CdcError where that is not possible.
 
     Args:
       workdir: the run's folder, local or in an object store.
@@ -48,18 +64,18 @@ class RunLog:
     def _must_copy(self) -> bool:
         return epath.Path(self.folder) != self._workdir
 
+    @_writing
     def drop_after(self, step: int) -> None:
-        """Forgets what an interrupted run wrote after the checkpoint it resumes from."""
+        """Forgets what an interrupted run wrote after the checkpoint it resumes from (−1: all of it)."""
         if not self._active:
             return
         kept = [line for line in self.read() if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.folder / _METRICS, text.encode())
         if importlib.util.find_spec("tensorboardX") is not None:
-            from tensorboardX import SummaryWriter
+            self._tensorboard = EventFile(self.folder / _TENSORBOARD, step + 1)
 
-            self._tensorboard = SummaryWriter(str(self.folder / _TENSORBOARD), purge_step=step + 1)
-
+    @_writing
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line."""
         self._latest.update(values)
@@ -68,15 +84,17 @@ class RunLog:
         with (self.folder / _METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.add_scalars(step, values)
+            self._tensorboard.flush()
 
+    @_writing
     def write_pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
         """Pictures for TensorBoard, by title."""
         if self._tensorboard is not None:
             for name, picture in pictures.items():
-                self._tensorboard.add_image(name, picture, step, dataformats="HWC")
+                self._tensorboard.add_picture(step, name, picture)
 
+    @_writing
     def publish(self) -> None:
         """Makes all that was written visible in the run's folder."""
         if self._tensorboard is not None:
@@ -89,6 +107,7 @@ class RunLog:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
 
+    @_writing
     def close(self) -> None:
         """Publishes, and closes the files."""
         self.publish()

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cdc_jax.codec import load_codec
 from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.export import export_params
-from cdc_jax.files import is_remote, write_atomically
+from cdc_jax.files import copy_tree, is_remote, write_atomically
 from cdc_jax.images import write_image
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.run_log import RunLog
@@ -42,7 +42,7 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
     else:
         with tempfile.TemporaryDirectory() as folder:
             _write(config, state, Path(folder), str(workdir), figures, coding)
-            _copy_tree(Path(folder), epath.Path(workdir))
+            copy_tree(epath.Path(folder), epath.Path(workdir))
     _print_progress(log)
 
 
@@ -95,11 +95,3 @@ def _print_progress(log: list[dict]) -> None:
             (first_step, first), (last_step, last) = values[0], values[-1]
             print(f"{name}: {first:.4g} at step {first_step} → {last:.4g} at step {last_step}")
 
-
-def _copy_tree(source: Path, target: epath.Path) -> None:
-    """Copies a local folder's files into another folder, which may lie in an object store."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            copy = target / path.relative_to(source).as_posix()
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())

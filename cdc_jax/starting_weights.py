@@ -20,6 +20,7 @@ from cdc_jax.checkpoint import Checkpoints, choose_step
 from cdc_jax.config import default_config, model_config
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.files import copy_tree, is_remote
 from cdc_jax.models.initial import initial_weights
 from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays, shapes
 from cdc_jax.train_step import is_trained
@@ -47,8 +48,7 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     if (origin / "checkpoints").is_dir():
         found = _from_run(origin, config.init_weights)
     elif (origin / "config.json").is_file():
-        bundle = load_bundle(config.init_from)
-        found = StartingWeights(bundle.params, bundle.coding)
+        found = _from_bundle(origin)
     else:
         raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle")
     try:
@@ -56,6 +56,16 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     except BundleError as error:
         raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
     return found
+
+
+def _from_bundle(origin: epath.Path) -> StartingWeights:
+    if not is_remote(origin):
+        bundle = load_bundle(Path(origin))
+        return StartingWeights(bundle.params, bundle.coding)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tree(origin, epath.Path(folder))
+        bundle = load_bundle(folder)
+        return StartingWeights({name: np.asarray(value) for name, value in bundle.params.items()}, bundle.coding)
 
 
 def _from_run(origin: epath.Path, which: str) -> StartingWeights:

@@ -30,15 +30,17 @@ from cdc_jax.synthesis import predict
 from cdc_jax.tiling import OVERLAP, Axis
 
 Place = tuple[slice, slice]
-Tile = tuple[Place, Float[np.ndarray, "h w"]]
+Tile = tuple[Place, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # its pixels' weights: a product of two
+
+_STRIP = 4096  # pixels of a row that are advanced at once
 
 
 def synthesize_in_tiles(*arguments, **settings) -> UInt8[np.ndarray, "h w 3"]:
     """`sample_in_tiles` with the same arguments, as 8-bit pixels."""
     x = sample_in_tiles(*arguments, **settings)
     picture = np.empty(x.shape, np.uint8)
-    for rows in _strips(x.shape[0]):
-        picture[rows] = _to_uint8(x[rows])
+    for place in _strips(*x.shape[:2]):
+        picture[place] = _to_uint8(x[place])
     return picture
 
 
@@ -74,32 +76,31 @@ def sample_in_tiles(
     tiles = _tiles(height, width, tile, overlap)
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
     x = np.empty((height, width, 3), np.float32)
-    for rows in _strips(height):
-        x[rows] = _start(width, seed, gamma, rows.start // BLOCK)
+    for place in _strips(height, width):
+        x[place] = _start(place[1].stop - place[1].start, seed, gamma, _block(place))
     predicted = np.empty_like(x)
     inputs = sampling_steps(schedule_for(config), config.prediction, steps)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
-        for place, weight, found in _predictions(config, params, mesh, y_hat, x, time, tiles, compute_type):
-            predicted[place] += weight[..., None] * found
-        for rows in _strips(height):
-            levels = np.float32(alpha_bar), np.float32(alpha_bar_next)
-            place = np.int32(k), np.int32(rows.start // BLOCK)
-            x[rows] = _advance(config.prediction, stochastic, predicted[rows], x[rows], *levels, seed, eta, *place)
+        for place, (row, column), found in _predictions(config, params, mesh, y_hat, x, time, tiles, compute_type):
+            predicted[place] += (row[:, None] * column)[..., None] * found
+        numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
+        for place in _strips(height, width):
+            x[place] = _advance(config.prediction, stochastic, predicted[place], x[place], *numbers, _block(place))
     return x
 
 
 def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
     return [
-        ((slice(*row), slice(*column)), row_weight[:, None] * column_weight)
+        ((slice(*row), slice(*column)), (row_weight, column_weight))
         for row, row_weight in zip(rows.spans, rows.weights, strict=True)
         for column, column_weight in zip(columns.spans, columns.weights, strict=True)
     ]
 
 
 def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], compute_type) -> Iterator[tuple]:
-    """(place, weight, prediction) of every tile, one tile per device at a time."""
+    """(place, weights, prediction) of every tile, one tile per device at a time."""
     for start in range(0, len(tiles), mesh.size):
         group = tiles[start : start + mesh.size]
         filled = list(itertools.islice(itertools.cycle(group), mesh.size))
@@ -108,8 +109,8 @@ def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], 
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
         found = np.asarray(predict(config, params, *batch, np.float32(time), compute_type=compute_type))
-        for (place, weight), prediction in zip(group, found, strict=False):
-            yield place, weight, prediction
+        for (place, weights), prediction in zip(group, found, strict=False):
+            yield place, weights, prediction
 
 
 def _cells(place: Place) -> Place:
@@ -117,19 +118,27 @@ def _cells(place: Place) -> Place:
     return tuple(slice(side.start // LATENT_STRIDE, side.stop // LATENT_STRIDE) for side in place)
 
 
-def _strips(height: int) -> list[slice]:
-    """The picture's rows, one block of noise at a time."""
-    return [slice(top, top + BLOCK) for top in range(0, height, BLOCK)]
+def _strips(height: int, width: int) -> list[Place]:
+    """The picture in parts as high as a block of noise, and as wide as what they take besides stays small."""
+    lefts = range(0, width, _STRIP)
+    columns = [slice(left, min(left + _STRIP, width)) for left in lefts]
+    return [(slice(top, top + BLOCK), across) for top in range(0, height, BLOCK) for across in columns]
+
+
+def _block(place: Place) -> tuple[np.int32, np.int32]:
+    return tuple(np.int32(side.start // BLOCK) for side in place)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _start(width: int, seed: Array, gamma: Array, row: Array) -> Float[Array, "64 w 3"]:
-    return gamma * picture_noise(seed, START, BLOCK, width, first_block=(row, 0))
+def _start(width: int, seed: Array, gamma: Array, block: tuple[Array, Array]) -> Float[Array, "64 w 3"]:
+    return gamma * picture_noise(seed, START, BLOCK, width, first_block=block)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _advance(prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, row) -> Float[Array, "64 w 3"]:
-    noise = picture_noise(seed, 1 + k, *x.shape[:2], first_block=(row, 0)) if stochastic else None
+def _advance(
+    prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, block
+) -> Float[Array, "64 w 3"]:
+    noise = picture_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
     return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise)
 
 

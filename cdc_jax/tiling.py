@@ -92,13 +92,14 @@ def default_tile(height: int, width: int) -> int | None:
     return None if height * width <= WHOLE_PIXELS else TILE
 
 
-def tile_within(max_bytes: int, height: int, width: int, model_width: int) -> int:
+def tile_within(max_bytes: int, height: int, width: int, model_width: int, devices: int = 1) -> int:
     """The largest tile for decoding a picture of this padded size in so much memory; the whole picture if it fits.
 
     Args:
       max_bytes: of the whole process, by the estimate of `decoding_bytes`.
       height, width: pixels, multiples of 64.
       model_width: d.
+      devices: that share the process' memory and work on a tile each.
 
     Raises:
       ConfigError: not even the smallest tile fits.
@@ -107,16 +108,19 @@ def tile_within(max_bytes: int, height: int, width: int, model_width: int) -> in
         return max(height, width)
     smallest = OVERLAP + STRIDE
     for tile in range(max(height, width) - STRIDE, smallest - 1, -STRIDE):
-        if decoding_bytes(height, width, tile, model_width) <= max_bytes:
+        if decoding_bytes(height, width, tile, model_width, devices) <= max_bytes:
             return tile
-    needed = decoding_bytes(height, width, smallest, model_width)
+    needed = decoding_bytes(height, width, smallest, model_width, devices)
     raise ConfigError(f"a picture of {width}x{height} pixels needs {needed / 2**20:.0f} MiB with this model at least")
 
 
-def decoding_bytes(height: int, width: int, tile: int | None, model_width: int) -> int:
-    """About the memory of a process that decodes a picture of this size, on a CPU; measured, rounded up."""
+def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, devices: int = 1) -> int:
+    """About the memory of a process that decodes a picture of this size, on a CPU; measured, rounded up.
+
+    A picture without tiles is one device's work; otherwise each of the devices has a tile.
+    """
     pixels = height * width
-    program = pixels if tile is None else min(tile, height) * min(tile, width)
+    program = pixels if tile is None else devices * min(tile, height) * min(tile, width)
     return _PROCESS_BYTES + _PICTURE_BYTES * pixels + _LATENT_BYTES * model_width * pixels + (
         (_PROGRAM_BYTES * model_width) * program
     )

@@ -8,9 +8,12 @@ else.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,7 +68,7 @@ class _Tensor:
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
-        if last >= numbers.size:
+        if last >= numbers.size or math.prod(self.shape) > numbers.size:
             raise ValueError("a tensor is larger than its storage")
         steps = tuple(step * numbers.itemsize for step in self.strides)
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps).copy()
@@ -79,8 +82,14 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
     return tensor
 
 
+def _ignored(*_) -> None:
+    """In place of what may lie beside tensors and is not looked at."""
+
+
 _KNOWN: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): tuple,
+    ("torch", "device"): _ignored,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
@@ -88,7 +97,11 @@ _KNOWN: dict[tuple[str, str], object] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors, numbers, strings and containers."""
+    """Knows tensors, numbers, strings and containers; notes the storages that it meets, by their keys."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module, name):
         try:
@@ -100,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, length = pid[:5]
         if kind != "storage" or dtype not in _STORAGE_DTYPES.values():
             raise pickle.UnpicklingError("it refers to something other than a storage")
-        return _Storage(str(key), dtype, int(length))
+        return self.storages.setdefault(str(key), _Storage(str(key), dtype, int(length)))
 
 
 def _from_bytes(data: bytes, storage: _Storage) -> np.ndarray:
@@ -110,39 +123,55 @@ def _from_bytes(data: bytes, storage: _Storage) -> np.ndarray:
     return np.frombuffer(data, dtype, storage.length)
 
 
-def _read_zip(path: Path) -> tuple[object, Callable[[_Storage], np.ndarray]]:
-    with zipfile.ZipFile(path) as archive:
-        entries = {name.partition("/")[2]: name for name in archive.namelist()}
-        contents = {short: archive.read(name) for short, name in entries.items()}
-    value = _Unpickler(io.BytesIO(contents["data.pkl"])).load()
-    if contents.get("byteorder", b"little") != b"little":
+def _read_zip(archive: zipfile.ZipFile) -> tuple[object, Callable[[_Storage], np.ndarray]]:
+    entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+
+    def read(name: str) -> bytes:
+        if entries[name].compress_type != zipfile.ZIP_STORED:  # PyTorch packs nothing: it would have no bound
+            raise ValueError("it is compressed")
+        return archive.read(entries[name])
+
+    value = _unpickler(read("data.pkl")).load()
+    if "byteorder" in entries and read("byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
-    return value, lambda storage: _from_bytes(contents[f"data/{storage.key}"], storage)
+    return value, lambda storage: _from_bytes(read(f"data/{storage.key}"), storage)
 
 
-def _read_legacy(file: BinaryIO) -> tuple[object, Callable[[_Storage], np.ndarray]]:
-    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
+def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]:
+    file = io.BytesIO(data)
+
+    def load() -> tuple[object, dict[str, _Storage]]:
+        unpickler = _unpickler(data, file)
+        return unpickler.load(), unpickler.storages
+
+    if load()[0] != _LEGACY_MAGIC or load()[0] != _LEGACY_PROTOCOL:
         raise ValueError("it does not begin like one")
-    if _Unpickler(file).load().get("little_endian") is not True:
+    if load()[0].get("little_endian") is not True:
         raise ValueError("it was written on a big-endian machine")
-    value = _Unpickler(file).load()
-    keys = [str(key) for key in _Unpickler(file).load()]
-    rest = memoryview(file.read())
-    widths = {s.key: np.dtype(s.dtype).itemsize for s in _storages(value)}
+    value, storages = load()
+    keys = [str(key) for key in load()[0]]
+    rest = memoryview(data)[file.tell() :]
     places, position = {}, 0
     for key in keys:  # each: the number of elements as int64, then the elements
         length = int(np.frombuffer(rest[position : position + 8], "<i8")[0])
         places[key] = position + 8
-        position += 8 + length * widths[key]
+        position += 8 + length * np.dtype(storages[key].dtype).itemsize
     return value, lambda storage: _from_bytes(rest[places[storage.key] :], storage)
 
 
-def _storages(value: object) -> list[_Storage]:
-    if isinstance(value, _Tensor):
-        return [value.storage]
-    if isinstance(value, Mapping):
-        return [storage for item in value.values() for storage in _storages(item)]
-    return []
+def _unpickler(data: bytes, file: BinaryIO | None = None) -> _Unpickler:
+    """For the pickle that begins where `file` (None: a new one over `data`) stands.
+
+    Raises:
+      ValueError: it numbers its objects higher than it has bytes, for which Python would make room at once.
+    """
+    file = io.BytesIO(data) if file is None else file
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+            raise ValueError("it numbers more objects than it can hold")
+    file.seek(start)
+    return _Unpickler(file)
 
 
 def _as_it_is(loaded: Mapping) -> Mapping:
@@ -168,15 +197,12 @@ def read_torch_file(
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file")
     try:
-        if zipfile.is_zipfile(path):
-            value, read_storage = _read_zip(path)
-        else:
-            with open(path, "rb") as file:
-                value, read_storage = _read_legacy(file)
-        if not isinstance(value, Mapping):
-            raise ValueError("it holds no mapping from names to tensors")
-        tensors = {str(name): item for name, item in select(value).items() if isinstance(item, _Tensor)}
-        return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
+        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
+            value, read_storage = _read_legacy(path.read_bytes()) if archive is None else _read_zip(archive)
+            if not isinstance(value, Mapping):
+                raise ValueError("it holds no mapping from names to tensors")
+            tensors = {str(name): item for name, item in select(value).items() if isinstance(item, _Tensor)}
+            return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell

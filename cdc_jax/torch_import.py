@@ -112,7 +112,7 @@ def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
     if _WIDTH_WEIGHT not in tensors:
         raise CheckpointError(f"the checkpoint lacks the weight {_WIDTH_WEIGHT}")
     shape = tensors[_WIDTH_WEIGHT].shape
-    if len(shape) != 4:
+    if len(shape) != 4 or 0 in shape:
         raise CheckpointError(f"the weight {_WIDTH_WEIGHT} has shape {shape}; it should be (3, width, 7, 7)")
     return ModelConfig(prediction=found[0], width=shape[1])
 

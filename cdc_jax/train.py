@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from cdc_jax.checkpoint import Checkpoints
-from cdc_jax.config import check_config
+from cdc_jax.config import check_config, check_same_run
 from cdc_jax.data.pipeline import Batches, open_batches
 from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
@@ -66,10 +66,11 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         if latest is None:
             state, data_state = _fresh_state(config, workdir, mesh, process), None
         else:
+            check_same_run(checkpoints.restore_json(latest, "config"), config, workdir)
             state = checkpoints.restore(abstract_state(config), latest)
             data_state = checkpoints.restore_json(latest, "data")
         start, saved = int(state.step), latest
-        log.drop_after(start)
+        log.drop_after(-1 if latest is None else start)
         if start == 0 and held_out:
             _measure(held_out, state, log, 0)
 
@@ -164,12 +165,17 @@ def _finish(running: tuple | None, latest: int | None) -> dict[str, float]:
 
 
 def _data_state(batches: Batches) -> Mapping:
-    """The place in the data, the same on every process, with counters of all of them."""
+    """The place in the data, the same on every process, with counters and broken records of all of them."""
     state = batches.state()
     if jax.process_count() > 1:
         names = sorted(state["counters"])
         counted = multihost_utils.process_allgather(np.array([state["counters"][name] for name in names]))
         state["counters"] = dict(zip(names, counted.sum(axis=0).tolist(), strict=True))
+        most = int(multihost_utils.process_allgather(np.array(len(state["broken"]))).max())
+        rows = np.full(most, -1)
+        rows[: len(state["broken"])] = state["broken"]
+        state["broken"] = sorted({int(n) for n in multihost_utils.process_allgather(rows).ravel() if n >= 0})
+        batches.know_broken(state["broken"])
     return state
 
 

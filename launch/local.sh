@@ -9,9 +9,11 @@
 #   ATTEMPTS=3             how often it starts in all
 #   PROCESSES=1            processes that train together; the first writes here, the others into files
 #   DEVICES_PER_PROCESS=   this many virtual CPU devices in each; unset: the devices that JAX finds
-#   PORT=                  of the first process, where the others find it; unset: drawn
+#   PORT=                  of the first process, where the others find it; unset: drawn for each attempt
 #   PYTHON=python3         the interpreter
-# --dry-run prints the commands and runs nothing. Ctrl-C and SIGTERM are passed on: the run saves its state and ends.
+# Of several processes without DEVICES_PER_PROCESS each takes one GPU, the one of its number.
+# --dry-run prints the commands and runs nothing. SIGTERM is passed on: the run saves its state and ends. So is Ctrl-C,
+# which ends it as it is, with the last checkpoint.
 set -euo pipefail
 
 dry_run=
@@ -31,7 +33,9 @@ if ! [[ "$processes" =~ ^[1-9][0-9]*$ && "${DEVICES_PER_PROCESS:-1}" =~ ^[1-9][0
     echo "PROCESSES and DEVICES_PER_PROCESS must be whole numbers from 1" >&2
     exit 2
 fi
-port=${PORT:-$(( 20000 + RANDOM % 20000 ))}
+port=
+draw_port() { port=${PORT:-$(( 20000 + RANDOM % 20000 ))}; }
+draw_port
 
 # What process number $1 finds in its environment, one NAME=VALUE each, in the array `settings`.
 settings_of() {
@@ -42,6 +46,8 @@ settings_of() {
     if [[ -n "${DEVICES_PER_PROCESS:-}" ]]; then
         local flags="--xla_force_host_platform_device_count=$DEVICES_PER_PROCESS${XLA_FLAGS:+ $XLA_FLAGS}"
         settings+=("JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}" "XLA_FLAGS=$flags")
+    elif (( processes > 1 )); then
+        settings+=("JAX_LOCAL_DEVICE_IDS=$1")
     fi
 }
 
@@ -117,6 +123,7 @@ run_all() {
 }
 
 for (( attempt = 1; attempt <= ${ATTEMPTS:-3}; attempt++ )); do
+    draw_port
     run_all
     if [[ -n "$asked_to_stop" ]]; then exit "$asked_to_stop"; fi
     # 0: done; 2: a mistake in the settings; 130: Ctrl-C; 143: SIGTERM, state saved. Starting again is not wanted.

@@ -5,7 +5,8 @@
 #   launch/tpu_vm.sh [--dry-run] create                        the TPU VM; a queued one is waited for
 #   launch/tpu_vm.sh [--dry-run] setup                         this checkout and its packages, on every worker
 #   launch/tpu_vm.sh [--dry-run] train CONFIG WORKDIR [FLAGS]  starts the training, and returns
-#   launch/tpu_vm.sh [--dry-run] logs | status | stop          follows the log; looks; has the state saved and ends
+#   launch/tpu_vm.sh [--dry-run] logs | status | stop          follows the log; looks; has the state saved and ends (where
+#                                                              a `run` watches, end that first: it would train again)
 #   launch/tpu_vm.sh [--dry-run] delete                        the TPU VM, and with it its disk
 #
 # Environment:

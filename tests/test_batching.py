@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_jax import bitstream
-from cdc_jax.batching import ahead, in_threads, plan_batches
+from cdc_jax.batching import ahead, in_background, in_threads, plan_batches
 from cdc_jax.errors import BitstreamError, ConfigError
 from tests.processes import user_environment
 
@@ -69,6 +70,43 @@ def test_threads_keep_the_order_and_stop_at_an_error():
     with pytest.raises(ValueError, match="three"):
         list(in_threads(work, range(100), workers=2))
     assert max(begun) < 10
+
+
+def test_items_are_made_in_the_background_and_no_more_than_may_wait():
+    made, third = [], threading.Event()
+
+    def items():
+        for item in range(6):
+            made.append(item)
+            if item == 2:
+                third.set()
+            yield item
+
+    found = in_background(items(), lambda item: 1, most=2)
+    assert next(found) == 0
+    assert third.wait(30)  # nobody has asked for it
+    assert len(made) <= 5  # two wait, one is made and in nobody's hands
+    assert list(found) == [1, 2, 3, 4, 5]
+    assert list(in_background(items(), lambda item: 100, most=2)) == list(range(6)), "one of any size may wait"
+
+
+def test_the_background_s_error_comes_after_what_was_made_before():
+    def items():
+        yield 1
+        raise ValueError("two")
+
+    found = in_background(items(), lambda item: 1, most=9)
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="two"):
+        next(found)
+
+
+def test_who_stops_early_leaves_no_thread_behind():
+    before = threading.active_count()
+    found = in_background(itertools.count(), lambda item: 1, most=3)
+    assert next(found) == 0
+    found.close()
+    assert threading.active_count() == before
 
 
 def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 import cdc_jax
+import cdc_jax.images
 from cdc_jax import bitstream
 from cdc_jax.cli import main
 from cdc_jax.errors import BitstreamError, BundleError, CheckpointError, ConfigError, ImageError
@@ -343,17 +344,44 @@ def test_a_folder_is_decoded_together_and_each_picture_lands_in_its_file(cdc, bu
     assert Path("out/3.png").read_bytes() == b"precious"
 
 
-def test_too_little_memory_for_some_is_told_for_each_of_them(cdc, monkeypatch):
+@pytest.mark.parametrize("words", [[], ["--max-memory=1G"]])
+def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, words):
+    def decompress(self, data, **settings):
+        if read_header_of(data) == (8, 16):
+            raise MemoryError
+        return whole(self, data, **settings)
+
+    def decompress_each(self, files, **settings):
+        for index, data in enumerate(files):
+            yield index, self.decompress(data, **settings)
+
+    whole = StoringCodec.decompress
+    monkeypatch.setattr(StoringCodec, "decompress", decompress)
+    monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
+    for name in "abcd":
+        put(f"{name}.cdc", size=(8, 16 if name == "b" else 8))
+    code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "-q", *words)
+    assert code == 1 and err == ["cdc: b.cdc: there is not enough memory for this"]
+    assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
+
+
+def test_pictures_are_finished_while_others_are_decoded(cdc, monkeypatch):
+    """The second picture is not given out before the first one's file is being made."""
+    finishing = threading.Event()
+
     def decompress_each(self, files, **settings):
         yield 0, self.decompress(files[0], **settings)
-        raise MemoryError
+        assert finishing.wait(30)
+        for index, data in list(enumerate(files))[1:]:
+            yield index, self.decompress(data, **settings)
 
     monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
+    encode_image = cdc_jax.images.encode_image
+    monkeypatch.setattr("cdc_jax.images.encode_image", lambda *a: (finishing.set(), encode_image(*a))[1])
     for name in "abc":
         put(f"{name}.cdc")
-    code, _, err = cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "-q")
-    assert code == 1 and err == [f"cdc: {name}.cdc: there is not enough memory for this" for name in "bc"]
-    assert tree() == ["a.cdc", "a.png", "b.cdc", "c.cdc"]
+    assert cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "-q") == (0, "", [])
+    assert tree() == ["a.cdc", "a.png", "b.cdc", "b.png", "c.cdc", "c.png"]
 
 
 def test_files_are_worked_on_together(cdc, monkeypatch):
@@ -368,7 +396,11 @@ def test_files_are_worked_on_together(cdc, monkeypatch):
 
 
 def read_header(path):
-    file = bitstream.unpack(Path(path).read_bytes())
+    return read_header_of(Path(path).read_bytes())
+
+
+def read_header_of(data):
+    file = bitstream.unpack(data)
     return file.height, file.width
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +26,11 @@ print(folder, sum(name == "/jax/compilation_cache/cache_hits" for name in events
 """
 
 
-def run(**environment: str) -> list[str]:
+def run(*, warnings: str = "error", **environment: str) -> list[str]:
     """The folder and the number of programs found in it, as a process tells them."""
     clean = {k: v for k, v in user_environment().items() if k not in ("JAX_COMPILATION_CACHE_DIR",)}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True
+        [sys.executable, "-W", warnings, "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -40,6 +41,15 @@ def test_a_second_process_finds_the_programs_of_the_first(tmp_path):
     folder, hits = run(**environment)
     assert folder.startswith(str(tmp_path / "cdc_jax")) and hits == "0"
     assert os.listdir(folder)
+    assert int(run(**environment)[1]) >= 1
+
+
+def test_a_half_written_program_is_compiled_once_more_and_kept(tmp_path):
+    environment = {"CDC_JAX_CACHE": str(tmp_path)}
+    folder, _ = run(**environment)
+    for entry in Path(folder).glob("*-cache"):
+        entry.write_bytes(entry.read_bytes()[:100])
+    assert run(warnings="default", **environment)[1] == "0"
     assert int(run(**environment)[1]) >= 1
 
 

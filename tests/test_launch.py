@@ -60,7 +60,16 @@ def test_usage(script):
     assert finished.returncode == 2 and "CONFIG WORKDIR" in finished.stderr and not finished.stdout
 
 
+@pytest.mark.parametrize("script", [LOCAL, TPU_VM])
+def test_the_scripts_can_be_called_by_their_names(script):
+    assert os.access(script, os.X_OK)
+
+
 class TestLocal:
+    def test_processes_without_virtual_devices_take_a_gpu_each(self):
+        lines = launch(LOCAL, "--dry-run", "c.py", "w", PROCESSES="2").stdout.splitlines()
+        assert [f"JAX_LOCAL_DEVICE_IDS={index}" in line for index, line in enumerate(lines)] == [True, True]
+
     def test_dry_run_prints_the_command_and_runs_nothing(self, tmp_path):
         python = str(executable(tmp_path, "python", "exit 0"))
         finished = launch(LOCAL, "--dry-run", "configs/demo.py", "runs/my demo", "--config.seed=1", PYTHON=python)
@@ -295,7 +304,7 @@ class TestSlurm:
         assert "CDC_PROCESS_COUNT=2" in finished.stdout and "scontrol requeue 123" in finished.stdout
 
     def test_nodes_find_their_places(self, tmp_path):
-        srun = 'shift 2; for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done'
+        srun = 'shift 3; for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done'
         tools = self.tools(tmp_path, srun=srun)
         body = f'echo $CDC_PROCESS_INDEX $CDC_PROCESS_COUNT $CDC_COORDINATOR >> "{tmp_path}/seen"'
         tools["PYTHON"] = str(executable(tmp_path, "python", body))
@@ -305,8 +314,8 @@ class TestSlurm:
     def test_one_node_needs_no_meeting_place(self, tmp_path):
         tools = self.tools(tmp_path)
         assert launch(SLURM, "c.py", "w", **tools).returncode == 0
-        assert calls(tmp_path) == ["srun --ntasks-per-node=1 --kill-on-bad-exit=1 python3 -m cdc_jax.main "
-                                   "--config=c.py --workdir=w"]
+        assert calls(tmp_path) == ["srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 python3 -m "
+                                   "cdc_jax.main --config=c.py --workdir=w"]
 
     def test_an_error_is_passed_on_and_not_requeued(self, tmp_path):
         finished = launch(SLURM, "c.py", "w", **self.tools(tmp_path, srun="exit 1"))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
 from cdc_jax.files import is_remote
 from cdc_jax.run_log import RunLog
+from tests.processes import user_environment
 
 
 def test_what_is_written_elsewhere_is_published_and_taken_up_again(tmp_path):
@@ -31,6 +39,61 @@ def test_other_processes_write_nothing(tmp_path):
     log.close()
     assert list(tmp_path.iterdir()) == []
     assert log.summary() == {"loss": "2"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX'")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_full_disk_is_one_line_and_nothing_hangs(pictures, tmp_path):
+    """In a process of its own, which may write files of so many bytes and no more."""
+    program = f"""
+import resource, signal
+import numpy as np
+from cdc_jax.errors import CdcError
+from cdc_jax.run_log import RunLog
+log = RunLog({str(tmp_path)!r})
+log.drop_after(-1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    for step in range(1000):
+        log.write(step, {{"loss": 1.0}})
+        if {pictures}:
+            log.write_pictures(step, {{"p": np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)}})
+        log.publish()
+except CdcError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=user_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith(f"cannot write the log in {tmp_path}: File too large"), done.stderr
+
+
+def test_a_restart_before_the_first_checkpoint_begins_anew(tmp_path):
+    for value in (1.0, 2.0):
+        log = RunLog(tmp_path)
+        log.drop_after(-1)
+        log.write(0, {"loss": value})
+        log.close()
+    assert RunLog(tmp_path).read() == [{"step": 0, "loss": 2.0}]
+
+
+def test_tensorboard_reads_what_was_written(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    log = RunLog(tmp_path)
+    log.drop_after(4)
+    log.write(5, {"loss": 2.0})
+    log.write_pictures(5, {"p": np.zeros((4, 6, 3), np.uint8)})
+    log.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    data, events = path.read_bytes(), []
+    while data:  # records of TFRecord: length, its checksum, bytes, their checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    assert [event.step for event in events] == [0, 5, 5, 5]
+    assert [value.tag for event in events for value in event.summary.value] == ["loss", "p"]
 
 
 def test_what_is_remote(tmp_path):

@@ -46,6 +46,13 @@ def test_what_cannot_be_started_from(trained_bundle, tmp_path):
         check_config(tiny_config(freeze_entropy=True))
 
 
+def test_a_bundle_in_an_object_store_is_fetched(trained_bundle, monkeypatch):
+    monkeypatch.setattr("cdc_jax.starting_weights.is_remote", lambda path: True)
+    found = starting_weights(tiny_config(init_from=str(trained_bundle)))
+    assert_same(found.weights, load_bundle(trained_bundle).params)
+    assert found.coding.fingerprint == load_bundle(trained_bundle).coding.fingerprint
+
+
 def test_what_is_frozen():
     config = tiny_config(freeze_entropy=True, init_from="somewhere")
     names = shapes(model_config(config))

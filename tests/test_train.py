@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from cdc_jax.config import check_config, check_overrides, default_config
+from cdc_jax.config import check_config, check_overrides, check_same_run, default_config
 from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.images import read_image
 from cdc_jax.optimizer import ema_decay, learning_rate_schedule
@@ -212,9 +212,34 @@ def test_phases_of_the_recipe():
     assert float(ema_decay(rate, jnp.int32(10))) == pytest.approx(0.999) and float(ema_decay(rate, jnp.int32(11))) == 1
     epsilon = apply_phase(default_config(), "warmup,prediction=epsilon")
     assert epsilon.model.prediction == "epsilon" and not epsilon.ema.enabled and epsilon.optimizer.clip_norm == 0
-    for argument, word in (("rate", "beta"), ("cool", "phase"), ("warmup,rho=much", "rho"), ("warmup,x=1", "x=1")):
+    impossible = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
+    for argument, word in {**impossible, "warmup,prediction=eps": "eps"}.items():
         with pytest.raises(ConfigError, match=word):
             apply_phase(default_config(), argument)
+
+
+def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
+    stored = tiny_config().to_dict()
+    check_same_run(stored, tiny_config(**{"train.steps": 7, "optimizer.learning_rate": 1e-5}), "runs/a")
+    older = {name: value for name, value in stored.items() if name != "freeze_entropy"}
+    check_same_run(older, tiny_config(), "runs/a")  # saved before there was such a setting
+    for change in ({"init_from": "runs/b"}, {"data.batch_size": 64}, {"model.width": 16}, {"seed": 3}):
+        (name,) = change
+        with pytest.raises(ConfigError, match=rf"runs/a was started with {name}="):
+            check_same_run(stored, tiny_config(**change), "runs/a")
+
+
+def test_processes_under_slurm_keep_all_their_gpus(monkeypatch):
+    """JAX takes a SLURM task for that of one GPU unless it is told not to look."""
+    from cdc_jax.distributed import join_processes
+
+    found = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
+    for name, value in {"COORDINATOR": "n1:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "1"}.items():
+        monkeypatch.setenv(f"CDC_{name}", value)
+    join_processes()
+    assert found.pop("cluster_detection_method") == "deactivate"
+    assert found == {"coordinator_address": "n1:1", "num_processes": 2, "process_id": 1}
 
 
 def test_config_files_load_and_are_possible():

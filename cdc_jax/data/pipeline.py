@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +72,18 @@ class Batches:
     def state(self) -> dict[str, Any]:
         """What `open_batches` goes on from, with the counters of what was handed out; JSON-able.
 
-        The step is the same on every process. The counters are this process' own: a trainer of several processes saves
-        their sum over the processes, which process 0 then goes on from.
+        The step is the same on every process. The rest is this process' own: a trainer of several processes saves the
+        counters' sum over the processes, which process 0 then goes on from, and all broken records.
         """
-        return {"next_step": self._step, "counters": self.counters()}
+        return {"next_step": self._step, "counters": self.counters(), "broken": self._tally.broken()}
+
+    def know_broken(self, records: Iterable[int]) -> None:
+        """Takes note of records that other processes found broken.
+
+        Raises:
+          CdcError: too many are.
+        """
+        self._tally.know(records)
 
     def counters(self) -> dict[str, int]:
         """Of this process: `read` records, of them `broken`, `small` (skipped) and `upscaled`."""
@@ -141,8 +149,10 @@ def open_batches(
         upscale=config.data.small_images == "upscale",
     )
     iterator = iter(_read_ahead(grain, places, reader, config.data.workers))
-    counted = state.get("counters", {}) if state is not None and process_index == 0 else {}
-    return Batches(iterator, first_step, Tally(len(source), config.data.max_broken_share, config.data.crop, counted))
+    state = state or {}
+    counted = state.get("counters", {}) if process_index == 0 else {}
+    limits = len(source), config.data.max_broken_share, config.data.crop
+    return Batches(iterator, first_step, Tally(*limits, counted, state.get("broken", ())))
 
 
 def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: int) -> Any:

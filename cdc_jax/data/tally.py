@@ -24,14 +24,17 @@ class Tally:
       max_broken_share: 0 … 1.
       crop: side of the crops in pixels, for messages.
       counters: values to go on from.
+      broken: records that are known to be broken.
     """
 
-    def __init__(self, records: int, max_broken_share: float, crop: int, counters: Mapping[str, int]):
+    def __init__(
+        self, records: int, max_broken_share: float, crop: int, counters: Mapping[str, int], broken: Iterable[int] = ()
+    ):
         self.counters = {name: int(counters.get(name, 0)) for name in COUNTERS}
         self._records = records
         self._max_broken_share = max_broken_share
         self._crop = crop
-        self._broken: dict[int, str] = {}
+        self._broken: dict[int, str] = {int(record): f"record {record}" for record in broken}
         self._small: set[str] = set()
 
     def add(self, reports: Iterable[Report]) -> None:
@@ -49,17 +52,30 @@ class Tally:
                 if record not in self._broken:
                     self._broken[record] = message
                     _LOG.warning("skipped a broken picture: %s", message)
-            if len(self._broken) > self._max_broken_share * self._records:
-                raise CdcError(
-                    f"more than {self._max_broken_share:.2%} of the {self._records} training pictures are broken, "
-                    f"among them {self._examples()}; repair or remove them, or raise data.max_broken_share"
-                )
+            self._check()
             for name in report.small:
                 self._log_small(name, "skipped")
             if report.upscaled:
                 self._log_small(report.name, "scaled up")
             if not report.name:
                 raise CdcError(self._nothing_usable(report))
+
+    def broken(self) -> list[int]:
+        """The records that are known to be broken."""
+        return sorted(self._broken)
+
+    def know(self, records: Iterable[int]) -> None:
+        """Takes note of records that other processes found broken. Raises CdcError as `add`."""
+        for record in records:
+            self._broken.setdefault(int(record), f"record {record}")
+        self._check()
+
+    def _check(self) -> None:
+        if len(self._broken) > self._max_broken_share * self._records:
+            raise CdcError(
+                f"more than {self._max_broken_share:.2%} of the {self._records} training pictures are broken, "
+                f"among them {self._examples()}; repair or remove them, or raise data.max_broken_share"
+            )
 
     def _log_small(self, name: str, what: str) -> None:
         if name in self._small or len(self._small) >= _NAMED_SMALL:
@@ -76,4 +92,4 @@ class Tally:
         )
 
     def _examples(self) -> str:
-        return " and ".join(list(self._broken.values())[:3])
+        return " and ".join(list(self._broken.values())[-3:])

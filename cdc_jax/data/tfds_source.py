@@ -42,13 +42,12 @@ class TfdsRecords:
         """uint8 [h, w, 3].
 
         Raises:
-          ImageError: the picture is damaged.
-          CdcError: the record itself cannot be read.
+          ImageError: the record or its picture is damaged.
         """
         try:
             example = self.records[record]
         except Exception as error:  # whatever the file system or the record reader has to say
-            raise CdcError(f"{self.name(record)}: the record cannot be read ({error})") from error
+            raise ImageError(f"{self.name(record)}: the record cannot be read ({error})") from error
         try:
             return load_image(bytes(example[self.image_key]), formats=picture_formats())[0]
         except ImageError as error:

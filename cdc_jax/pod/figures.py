@@ -87,7 +87,8 @@ def compile_figures(
     versions = (CACHE_VERSION, jax.__version__, libtpu_version())
     text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
     path = cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    known = _read(path)
+    flops = product_flops(traced.jaxpr, "tpu") / mesh.size
+    known = _read(path, flops)
     if known is not None:
         return known, True
 
@@ -110,7 +111,7 @@ def compile_figures(
         alias_bytes=memory.alias_size_in_bytes if memory else 0,
         temporary_bytes=memory.temp_size_in_bytes if memory else 0,
         code_bytes=memory.generated_code_size_in_bytes if memory else 0,
-        flops=product_flops(traced.jaxpr, "tpu") / mesh.size,
+        flops=flops,
         compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
         collectives=tuple(collectives(hlo_text)),
         compile_seconds=round(time.perf_counter() - started, 1),
@@ -124,11 +125,12 @@ def compile_figures(
     return figures, False
 
 
-def _read(path: Path) -> Figures | None:
-    """Figures of the cache; a file that is missing, damaged or of another layout is none."""
+def _read(path: Path, flops: float) -> Figures | None:
+    """Figures of the cache, but for the FLOPs, which are the traced program's; None if the file is missing, damaged or
+    of another layout."""
     try:
         values = json.loads(path.read_text())
         found = tuple(Collective(*collective) for collective in values.pop("collectives"))
-        return Figures(**values, collectives=found)
+        return Figures(**{**values, "flops": flops}, collectives=found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -16,9 +16,9 @@ Traced = ClosedJaxpr | Jaxpr
 def product_flops(program: Traced, platform: str) -> int:
     """2 × the multiply-accumulates of all `dot_general` and convolutions, over the whole batch.
 
-    Scans count as often as they run, of a conditional's branches the costliest or, where they differ by platform, this
-    platform's, of a `while` of unknown length one round. In a transposed convolution the inserted zeros are not
-    counted; what falls on a border's padding is.
+    Scans count as often as they run, what is written for one device (`shard_map`) once for each, of a conditional's
+    branches the costliest or, where they differ by platform, this platform's, of a `while` of unknown length one round.
+    In a transposed convolution the inserted zeros are not counted; what falls on a border's padding is.
 
     Args:
       program: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
@@ -40,9 +40,14 @@ def _equation_flops(equation, platform: str) -> int:
         return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
     if name == "cond":
         return max(product_flops(branch, platform) for branch in _branches(params, platform))
-    repeats = params["length"] if name == "scan" else 1
+    repeats = {"scan": params.get("length"), "shard_map": _devices(params)}.get(name, 1)
     inner = [value for value in params.values() if isinstance(value, Traced)]
     return repeats * sum(product_flops(part, platform) for part in inner)
+
+
+def _devices(params: dict) -> int:
+    """How many compute the body of a `shard_map`, whose shapes are one device's."""
+    return params["mesh"].size if "mesh" in params else 1
 
 
 def _branches(params: dict, platform: str) -> tuple:

@@ -33,6 +33,25 @@ def test_broken_pictures_are_skipped_counted_and_named_once(folder, data_config,
         assert sum(name in message for message in caplog.messages) == 1
 
 
+def test_what_other_processes_and_earlier_runs_found_counts(folder, data_config):
+    """Two processes meet different records: the share is that of all of them, and a restart forgets none."""
+    broken = break_pictures(folder)
+    config = data_config(max_broken_share=(len(broken) - 0.5) / 12)
+    found = []
+    for process in (0, 1):
+        with open_batches(config, process_index=process, process_count=2, first_step=0) as batches:
+            next(batches)
+            found.append(batches.state()["broken"])
+            with pytest.raises(CdcError, match="pictures are broken"):
+                batches.know_broken(range(12))
+    with open_batches(config, process_index=0, process_count=2, first_step=0) as batches:
+        batches.know_broken(found[1])
+        assert set(batches.state()["broken"]) >= set(found[1])
+        state = {**batches.state(), "broken": [1, 5]}
+    with open_batches(config, process_index=1, process_count=2, first_step=0, state=state) as batches:
+        assert set(batches.state()["broken"]) >= {1, 5}
+
+
 def test_a_broken_record_is_replaced_by_the_next_of_the_order(folder, data_config):
     from cdc_jax.data.order import GlobalOrder
 

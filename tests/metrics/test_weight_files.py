@@ -57,6 +57,36 @@ def test_damaged_torch_files_are_refused(zipped, tmp_path):
             read_torch_file(path)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_lies_beside_the_tensors_does_not_matter(zipped, tmp_path):
+    torch = pytest.importorskip("torch")
+    beside = {"size": torch.ones(2).shape, "device": torch.device("cpu"), "held": [torch.ones(3)], "step": 7}
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": {"w": torch.arange(6.0)}, **beside}, path, _use_new_zipfile_serialization=zipped)
+    found = read_torch_file(path, lambda loaded: loaded["model"])
+    assert found.keys() == {"w"} and np.array_equal(found["w"], np.arange(6.0))
+
+
+@pytest.mark.torch
+def test_a_tensor_is_no_larger_than_what_is_stored_of_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"w": torch.ones(1).expand(1 << 40)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="larger than its storage"):
+        read_torch_file(tmp_path / "weights.pth")
+
+
+def test_a_small_file_does_not_take_much_memory(tmp_path):
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_torch_file(path)
+    path.write_bytes(b"\x80\x02}r" + (2**30).to_bytes(4, "little") + b".")  # object 2³⁰ of the pickle
+    with pytest.raises(CheckpointError, match="numbers more objects"):
+        read_torch_file(path)
+
+
 def test_nothing_in_a_pickle_is_run(tmp_path):
     folder = tmp_path / "made"
     data = pickle.dumps({"w": Command(folder)}, protocol=2)

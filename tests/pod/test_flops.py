@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import merge, shapes
+from cdc_jax.parallel import make_mesh
 from cdc_jax.pod.flops import product_flops
 
 
@@ -58,6 +60,14 @@ def test_of_what_differs_by_platform_the_platform_s_own_counts():
 
     found = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
     assert found == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
+
+
+def test_every_device_of_a_shard_map_counts():
+    mesh = make_mesh(jax.devices()[:1])
+    on_eight = AbstractMesh((8,), mesh.axis_names)
+    split = PartitionSpec(mesh.axis_names[0])
+    whole = jax.shard_map(lambda x, y: x @ y, mesh=on_eight, in_specs=(split, PartitionSpec()), out_specs=split)
+    assert counted(whole, (16, 4), (4, 5)) == 2 * 16 * 4 * 5
 
 
 def test_the_model_costs_what_its_authors_program_does():
