@@ -7,8 +7,9 @@ from one to the next. This one is a property of the program alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 Traced = ClosedJaxpr | Jaxpr
 
@@ -25,7 +26,16 @@ def product_flops(program: Traced, platform: str) -> int:
       platform: "cpu", "tpu", "cuda".
     """
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    return sum(_equation_flops(equation, platform) for equation in jaxpr.eqns)
+    return sum(_equation_flops(equation, platform) for equation in _used(jaxpr))
+
+
+def _used(jaxpr: Jaxpr) -> Iterator:
+    """The equations that a result depends on: compilers leave out the others, such as a gradient's unused value."""
+    used = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not used.isdisjoint(equation.outvars):
+            used.update(variable for variable in equation.invars if not isinstance(variable, Literal))
+            yield equation
 
 
 def _equation_flops(equation, platform: str) -> int:

@@ -62,6 +62,10 @@ def test_of_what_differs_by_platform_the_platform_s_own_counts():
     assert found == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
 
 
+def test_what_nothing_depends_on_does_not_count():
+    assert counted(lambda x, y: jax.vjp(jnp.dot, x, y)[1](x)[0], (4, 4), (4, 4)) == 2 * 4**3
+
+
 def test_every_device_of_a_shard_map_counts():
     mesh = make_mesh(jax.devices()[:1])
     on_eight = AbstractMesh((8,), mesh.axis_names)
