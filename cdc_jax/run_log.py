@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,13 @@ class RunLog:
         if self._tensorboard is not None:
             for name, picture in pictures.items():
                 self._tensorboard.add_picture(step, name, picture)
+
+    @_writing
+    def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
+        """Writes a text file of these lines at once, every process its own; where it is."""
+        path = self._workdir / f"{name}.txt"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
 
     @_writing
     def publish(self) -> None:

@@ -88,7 +88,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                     batch = next(batches)
                 images = global_batch(mesh, batch.images, config.data.batch_size)
                 state, terms = step_function(state, images, perceptual)
-                _finish(running, saved)  # one step ahead of the device, not more
+                _finish(running, saved, log)  # one step ahead of the device, not more
                 running = (step + 1, terms, batch.names)
                 clock.steps += 1
 
@@ -98,7 +98,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 measuring = held_out and not stop and (saving or done % config.train.eval_every == 0)
                 logging = done % config.train.log_every == 0 or last
                 if logging or saving or measuring:
-                    values, running = _finish(running, saved), None
+                    values, running = _finish(running, saved, log), None
                 if logging:
                     log.write(done, values | clock.read(config.data.batch_size))
                 figures = _measure(held_out, state, log, done) if measuring else None
@@ -127,8 +127,9 @@ def _make_folder(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    except Exception as error:  # an object store's libraries raise whatever theirs is for missing rights
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"cannot make the folder {folder}: {reason}") from error
     return folder
 
 
@@ -147,8 +148,8 @@ def _measure(held_out: HeldOut, state: TrainState, log: RunLog, step: int) -> di
     return figures
 
 
-def _finish(running: tuple | None, latest: int | None) -> dict[str, float]:
-    """Waits for a step; its metrics. Raises CdcError where one is not finite."""
+def _finish(running: tuple | None, latest: int | None, log: RunLog) -> dict[str, float]:
+    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process' pictures."""
     if running is None:
         return {}
     step, terms, names = running
@@ -156,7 +157,10 @@ def _finish(running: tuple | None, latest: int | None) -> dict[str, float]:
     broken = [name for name, value in values.items() if not np.isfinite(value)]
     if broken:
         kept = "no checkpoint was saved yet" if latest is None else f"the checkpoint of step {latest} is kept"
-        shown = ", ".join(dict.fromkeys(names[:_NAMES_SHOWN]))
+        names = list(dict.fromkeys(names))
+        shown, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
+        if more > 0:
+            shown += f" and {more} more, listed in {log.add_text(f'batch_of_step_{step}_{jax.process_index()}', names)}"
         raise CdcError(
             f"{broken[0]} is {values[broken[0]]} at step {step}, trained on {shown}; {kept}: "
             "start again with a lower optimizer.learning_rate, or without these pictures"

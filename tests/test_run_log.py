@@ -96,5 +96,10 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     assert [value.tag for event in events for value in event.summary.value] == ["loss", "p"]
 
 
+def test_lists_are_files_of_their_own(tmp_path):
+    path = RunLog(tmp_path, active=False).add_text("batch", ["a.png", "b.png"])
+    assert path.read_text() == "a.png\nb.png\n" and path.parent == RunLog(tmp_path)._workdir
+
+
 def test_what_is_remote(tmp_path):
     assert is_remote("gs://bucket/run") and not is_remote(tmp_path) and not is_remote("runs/demo")

@@ -179,14 +179,20 @@ def test_draws_are_what_the_recipe_says():
     assert len(corners) > 5
 
 
-def test_not_finite_is_told_with_step_term_and_pictures():
+def test_not_finite_is_told_with_step_term_and_pictures(tmp_path):
     from cdc_jax.errors import CdcError
+    from cdc_jax.run_log import RunLog
     from cdc_jax.train import _finish
 
-    assert _finish((6, {"loss": 1.0}, ["a.png"]), latest=None) == {"loss": 1.0}
+    log = RunLog(tmp_path)
+    assert _finish((6, {"loss": 1.0}, ["a.png"]), None, log) == {"loss": 1.0}
     told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
     with pytest.raises(CdcError, match=told):
-        _finish((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), latest=5)
+        _finish((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), 5, log)
+    names = [f"{number}.png" for number in range(30)]
+    with pytest.raises(CdcError, match=r"0\.png, .*7\.png and 22 more, listed in .*batch_of_step_8_0\.txt"):
+        _finish((8, {"loss": float("inf")}, names), 5, log)
+    assert (tmp_path / "batch_of_step_8_0.txt").read_text().split() == names
 
 
 @pytest.mark.slow
