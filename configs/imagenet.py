@@ -9,7 +9,7 @@ Data:      prepared once, where TensorFlow is installed as well (training never 
 Hardware:  eight accelerators of 16 GB (a TPU v5e-8 or a GPU node), one picture each at a time; more with
            --config.data.batch_size; launch/README.md has the whole way
 Time:      not measured. About 0.5 TFLOP a picture and step (docs/tpu.md): at 20 TFLOP/s achieved a chip, 0.03 s a step
-Memory:    weights, moving average, Adam: 0.9 GB a chip; the step's temporaries: --mode=compile (docs/tpu.md)
+Memory:    2.2 GiB a chip with one picture on it, 0.8 of them weights, moving average and Adam (docs/tpu.md)
 Result:    checkpoints, a bundle, TensorBoard with held-out pictures
 """
 
