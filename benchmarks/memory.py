@@ -35,7 +35,7 @@ def main() -> None:
         print(json.dumps(measure(args.child, args.width, args.steps, args.tile)))
         return
     print(f"d = {args.width}, {args.steps} steps")
-    print(f"{'picture':>12} {'encode':>10} {'peak':>9} {'decode':>10} {'peak':>9} {'':>12}")
+    print(f"{'picture':>12} {'encode':>10} {'peak':>9} {'decode':>10} {'peak':>9}")
     for size in args.sizes:
         command = [sys.executable, __file__, "--child", size, f"--width={args.width}", f"--steps={args.steps}"]
         command += [f"--tile={args.tile}"] if args.tile else []

@@ -7,7 +7,7 @@ more wait for him than a few. A single task is done in the caller's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -129,7 +129,7 @@ def in_batches(
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
         if not overlap or len(tasks) < 2:
             return (complete(item) for item in decoded(tasks))
-        return _parallel(complete, _in_background(decoded(tasks)), total=len(tasks))
+        return _in_threads(complete, _in_background(decoded(tasks)))
 
     return outcomes
 
@@ -163,10 +163,11 @@ def _problem(check: Callable[[Task], None], task: Task) -> Outcome | None:
     return None
 
 
-def _parallel(function: Callable, items, *, total: int | None = None) -> Iterator:
-    if (len(items) if total is None else total) < 2:
-        yield from map(function, items)
-        return
+def _parallel(function: Callable, items: Sequence) -> Iterator:
+    yield from map(function, items) if len(items) < 2 else _in_threads(function, items)
+
+
+def _in_threads(function: Callable, items: Iterable) -> Iterator:
     from cdc_jax.batching import in_threads
 
     for _, result in in_threads(function, items, workers=WORKERS):

@@ -119,6 +119,14 @@ _FIXED = (
 )
 
 
+def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
+    """A configuration that a checkpoint was saved with; settings that are newer than it have their defaults."""
+    config = default_config()
+    with config.unlocked():
+        config.update(stored)
+    return config
+
+
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
     """The model part. Raises ConfigError on impossible values."""
     return ModelConfig.from_dict(config.model.to_dict())
@@ -164,13 +172,11 @@ def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: 
     """Raises ConfigError where a run would go on as another one. How long it trains, and how fast, may change.
 
     Args:
-      stored: the configuration that the run's checkpoint was saved with; settings newer than it had their defaults.
+      stored: the configuration that the run's checkpoint was saved with.
       config: the one that it is to go on with.
       workdir: the run's folder, for the message.
     """
-    older = default_config()
-    with older.unlocked():
-        older.update(stored)
+    older = stored_config(stored)
     model = [f"model.{key}" for key in config.model if not key.startswith("decode_")]
     for name in (*_FIXED, *model):
         new, old = _value(config, name), _value(older, name)

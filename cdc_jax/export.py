@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from cdc_jax.bundle import save_bundle
 from cdc_jax.checkpoint import Checkpoints, choose_step
-from cdc_jax.config import model_config
+from cdc_jax.config import model_config, stored_config
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
-from cdc_jax.starting_weights import read_coding, run_weights, stored_config
+from cdc_jax.starting_weights import read_coding, run_weights
 
 
 def export_params(
@@ -93,7 +93,7 @@ def export_workdir(
         raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
     with Checkpoints(workdir) as checkpoints:
         chosen = choose_step(checkpoints, workdir, step, best)
-        config = stored_config(checkpoints, chosen)
+        config = stored_config(checkpoints.restore_json(chosen, "config"))
         params = run_weights(checkpoints, chosen, config)
         figures = checkpoints.figures(chosen)
     coding = read_coding(workdir) if config.freeze_entropy else None

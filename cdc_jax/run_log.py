@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from cdc_jax.errors import CdcError
 from cdc_jax.event_file import EventFile
-from cdc_jax.files import is_remote, write_atomically
+from cdc_jax.files import copy_tree, is_remote, write_atomically
 
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
@@ -108,11 +108,7 @@ class RunLog:
             self._tensorboard.flush()
         if not (self._active and self._must_copy):
             return
-        for path in self.folder.rglob("*"):
-            if path.is_file():
-                target = self._workdir / path.relative_to(self.folder).as_posix()
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+        copy_tree(self.folder, self._workdir)
 
     @_writing
     def close(self) -> None:

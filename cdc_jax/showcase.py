@@ -94,4 +94,3 @@ def _print_progress(log: list[dict]) -> None:
         if len(values) > 1:
             (first_step, first), (last_step, last) = values[0], values[-1]
             print(f"{name}: {first:.4g} at step {first_step} → {last:.4g} at step {last_step}")
-

@@ -17,7 +17,7 @@ from etils import epath
 
 from cdc_jax.bundle import check_same_weights, load_bundle
 from cdc_jax.checkpoint import Checkpoints, choose_step
-from cdc_jax.config import default_config, model_config
+from cdc_jax.config import model_config, stored_config
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.files import copy_tree, is_remote
@@ -59,29 +59,20 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
 
 
 def _from_bundle(origin: epath.Path) -> StartingWeights:
-    if not is_remote(origin):
-        bundle = load_bundle(Path(origin))
-        return StartingWeights(bundle.params, bundle.coding)
     with tempfile.TemporaryDirectory() as folder:
-        copy_tree(origin, epath.Path(folder))
-        bundle = load_bundle(folder)
-        return StartingWeights({name: np.asarray(value) for name, value in bundle.params.items()}, bundle.coding)
+        local = Path(folder) if is_remote(origin) else Path(origin)
+        if is_remote(origin):
+            copy_tree(origin, local)
+        bundle = load_bundle(local)
+    return StartingWeights(bundle.params, bundle.coding)
 
 
 def _from_run(origin: epath.Path, which: str) -> StartingWeights:
     with Checkpoints(origin) as checkpoints:
         step = choose_step(checkpoints, origin, None)
-        config = stored_config(checkpoints, step)
+        config = stored_config(checkpoints.restore_json(step, "config"))
         weights = run_weights(checkpoints, step, config, raw=which == "raw")
     return StartingWeights(weights, read_coding(origin))
-
-
-def stored_config(checkpoints: Checkpoints, step: int) -> ml_collections.ConfigDict:
-    """The configuration that a step was saved with; settings that are newer than it have their defaults."""
-    config = default_config()
-    with config.unlocked():
-        config.update(checkpoints.restore_json(step, "config"))
-    return config
 
 
 def run_weights(

@@ -131,7 +131,8 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, Callable[[_Storage], np
             raise ValueError("it is compressed")
         return archive.read(entries[name])
 
-    value = _unpickler(read("data.pkl")).load()
+    pickled = read("data.pkl")
+    value = _unpickler(io.BytesIO(pickled), len(pickled)).load()
     if "byteorder" in entries and read("byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
     return value, lambda storage: _from_bytes(read(f"data/{storage.key}"), storage)
@@ -141,7 +142,7 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
     file = io.BytesIO(data)
 
     def load() -> tuple[object, dict[str, _Storage]]:
-        unpickler = _unpickler(data, file)
+        unpickler = _unpickler(file, len(data))
         return unpickler.load(), unpickler.storages
 
     if load()[0] != _LEGACY_MAGIC or load()[0] != _LEGACY_PROTOCOL:
@@ -159,16 +160,15 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
     return value, lambda storage: _from_bytes(rest[places[storage.key] :], storage)
 
 
-def _unpickler(data: bytes, file: BinaryIO | None = None) -> _Unpickler:
-    """For the pickle that begins where `file` (None: a new one over `data`) stands.
+def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
+    """For the pickle that begins where the file, of so many bytes, stands.
 
     Raises:
       ValueError: it numbers its objects higher than it has bytes, for which Python would make room at once.
     """
-    file = io.BytesIO(data) if file is None else file
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > length:
             raise ValueError("it numbers more objects than it can hold")
     file.seek(start)
     return _Unpickler(file)

@@ -50,14 +50,9 @@ def _equation_flops(equation, platform: str) -> int:
         return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
     if name == "cond":
         return max(product_flops(branch, platform) for branch in _branches(params, platform))
-    repeats = {"scan": params.get("length"), "shard_map": _devices(params)}.get(name, 1)
+    repeats = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
     inner = [value for value in params.values() if isinstance(value, Traced)]
     return repeats * sum(product_flops(part, platform) for part in inner)
-
-
-def _devices(params: dict) -> int:
-    """How many compute the body of a `shard_map`, whose shapes are one device's."""
-    return params["mesh"].size if "mesh" in params else 1
 
 
 def _branches(params: dict, platform: str) -> tuple:

@@ -57,4 +57,3 @@ def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip
 
 
 PROGRAMS = {"train_step": train_program, "decode": decode_program}
-
