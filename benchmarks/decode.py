@@ -1,4 +1,4 @@
-"""Decoding and encoding end to end: by steps, alone and in a batch, and in how many tiles.
+"""Decoding and encoding end to end: by steps, alone and several pictures at once.
 
   python benchmarks/decode.py [--width 16] [--side 256] [--steps 1 5 17 65] [--batch 4] [--repeats 3]
 
@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from codec_case import codec_and_picture  # noqa: E402
+from codec_case import fresh_codec, waves  # noqa: E402
 from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 
 from cdc_jax.analysis import encode_latents  # noqa: E402
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    codec, picture = codec_and_picture(args.width, args.side, args.side)
+    codec, picture = fresh_codec(args.width), waves(args.side, args.side)
     data = codec.compress(picture)
     config, params = codec.config, codec._params
     y_hat = np.zeros((1, args.side // 16, args.side // 16, config.latent_channels), np.float32)

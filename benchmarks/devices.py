@@ -3,7 +3,7 @@
   python benchmarks/devices.py [--width 4] [--side 64] [--steps 1] [--devices 1 2 4 8]
 
 On a CPU the devices are virtual and share its cores, so that the time does not fall: what is shown is what spreading
-costs, in core seconds, and that the results are the same. With --real, on GPUs and TPUs, all devices there are decode,
+costs, in core seconds, and that the results are the same; the last column is the machine's own convolution there. With --real, on GPUs and TPUs, all devices there are decode,
 once. Each count runs in a process of its own.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
         return
     print(f"d = {args.width}, {args.steps} steps: {PICTURES} pictures of {args.side}×{args.side}, and one of")
     print(f"{5 * args.side}×{5 * args.side} in tiles of {TILE}; seconds: clock / all cores; differences of 255")
-    print(f"{'devices':>8} {'batch':>16} {'differs':>8} {'tiles':>16} {'differs':>8}")
+    print(f"{'devices':>8} {'batch':>16} {'differs':>8} {'tiles':>16} {'differs':>8} {'GFLOP/s':>8}")
     with tempfile.TemporaryDirectory() as folder:
         reference = None
         for count in [0] if args.real else args.devices:
@@ -53,7 +53,7 @@ def main() -> None:
                 seconds, core_seconds = found[name]
                 differs = np.abs(pixels[name].astype(int) - reference[name]).max()
                 cells.append(f"{seconds:7.2f} /{core_seconds:7.2f} {differs:8d}")
-            print(f"{found['devices']:8d} {' '.join(cells)}", flush=True)
+            print(f"{found['devices']:8d} {' '.join(cells)} {found['limit'] / 1e9:8.0f}", flush=True)
 
 
 def run(args: argparse.Namespace, count: int, out: str) -> dict:
@@ -71,9 +71,10 @@ def run(args: argparse.Namespace, count: int, out: str) -> dict:
 def measure(args: argparse.Namespace) -> None:
     """Prints clock and core seconds of the second of two runs; saves the pixels."""
     import jax
-    from codec_case import codec_and_picture
+    from codec_case import fresh_codec, waves
+    from timing import limit_rate
 
-    codec, large = codec_and_picture(args.width, 5 * args.side, 5 * args.side)
+    codec, large = fresh_codec(args.width), waves(5 * args.side, 5 * args.side)
     side = args.side
     files = [codec.compress(np.ascontiguousarray(large[i * 16 : i * 16 + side, :side])) for i in range(PICTURES)]
     whole = codec.compress(large)
@@ -87,6 +88,7 @@ def measure(args: argparse.Namespace) -> None:
         start, start_core = time.perf_counter(), time.process_time()
         pixels[name] = program()
         found[name] = (time.perf_counter() - start, time.process_time() - start_core)
+    found["limit"] = limit_rate()
     np.savez(args.child, **pixels)
     print(json.dumps(found))
 

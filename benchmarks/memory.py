@@ -1,9 +1,10 @@
-"""Peak memory of encoding and decoding against the picture's size, each in a process of its own.
+"""Peak memory and time of encoding and decoding against the picture's size, each size in a process of its own.
 
-  python benchmarks/memory.py [--width 16] [--steps 1] [--sizes 256x256 768x512 6000x4000] [--tile N]
+  python benchmarks/memory.py [--width 16 | --model BUNDLE] [--steps 1] [--sizes 256x256 6000x4000] [--tile N]
 
-A model of random weights; the picture is made of sine waves and noise. Seconds are those of all cores together, start
-and compilation apart; the peak is that of the whole process, JAX and the compiler included.
+Without a model its weights are random; the picture is made of sine waves and noise. The peak is that of the whole
+process, JAX and the compiler included; beside it stands the estimate that --max-memory goes by. Seconds are those of a
+second time, with compiled programs at hand; "of limit" compares decoding with the machine's own convolution.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
@@ -25,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--model", type=Path, metavar="BUNDLE")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--tile", type=int, help="of decoding (default: the codec's)")
     sizes = ["256x256", "768x512", "1024x1024", "2048x1536", "6000x4000"]
@@ -32,36 +32,72 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(measure(args.child, args.width, args.steps, args.tile)))
+        print(json.dumps(measure(args)))
         return
-    print(f"d = {args.width}, {args.steps} steps")
-    print(f"{'picture':>12} {'encode':>10} {'peak':>9} {'decode':>10} {'peak':>9}")
+    print(f"{args.model or f'd = {args.width}'}, {args.steps} steps; GiB and seconds")
+    print(f"{'picture':>12} {'encode':>7} {'peak':>6} {'decode':>7} {'peak':>6} {'estimate':>9} {'of limit':>9}")
     for size in args.sizes:
-        command = [sys.executable, __file__, "--child", size, f"--width={args.width}", f"--steps={args.steps}"]
-        command += [f"--tile={args.tile}"] if args.tile else []
+        command = [sys.executable, __file__, "--child", size, *sys.argv[1:]]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-        (encode_seconds, encode_bytes), (decode_seconds, decode_bytes) = found["encode"], found["decode"]
-        pixels = np.prod([int(side) for side in size.split("x")])
         print(
-            f"{size:>12} {encode_seconds:8.1f} s {encode_bytes / 2**30:5.2f} GiB {decode_seconds:8.1f} s "
-            f"{decode_bytes / 2**30:5.2f} GiB {1e6 * decode_seconds / pixels / args.steps:6.2f} s/MP step",
+            f"{size:>12} {found['encode_seconds']:7.2f} {found['encode_bytes'] / 2**30:6.2f}"
+            f" {found['decode_seconds']:7.2f} {found['decode_bytes'] / 2**30:6.2f}"
+            f" {found['estimate_bytes'] / 2**30:9.2f} {found['of_limit']:9.0%}",
             flush=True,
         )
 
 
-def measure(size: str, width: int, steps: int, tile: int | None) -> dict[str, tuple[float, int]]:
-    """(core seconds, peak bytes so far) of encoding, then of decoding; memory only grows, and decoding takes more."""
-    from codec_case import codec_and_picture
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """One row. Memory only grows, and decoding takes more than encoding, which comes first."""
+    from codec_case import fresh_codec, waves
+    from timing import limit_rate
 
-    columns, rows = (int(side) for side in size.split("x"))
-    codec, picture = codec_and_picture(width, rows, columns)
-    start = time.process_time()
+    from cdc_jax import load_codec, tiling
+    from cdc_jax.images import pad_to_multiple
+    from cdc_jax.models.config import STRIDE
+
+    columns, rows = (int(side) for side in args.child.split("x"))
+    codec, picture = load_codec(args.model) if args.model else fresh_codec(args.width), waves(rows, columns)
+    height, width, _ = pad_to_multiple(picture, STRIDE).shape
+    tile = args.tile or tiling.default_tile(height, width)
     data = codec.compress(picture)
-    found = {"encode": (time.process_time() - start, peak_bytes())}
-    start = time.process_time()
-    codec.decompress(data, steps=steps, tile=tile)
-    found["decode"] = time.process_time() - start, peak_bytes()
-    return found
+    encode_bytes = peak_bytes()
+    codec.decompress(data, steps=args.steps, tile=tile)
+    decode_bytes = peak_bytes()
+    start = time.perf_counter()
+    codec.compress(picture)
+    middle = time.perf_counter()
+    codec.decompress(data, steps=args.steps, tile=tile)
+    decode_seconds = time.perf_counter() - middle
+    return {
+        "encode_seconds": middle - start,
+        "encode_bytes": encode_bytes,
+        "decode_seconds": decode_seconds,
+        "decode_bytes": decode_bytes,
+        "estimate_bytes": tiling.decoding_bytes(height, width, tile, codec.config.width),
+        "of_limit": decode_flops(codec, height, width, tile, args.steps) / decode_seconds / limit_rate(),
+    }
+
+
+def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -> float:
+    """Of the networks, for one picture of this padded size."""
+    import jax
+    import numpy as np
+    from timing import executed_flops
+
+    from cdc_jax import tiling
+    from cdc_jax.models.config import LATENT_STRIDE
+    from cdc_jax.synthesis import predict, sample
+
+    rows, columns = tiling.tile_shape(height, width, tile)
+    cells = (1, rows // LATENT_STRIDE, columns // LATENT_STRIDE, codec.config.latent_channels)
+    y_hat, one = jax.ShapeDtypeStruct(cells, np.float32), np.float32(1)
+    if (rows, columns) == (height, width):
+        arguments = codec._params, y_hat, np.uint32(0), one, one
+        return executed_flops(lambda *given: sample(codec.config, steps, False, *given), *arguments)
+    x = jax.ShapeDtypeStruct((1, rows, columns, 3), np.float32)
+    tiles = tiling.Axis(height, tile, tiling.OVERLAP).count * tiling.Axis(width, tile, tiling.OVERLAP).count
+    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), codec._params, y_hat, x, one)
 
 
 def peak_bytes() -> int:

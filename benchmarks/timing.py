@@ -45,6 +45,12 @@ def limit_program() -> tuple[Callable[[], jax.Array], float]:
     return (lambda: run(x, kernel)), 2 * 9 * 128**4
 
 
+def limit_rate(repeats: int = 3) -> float:
+    """FLOP/s of the limit, now, on this machine."""
+    program, flops = limit_program()
+    return flops / time_in_turns({LIMIT: program}, repeats)[LIMIT].seconds
+
+
 def executed_flops(function: Callable, *args) -> float:
     """FLOPs of the convolutions and matrix products that a call executes on this machine."""
     return product_flops(jax.make_jaxpr(function)(*args), jax.default_backend())

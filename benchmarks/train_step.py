@@ -1,19 +1,22 @@
-"""The U-Net's gradient: jax.grad of the plain program, of the package's U-Net with its own rules, and rematerialized.
+"""The U-Net's gradient, by jax.grad of the plain program, by the package's own rules, and rematerialized; and the
+trainer's whole step, with compressor, rate, optimizer and moving average.
 
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
 
 Gradients by all weights and by the context maps, of the mean squared error. Timed in turns with the machine's own
-convolution, the limit; memory is the compiler's figure for what a program keeps besides its arguments and results.
+convolution, the limit. Memory is the compiler's figure for what a program keeps besides its arguments and results.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -21,7 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
+from cdc_jax.config import default_config, model_config  # noqa: E402
+from cdc_jax.models.initial import initial_weights  # noqa: E402
 from cdc_jax.models.params import merge  # noqa: E402
+from cdc_jax.parallel import make_mesh  # noqa: E402
+from cdc_jax.train_step import jit_train_step, new_state, train_step  # noqa: E402
 from tests.models.plain_unet import plain_unet  # noqa: E402
 
 
@@ -39,8 +46,6 @@ def main() -> None:
     def gradient(unet):
         return jax.grad(lambda weights, context: jnp.mean((unet(weights, context) - wanted) ** 2), argnums=(0, 1))
 
-
-
     def package(rematerialize):
         def unet(some, context):
             module = merge(config, {**weights, **some}).unet
@@ -53,11 +58,13 @@ def main() -> None:
         "gradient of the package's U-Net": package(rematerialize=False),
         "the same, rematerialized": package(rematerialize=True),
     }
+    step, step_flops = trainer_step(args)
     compiled = {name: jax.jit(f).lower(unet_weights, context).compile() for name, f in functions.items()}
     limit, limit_flops = limit_program()
     programs = {LIMIT: limit}
     programs |= {name: lambda f=f: f(unet_weights, context) for name, f in compiled.items()}
-    flops = {LIMIT: limit_flops}
+    programs["the trainer's whole step"] = step
+    flops = {LIMIT: limit_flops, "the trainer's whole step": step_flops}
     flops |= {name: executed_flops(f, unet_weights, context) for name, f in functions.items()}
     expected, *others = (jax.tree.leaves(f(unet_weights, context)) for f in compiled.values())
     print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32")
@@ -67,6 +74,24 @@ def main() -> None:
     for name, program in compiled.items():
         print(f"{name}: {program.memory_analysis().temp_size_in_bytes / 2**20:,.0f} MiB")
     print_table(time_in_turns(programs, args.repeats), flops, next(iter(compiled)))
+
+
+def trainer_step(args: argparse.Namespace) -> tuple[Callable[[], object], float]:
+    """The default configuration's step on random crops, one after the other, and its FLOPs."""
+    config = default_config()
+    with config.unlocked():
+        config.model.width, config.data.crop, config.data.batch_size = args.width, args.side, args.batch
+    mesh = make_mesh(jax.local_devices()[:1])
+    states = [new_state(config, initial_weights(model_config(config), 0), mesh)]
+    images = np.random.default_rng(0).integers(0, 256, (args.batch, args.side, args.side, 3), np.uint8)
+    jitted = jit_train_step(config, mesh)
+
+    def step():
+        state, metrics = jitted(states.pop(), images, {})
+        states.append(state)
+        return metrics
+
+    return step, executed_flops(lambda *given: train_step(config, mesh, *given, {}), states[0], images)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def picture_latents(
     Args:
       config, params: the model; params' device does the work.
       image: sides are multiples of 64.
-      tile: pixels along a tile's side, a multiple of 64 above 128; None: whole up to 2²⁰ pixels, else 1024.
+      tile: pixels along a tile's side at most, a multiple of 64 above 128; None: whole up to 2²⁰ pixels, else 1024.
     """
     height, width, _ = image.shape
     if tile is None:

@@ -25,15 +25,18 @@ class Batch(NamedTuple):
     size: int
 
 
-def plan_batches(sizes: Sequence[tuple[int, int] | None], devices: int) -> list[Batch]:
+def plan_batches(
+    sizes: Sequence[tuple[int, int] | None], devices: int, device_pixels: int = WHOLE_PIXELS
+) -> list[Batch]:
     """Groups pictures of the same size into batches that a device decodes in the memory of one large picture.
 
     Args:
       sizes: padded (height, width) of each picture; None leaves it out.
       devices: how many share a batch.
+      device_pixels: each gets no more than so many, or one picture.
 
     Returns:
-      Batches in the order of their first pictures; each device gets 2²⁰ pixels at most, or one picture.
+      Batches in the order of their first pictures.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
@@ -41,7 +44,7 @@ def plan_batches(sizes: Sequence[tuple[int, int] | None], devices: int) -> list[
             groups.setdefault(size, []).append(index)
     batches = []
     for (height, width), members in groups.items():
-        most = devices * max(1, WHOLE_PIXELS // (height * width))
+        most = devices * max(1, device_pixels // (height * width))
         count = -(-len(members) // most)
         size = -(-len(members) // count)  # as even as can be, so that little is padded and one program does for all
         size += -size % devices

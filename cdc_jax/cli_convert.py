@@ -149,9 +149,10 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
             if tile is not None:
                 settings = {**settings, "tile": tile}
             if tile is not None and not args.quiet:
+                whole = tile >= max(stream.header.height, stream.header.width)
                 cli_run.say(
-                    f"{cli_overlap.shown(stream.source)}: decoded in tiles of {tile} pixels for --max-memory, "
-                    "which gives a slightly different picture than without"
+                    f"{cli_overlap.shown(stream.source)}: decoded {'whole' if whole else f'in tiles of {tile} pixels'} "
+                    "for --max-memory, which gives a slightly different picture than without"
                 )
         return stream.codec.decompress(stream.data, **settings)
     except Exception as error:  # too little memory, for one: the files after it may be smaller

@@ -5,7 +5,8 @@
     image = codec.decompress(data, steps=5)
 
 The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
-(file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms.
+(file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms; decoded together with
+others, or over several devices, within ±1 of 255 in float32.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ class Codec:
           seed: of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
           eta: noise added at every step, 0 (none) to 1.
-          tile: pixels along the side of the tiles that the picture is decoded in, a multiple of 64; a part of the
-            result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
+          tile: pixels along the side of the tiles that the picture is decoded in, at most, a multiple of 64; a part
+            of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
 
         Raises:
           BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
@@ -133,7 +134,7 @@ class Codec:
         tile = tiling.default_tile(height, width) if tile is None else tile
         if tile is None or tile >= max(height, width):
             with self._devices.one() as params:
-                picture = np.asarray(self._synthesize(params, _y_hat(symbols)[None], settings)[0])
+                picture = np.array(self._synthesize(params, _y_hat(symbols)[None], settings)[0])
         else:
             picture = self._in_tiles(symbols, settings, tile)
         return picture[: container.height, : container.width]
@@ -150,8 +151,8 @@ class Codec:
         """
         height, width = padded_size(self._open(data))
         tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
-        default = tiling.default_tile(height, width) or max(height, width)
-        return None if min(tile, max(height, width)) == min(default, max(height, width)) else tile
+        shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
+        return None if shapes[0] == shapes[1] else tile
 
     def compress_batch(self, images: Sequence[Picture], *, progress: Progress | None = None) -> list[bytes]:
         """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
@@ -178,7 +179,7 @@ class Codec:
     ) -> list[Picture]:
         """`decompress` for many files, over all devices: pictures of the same padded size share batches.
 
-        The pictures are those of `decompress`, within ±1 of 255.
+        The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
 
         Args:
           files: the files' bytes.
@@ -215,7 +216,7 @@ class Codec:
             except CdcError as error:
                 sizes.append(None)
                 yield index, error
-        batches = plan_batches(sizes, len(self._devices))
+        batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
         for batch, read in ahead(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
             sound = []
             for index, found in zip(batch.members, read, strict=True):
@@ -224,21 +225,24 @@ class Codec:
                 else:
                     sound.append((index, *found))
             if sound:
-                pictures = self._decode_batch(batch, [symbols for _, _, symbols in sound], settings)
+                pictures = self._decoded(batch, [symbols for _, _, symbols in sound], settings)
                 for (index, container, _), picture in zip(sound, pictures, strict=False):
                     yield index, picture[: container.height, : container.width]
 
-    def _decode_batch(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Sequence[Picture]:
+    def _decoded(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Iterator[Picture]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
         height, width, _ = symbols[0].y.shape
         tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
         if tile is not None:
-            return [self._in_tiles(one, settings, tile) for one in symbols]
+            for one in symbols:
+                yield self._in_tiles(one, settings, tile)
+            return
         y_hat = np.stack([_y_hat(symbols[i % len(symbols)]) for i in range(batch.size)])
         with self._devices.all() as (params, mesh):
             if mesh.size > 1:
                 y_hat = jax.device_put(y_hat, split_batch(mesh))
-            return np.asarray(self._synthesize(params, y_hat, settings))
+            pictures = np.array(self._synthesize(params, y_hat, settings))
+        yield from pictures
 
     def _synthesize(self, params: Params, y_hat, settings: DecodeSettings) -> Array:
         steps, seed, gamma, eta = settings

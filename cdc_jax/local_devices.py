@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from cdc_jax.models.params import Params
 from cdc_jax.parallel import make_mesh, replicated
+from cdc_jax.tiling import WHOLE_PIXELS
 
 
 class LocalDevices:
@@ -33,6 +34,11 @@ class LocalDevices:
 
     def __len__(self) -> int:
         return len(self._devices)
+
+    @property
+    def batch_pixels(self) -> int:
+        """Up to how many pixels pictures share a device: none on CPUs, which gain nothing and would compile anew."""
+        return 0 if self._devices[0].platform == "cpu" else WHOLE_PIXELS
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Params]:

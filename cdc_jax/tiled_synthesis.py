@@ -6,7 +6,7 @@ each other, that blends x̂₀. Then the whole state takes the step. The soft-ma
 rather than the picture, so the result is another picture than the one decoded whole, and no worse; one tile that is
 the picture gives the same. The programs depend on the tile's size, not on the picture's (but for its width).
 
-Which device computes a tile does not matter: over several devices the result is that of one.
+Which device computes a tile does not matter: over several devices the result is that of one, to rounding.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sample_in_tiles(
       mesh: devices that compute a tile each at a time.
       y_hat: latents, h and w multiples of 64.
       steps, seed, gamma, eta: as `Codec.decompress`.
-      tile: pixels along a tile's side, a multiple of 64.
+      tile: pixels along a tile's side at most, a multiple of 64.
       overlap: of neighbouring tiles, at least.
       compute_type: of the U-Net's products, "float32" or "bfloat16".
 

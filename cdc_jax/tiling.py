@@ -1,13 +1,15 @@
 """Where tiles lie, how they are blended, and how large they are. NumPy only.
 
-Tiles along an axis have one length, start at multiples of 64 and overlap their neighbours by `overlap` pixels or more
-(the last one, which ends where the picture ends). A prediction's outermost pixels, a quarter of the overlap, see an
-edge that is not the picture's: they count for nothing, and over the middle half one tile fades into the next.
+Tiles along an axis have one length, the smallest with which as many cover it, so that little is computed twice. They
+start at multiples of 64 and overlap their neighbours by `overlap` pixels or more (the last one, which ends where the
+picture ends). A prediction's outermost pixels, a quarter of the overlap, see an edge that is not the picture's: they
+count for nothing, and over the middle half one tile fades into the next.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ TILE = 768
 OVERLAP = 128
 
 _PROCESS_BYTES = 600 << 20  # Python, JAX, the compiler
+_WEIGHT_BYTES = 160 << 10  # times the square of the model's width: read, on the device, and as the U-Net wants them
 _PICTURE_BYTES = 40  # a pixel: the noisy picture and its prediction in float32, the result, its file
 _LATENT_BYTES = 1  # a pixel and channel of the model: symbols, means, scale indices and their order
 _PROGRAM_BYTES = 64  # a pixel of a tile and channel of the model: what the U-Net keeps at once
@@ -34,7 +37,7 @@ class Axis:
 
     Attributes:
       length: of the picture in pixels, a multiple of 64.
-      tile: a tile's length, a multiple of 64; one that is not smaller than the picture is the picture.
+      tile: a tile's greatest length, a multiple of 64.
       overlap: of neighbours, at least; a multiple of 64 smaller than the tile.
 
     Raises:
@@ -49,11 +52,21 @@ class Axis:
         check_tile(self.tile, self.overlap)
 
     @functools.cached_property
+    def count(self) -> int:
+        """Tiles, as few as it takes."""
+        return max(1, -(-(self.length - self.overlap) // (self.tile - self.overlap)))
+
+    @functools.cached_property
+    def tile_length(self) -> int:
+        """Of each tile, in pixels, a multiple of 64; the picture's where there is one."""
+        return STRIDE * -(-(self.length + (self.count - 1) * self.overlap) // (self.count * STRIDE))
+
+    @functools.cached_property
     def spans(self) -> list[Span]:
         """(first pixel, one past the last) of each tile."""
-        tile = min(self.tile, self.length)
-        starts = range(0, max(self.length - self.overlap, 1), self.tile - self.overlap)
-        return [(start, start + tile) for start in (min(start, self.length - tile) for start in starts)]
+        starts = (index * (self.tile_length - self.overlap) for index in range(self.count))
+        last = self.length - self.tile_length
+        return [(min(start, last), min(start, last) + self.tile_length) for start in starts]
 
     @functools.cached_property
     def cores(self) -> list[Span]:
@@ -92,6 +105,13 @@ def default_tile(height: int, width: int) -> int | None:
     return None if height * width <= WHOLE_PIXELS else TILE
 
 
+def tile_shape(height: int, width: int, tile: int | None) -> tuple[int, int]:
+    """Height and width of the tiles of a picture of this padded size, of at most `tile` pixels a side; None: whole."""
+    if tile is None or tile >= max(height, width):
+        return height, width
+    return Axis(height, tile, OVERLAP).tile_length, Axis(width, tile, OVERLAP).tile_length
+
+
 def tile_within(max_bytes: int, height: int, width: int, model_width: int, devices: int = 1) -> int:
     """The largest tile for decoding a picture of this padded size in so much memory; the whole picture if it fits.
 
@@ -109,9 +129,10 @@ def tile_within(max_bytes: int, height: int, width: int, model_width: int, devic
     smallest = OVERLAP + STRIDE
     for tile in range(max(height, width) - STRIDE, smallest - 1, -STRIDE):
         if decoding_bytes(height, width, tile, model_width, devices) <= max_bytes:
-            return tile
+            return max(tile_shape(height, width, tile))
     needed = decoding_bytes(height, width, smallest, model_width, devices)
-    raise ConfigError(f"a picture of {width}x{height} pixels needs {needed / 2**20:.0f} MiB with this model at least")
+    needed_mib = math.ceil(needed / 2**20)
+    raise ConfigError(f"a picture of {width}x{height} pixels needs {needed_mib} MiB with this model at least")
 
 
 def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, devices: int = 1) -> int:
@@ -120,7 +141,10 @@ def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, 
     A picture without tiles is one device's work; otherwise each of the devices has a tile.
     """
     pixels = height * width
-    program = pixels if tile is None else devices * min(tile, height) * min(tile, width)
-    return _PROCESS_BYTES + _PICTURE_BYTES * pixels + _LATENT_BYTES * model_width * pixels + (
-        (_PROGRAM_BYTES * model_width) * program
+    program_pixels = (1 if tile is None else devices) * math.prod(tile_shape(height, width, tile))
+    return (
+        _PROCESS_BYTES
+        + _WEIGHT_BYTES * model_width**2
+        + (_PICTURE_BYTES + _LATENT_BYTES * model_width) * pixels
+        + _PROGRAM_BYTES * model_width * program_pixels
     )

@@ -16,21 +16,22 @@ from hypothesis import strategies as st
 from cdc_jax import bitstream
 from cdc_jax.batching import ahead, in_background, in_threads, plan_batches
 from cdc_jax.errors import BitstreamError, ConfigError
+from cdc_jax.local_devices import LocalDevices
 from tests.processes import user_environment
 
 sizes = st.lists(st.sampled_from([None, (64, 64), (64, 128), (512, 768), (1024, 1024), (4032, 6016)]), max_size=30)
 
 
-@given(sizes, st.integers(1, 9))
-def test_batches_hold_each_picture_once_and_fit(sizes, devices):
-    batches = plan_batches(sizes, devices)
+@given(sizes, st.integers(1, 9), st.sampled_from([0, 2**17, 2**20]))
+def test_batches_hold_each_picture_once_and_fit(sizes, devices, device_pixels):
+    batches = plan_batches(sizes, devices, device_pixels)
     members = [index for batch in batches for index in batch.members]
     assert sorted(members) == [index for index, size in enumerate(sizes) if size is not None]
     for batch in batches:
         height, width = sizes[batch.members[0]]
         assert {sizes[index] for index in batch.members} == {(height, width)}
         assert batch.size % devices == 0 and batch.members == sorted(batch.members)
-        assert batch.size == devices or batch.size // devices * height * width <= 2**20
+        assert batch.size == devices or batch.size // devices * height * width <= device_pixels
         assert 0 <= batch.size - len(batch.members)
     for size in set(sizes) - {None}:  # one program for each size
         assert len({batch.size for batch in batches if sizes[batch.members[0]] == size}) == 1
@@ -124,14 +125,17 @@ def files(random_codec):
     return [random_codec.compress(image) for image in pictures(*SHAPES)]
 
 
-def test_batched_pictures_are_single_ones(random_codec, files):
+@pytest.mark.parametrize("device_pixels, most", [(0, 0), (2**20, 1)])
+def test_batched_pictures_are_single_ones(random_codec, files, monkeypatch, device_pixels, most):
+    """The same where each has a device for itself, as on CPUs; within one where they share a program."""
+    monkeypatch.setattr(LocalDevices, "batch_pixels", device_pixels)
     calls = []
     batched = random_codec.decompress_batch(files, **SETTINGS, progress=lambda *done: calls.append(done))
     assert calls == [(done, 5) for done in range(1, 6)]
     for found, data, shape in zip(batched, files, SHAPES, strict=True):
         assert found.shape == (*shape, 3)
         single = random_codec.decompress(data, **SETTINGS)
-        assert np.abs(found.astype(int) - single).max() <= 1
+        assert np.abs(found.astype(int) - single).max() <= most
 
 
 def test_a_bad_file_costs_nothing_but_itself(random_codec, files):

@@ -45,7 +45,7 @@ class StoringCodec:
         return np.frombuffer(zlib.decompress(file.stream), np.uint8).reshape(file.height, file.width, 3)
 
     def tile_within(self, data, max_memory_bytes):
-        return None if max_memory_bytes > 2**30 else 256
+        return None if max_memory_bytes > 2**30 else 6
 
     def decompress_each(self, files, **settings):
         """Last first: any order is allowed. A stream that cannot be read is an error in the picture's place."""
@@ -179,14 +179,13 @@ def test_decoding_options_arrive(cdc, bundles):
 
 
 def test_max_memory_is_for_each_file_and_told_where_it_changes_the_picture(cdc, bundles):
-    for name in "ab":
-        put(f"{name}.cdc")
+    put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "-q", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
     told = [line for line in err if "--max-memory" in line]
     assert code == 0 and [line.split(": ")[1] for line in told] == ["a.cdc", "b.cdc"]
-    assert all("tiles of 256 pixels" in line for line in told)
-    assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 256, 256]
+    assert "in tiles of 6 pixels" in told[0] and "decoded whole" in told[1]
+    assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 6, 6]
 
 
 @pytest.mark.parametrize(

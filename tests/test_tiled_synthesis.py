@@ -12,7 +12,7 @@ from cdc_jax.models.initial import initial_weights
 from cdc_jax.parallel import make_mesh
 from cdc_jax.synthesis import sample
 from cdc_jax.tiled_synthesis import sample_in_tiles
-from cdc_jax.tiling import Axis, decoding_bytes, default_tile
+from cdc_jax.tiling import Axis, decoding_bytes, default_tile, tile_shape, tile_within
 
 whole = jax.jit(sample, static_argnums=(0, 1, 2))
 
@@ -57,6 +57,7 @@ def test_the_codec_takes_a_tile(random_codec, photograph):
     tiled = random_codec.decompress(data, steps=2, tile=192)
     assert tiled.shape == photograph.shape
     whole = random_codec.decompress(data, steps=2)
+    assert whole.flags.writeable and tiled.flags.writeable
     assert (tiled != whole).any()
     np.testing.assert_array_equal(random_codec.decompress(data, steps=2, tile=512), whole)
 
@@ -76,8 +77,17 @@ def test_the_largest_tile_within_a_limit(random_codec):
     assert random_codec.tile_within(data, needed[768]) is None  # what it does by itself
     assert random_codec.tile_within(data, needed[None]) == 1216
     assert random_codec.tile_within(random_codec.compress(np.zeros((9, 9, 3), np.uint8)), 1 << 40) is None
-    with pytest.raises(ConfigError, match="MiB"):
+    with pytest.raises(ConfigError, match="MiB") as refused:
         random_codec.tile_within(data, needed[192] - 1)
+    mebibytes = int(str(refused.value).split(" needs ")[1].split()[0])
+    assert random_codec.tile_within(data, mebibytes << 20) == 192  # what the message asks for is enough
+
+
+def test_a_tile_that_changes_nothing_is_the_default():
+    """In 64×1472 pixels tiles of 640 and 768 come to the same two and a half: three of 576."""
+    assert tile_shape(64, 1472, 640) == tile_shape(64, 1472, 768) == (64, 576)
+    assert tile_shape(64, 1472, None) == tile_shape(64, 1472, 1472) == (64, 1472)
+    assert tile_within(decoding_bytes(64, 1472, 640, 4), 64, 1472, 4) == 576
 
 
 def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph):
