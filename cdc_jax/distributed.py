@@ -3,14 +3,17 @@
 Which way is chosen by the environment, so the command is the same everywhere:
 
     CDC_COORDINATOR=host:port CDC_PROCESS_COUNT=P CDC_PROCESS_INDEX=p    any machines (launch/local.sh sets these)
-    CDC_DISTRIBUTED=1                                                    a TPU pod or another cluster JAX knows
+    CDC_DISTRIBUTED=1                                                    any cluster JAX knows
+    CDC_DISTRIBUTED=0                                                    one process, whatever comes below
     SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step with one task per GPU
+    a Cloud TPU of several hosts                                         a pod; its VMs and GKE say so themselves
     none of them                                                         one process
 """
 
 from __future__ import annotations
 
 import os
+import urllib.request
 
 import jax
 
@@ -21,7 +24,7 @@ def join_processes() -> None:
     """Connects this process to the others of its run, where there are others.
 
     Raises:
-      ConfigError: the variables contradict each other.
+      ConfigError: the variables contradict each other, or leave processes apart that JAX sees as one run's.
       CdcError: this process cannot be joined with the others. (Where the first process never answers, JAX ends this
         one by itself, after five minutes.)
     """
@@ -44,10 +47,15 @@ def join_processes() -> None:
         if not 0 <= arguments["process_id"] < arguments["num_processes"]:
             raise ConfigError("CDC_PROCESS_INDEX must be at least 0 and less than CDC_PROCESS_COUNT")
     elif not _is_cluster(environment):
+        if jax.process_count() > 1 and not jax.distributed.is_initialized():
+            raise ConfigError(
+                f"JAX sees {jax.process_count()} processes here, which have not been joined: set CDC_DISTRIBUTED=1 for "
+                "each of them (or keep JAX to this host's devices)"
+            )
         return
     try:
         jax.distributed.initialize(**arguments)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         where = coordinator or "cluster"
         raise CdcError(f"the processes of this run could not be joined ({where}): {reason}") from error
@@ -62,5 +70,30 @@ def leave_together() -> None:
 
 
 def _is_cluster(environment) -> bool:
-    slurm_tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
-    return slurm_tasks > 1 or environment.get("CDC_DISTRIBUTED", "0") not in ("", "0")
+    chosen = environment.get("CDC_DISTRIBUTED")
+    if chosen:
+        return chosen != "0"
+    return int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or _is_pod(environment)
+
+
+def _is_pod(environment) -> bool:
+    """Whether JAX uses a Cloud TPU of several hosts. No machine without a TPU waits for an answer here."""
+    # Named by the user, or by JAX itself at its import where it finds chips; where it finds none, it forbids to ask.
+    if "tpu" not in (jax.config.jax_platforms or "").split(","):
+        return False
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    if not workers and "TPU_SKIP_MDS_QUERY" not in environment:
+        workers = _workers_of_this_vm(environment)
+    return "," in (workers or "")
+
+
+def _workers_of_this_vm(environment) -> str:
+    """What Google's metadata server says of a TPU VM's slice, separated by commas; "" where it says nothing."""
+    server = environment.get("GCE_METADATA_IP", "metadata.google.internal")  # as JAX does
+    url = f"http://{server}/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""

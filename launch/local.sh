@@ -3,7 +3,7 @@
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
 #   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000
-#   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/demo
+#   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/demo --config.data.batch_size=8
 #
 # Environment:
 #   ATTEMPTS=3             how often it starts in all

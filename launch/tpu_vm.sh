@@ -15,7 +15,7 @@
 #   RUNTIME=                                       its software; unset: the one for the accelerator
 #   PROVISIONING=on-demand                         or spot, queued, queued-spot
 #   SETUP_COMMAND=                                 more for every worker to do at the end of setup: mount the data, ...
-#   POLL_SECONDS=60  ATTEMPTS=3  CREATE_ATTEMPTS=50  of `run`: how often it looks, restarts after a crash, asks for a TPU
+#   POLL_SECONDS=60  ATTEMPTS=3  CREATE_ATTEMPTS=50  of `run`: how often it looks, tries on one VM, asks for a TPU
 # --dry-run prints every command and runs nothing. WORKDIR is a folder in a bucket, gs://...: the VM's disk goes with it.
 set -euo pipefail
 
@@ -222,20 +222,18 @@ run() {
         on_worker all "$stop_text"
         return
     fi
-    local crashes=0 training='' codes
+    local crashes=0 failed_setups=0 training='' codes
     while :; do
         case $(vm_state) in
             READY) ;;
             gone)
-                training=
-                create_until_there
+                begin_anew
                 continue
                 ;;
             PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
                 echo "$(date +%T) $name was taken away; asking for another" >&2
-                training=
                 delete || true
-                create_until_there
+                begin_anew
                 continue
                 ;;
             *) # on its way, or no answer
@@ -248,19 +246,27 @@ run() {
             continue
         elif [[ -z "$training" ]]; then
             # A connection can fail because the VM has just been taken away: look again.
-            if setup && train "$@"; then training=1; else crash setup; fi
+            if setup && train "$@"; then
+                training=1 failed_setups=0
+            else
+                failed_setups=$(( failed_setups + 1 ))
+                give_up_after "$failed_setups" "the set-up has failed"
+            fi
             sleep "$poll_seconds"
             continue
         fi
         codes=$(worker_codes)
         case " $codes " in
             " 0 ") break ;;
-            *" 2 "*) fail "the settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
+            *" 2 "*) give_up "the settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
             *" 130 "*) exit 130 ;;
             " running " | " 0 running " | " unknown ") ;;
             *)
                 echo "$(date +%T) the training has ended with: $codes" >&2
-                if [[ "$codes" != *143* ]]; then crash training; fi
+                if [[ "$codes" != *143* ]]; then
+                    crashes=$(( crashes + 1 ))
+                    give_up_after "$crashes" "the training has crashed; see the log: ${BASH_SOURCE[0]} logs"
+                fi
                 on_worker all "$stop_text" || true
                 train "$@" || training=
                 ;;
@@ -270,10 +276,19 @@ run() {
     echo "done: $2; '${BASH_SOURCE[0]} delete' gives the TPU back" >&2
 }
 
-# Counts what went wrong, and gives up after ATTEMPTS.
-crash() {
-    crashes=$(( crashes + 1 ))
-    if (( crashes >= ${ATTEMPTS:-3} )); then fail "$1 failed $crashes times; see the log: ${BASH_SOURCE[0]} logs"; fi
+# With another VM, on which nothing runs yet and nothing has gone wrong.
+begin_anew() {
+    training='' crashes=0 failed_setups=0
+    create_until_there
+}
+
+# Ends `run` with text $2 where $1 attempts were enough.
+give_up_after() {
+    if (( $1 >= ${ATTEMPTS:-3} )); then give_up "attempt $1 of ${ATTEMPTS:-3}: $2"; fi
+}
+
+give_up() {
+    fail "$1; the TPU is still there, and paid for, until '${BASH_SOURCE[0]} delete'" "${2:-1}"
 }
 
 case $action in

@@ -1,6 +1,8 @@
 """The launch scripts: what they would run, when they try again, and what a fake cloud sees of it."""
 
 import os
+import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -11,6 +13,7 @@ import time
 
 import pytest
 
+from cdc_jax.config import check_overrides
 from tests.processes import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -63,6 +66,34 @@ def test_usage(script):
 @pytest.mark.parametrize("script", [LOCAL, TPU_VM])
 def test_the_scripts_can_be_called_by_their_names(script):
     assert os.access(script, os.X_OK)
+
+
+def documented_commands():
+    """What documentation, scripts and configurations say to run with one of our configurations."""
+    commands = []
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *LAUNCH.iterdir(), *ROOT.glob("configs/*.py")]:
+        text = re.sub(r" \\\n#? *", " ", path.read_text(encoding="utf-8"))
+        for line in text.splitlines():
+            found = re.findall(r"`([^`]+)`", line) or [re.sub(r"^(#|Command:)? *", "", line)]
+            commands += [one for one in found if re.search(r"(\.main|\.sh|\.sbatch) .*configs/[a-z]", one)]
+    return sorted(set(commands))
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_commands_can_work(command):
+    """Their settings exist, they say where the data are, and the batch spreads over the devices that they mean."""
+    path, argument = re.search(r"(configs/\w+\.py)(?::(\S+))?", command).groups()
+    config = runpy.run_path(str(ROOT / path))["get_config"](*filter(None, [argument]))
+    given = dict(word.lstrip("-").split("=", 1) for word in shlex.split(command, comments=True) if "=" in word)
+    settings = {name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.")}
+    check_overrides(config, settings)
+    if given.get("mode") == "compile":
+        return
+    assert settings.get("data.path", config.data.path) or config.data.source == "scikit-image"
+    devices = int(given.get("PROCESSES", 1)) * int(given.get("DEVICES_PER_PROCESS", 1))
+    if "slurm.sbatch" in command or "tpu_vm.sh" in command:
+        devices = 8 * int(given.get("nodes", 1))
+    assert int(settings.get("data.batch_size", config.data.batch_size)) % devices == 0
 
 
 class TestLocal:
@@ -139,6 +170,7 @@ case "$*" in
         esac
         ;;
     *cdc_train.status*echo\\ lost*) answer "$here/codes" | tr ' ' '\\n' ;;
+    *tpu-vm\\ scp*) [ "$(answer "$here/copies")" != refused ] ;;
     *create*) [ "$(answer "$here/creates")" != refused ] ;;
 esac
 """
@@ -149,11 +181,13 @@ class TestTpuVm:
     def cloud(self, tmp_path):
         """Runs the script against a fake gcloud; returns the finished process and the kinds of calls it made."""
 
-        def run(*arguments, states="READY\n", codes="0\n", queue="ACTIVE\n", creates="ok\n", **environment):
+        def run(*arguments, states="READY\n", codes="0\n", queue="ACTIVE\n", creates="ok\n", copies="ok\n",
+                **environment):  # fmt: skip
             tools = tmp_path / "tools"
             executable(tools, "gcloud", FAKE_CLOUD)
             executable(tools, "git", "true")
-            for name, lines in (("states", states), ("codes", codes), ("queue", queue), ("creates", creates)):
+            answers = {"states": states, "codes": codes, "queue": queue, "creates": creates, "copies": copies}
+            for name, lines in answers.items():
                 (tools / name).write_text(lines)
             environment = {"PATH": f"{tools}:/usr/bin:/bin", "POLL_SECONDS": "0", "TMPDIR": str(tmp_path)} | environment
             finished = launch(TPU_VM, *arguments, **environment)
@@ -241,7 +275,27 @@ class TestTpuVm:
 
     def test_gives_up_on_crashes_and_at_once_on_mistakes(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="lost\n1\n", ATTEMPTS="2")
-        assert finished.returncode == 1 and "failed 2 times" in finished.stderr and made.count("train") == 2
+        assert finished.returncode == 1 and "attempt 2 of 2" in finished.stderr and made.count("train") == 2
+        assert "tpu_vm.sh delete" in finished.stderr, "the TPU costs money until then"
+
+    def test_a_long_spot_run_outlives_a_lost_connection_on_each_vm(self, cloud):
+        vm = "READY\n" * 3 + "PREEMPTED\n"
+        finished, made = cloud("run", "c.py", "gs://b/x", states=4 * vm + "READY\n", copies=4 * "refused\nok\n",
+                               codes=4 * "lost\nlost\nrunning\n" + "0\n", PROVISIONING="spot")  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+        assert made.count("copy") == 2 * 4 + 1 and made.count("create") == 4
+
+    def test_crashes_are_counted_on_each_vm_anew(self, cloud):
+        vm = "READY\n" * 3 + "PREEMPTED\n"
+        finished, made = cloud("run", "c.py", "gs://b/x", states=3 * vm + "READY\n", ATTEMPTS="2",
+                               codes=3 * "lost\n1\nrunning\n" + "0\n", PROVISIONING="spot")  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+        assert made.count("stop") == 3
+
+    def test_a_set_up_that_always_fails_ends_it(self, cloud):
+        finished, made = cloud("run", "c.py", "gs://b/x", codes="lost\n", copies="refused\n")
+        assert finished.returncode == 1 and "attempt 3 of 3: the set-up" in finished.stderr and made.count("copy") == 3
+        assert "tpu_vm.sh delete" in finished.stderr and "delete" not in made
 
     def test_a_mistake_in_the_settings_ends_it(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="lost\n2\n")

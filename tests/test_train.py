@@ -235,19 +235,6 @@ def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
             check_same_run(stored, tiny_config(**change), "runs/a")
 
 
-def test_processes_under_slurm_keep_all_their_gpus(monkeypatch):
-    """JAX takes a SLURM task for that of one GPU unless it is told not to look."""
-    from cdc_jax.distributed import join_processes
-
-    found = {}
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
-    for name, value in {"COORDINATOR": "n1:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "1"}.items():
-        monkeypatch.setenv(f"CDC_{name}", value)
-    join_processes()
-    assert found.pop("cluster_detection_method") == "deactivate"
-    assert found == {"coordinator_address": "n1:1", "num_processes": 2, "process_id": 1}
-
-
 def test_config_files_load_and_are_possible():
     import runpy
     from pathlib import Path
