@@ -56,8 +56,6 @@ class Checkpoints:
         )
         folder = epath.Path(workdir) / "checkpoints"
         self._folder = folder if is_remote(workdir) else folder.absolute()
-        if self._folder.exists() and not self._folder.is_dir():
-            raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies,
             best_fn=lambda figures: figures[OBJECTIVE],  # without it, figures are not stored
@@ -65,12 +63,10 @@ class Checkpoints:
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in _JSON}
-        try:
-            with quiet_orbax():
-                self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
-        except OSError as error:
-            reason = error.strerror or error
-            raise CheckpointError(f"cannot use the folder {self._folder}: {reason}") from error
+        with _failing_as(f"cannot use the folder {self._folder}"):
+            if self._folder.exists() and not self._folder.is_dir():
+                raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(
         self,
@@ -138,10 +134,8 @@ class Checkpoints:
 
     def restore_params(self, like: Mapping[str, Array], step: int, item: str) -> dict[str, Array]:
         """`weights` or `ema` of a step, by dotted name. Raises CheckpointError as `restore`."""
-        try:
+        with _failing_as(f"the checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint of step {step} has no {item}: {error}") from error
         try:
             check_same_weights(like, stored, f"the checkpoint of step {step}")
         except BundleError as error:

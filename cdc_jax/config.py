@@ -106,7 +106,8 @@ _AT_LEAST_ONE = (
 )
 
 
-# Of a run: what it goes on with is what it was started with. (And of the model all but how it decodes.)
+# Of a run: what it goes on with is what it was started with. (And of the model all but how it decodes, and the loss:
+# else one run would be two models, and its best checkpoint that of whichever objective is the lower.)
 _FIXED = (
     "seed",
     "init_from",
@@ -116,6 +117,7 @@ _FIXED = (
     "data.split",
     "data.crop",
     "data.batch_size",
+    "data.held_out",
 )
 
 
@@ -178,7 +180,8 @@ def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: 
     """
     older = stored_config(stored)
     model = [f"model.{key}" for key in config.model if not key.startswith("decode_")]
-    for name in (*_FIXED, *model):
+    loss = [f"loss.{key}" for key in config.loss]
+    for name in (*_FIXED, *model, *loss):
         new, old = _value(config, name), _value(older, name)
         if old != new:
             raise ConfigError(

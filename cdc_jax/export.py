@@ -14,6 +14,7 @@ from cdc_jax.checkpoint import Checkpoints, choose_step
 from cdc_jax.config import model_config, stored_config
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
+from cdc_jax.files import telling
 from cdc_jax.starting_weights import read_coding, run_weights
 
 
@@ -85,12 +86,13 @@ def export_workdir(
       best: the one with the lowest held-out loss instead.
 
     Raises:
-      CheckpointError: there is no such checkpoint.
+      CheckpointError: there is no such checkpoint, or it cannot be read.
       BundleError: the bundle cannot be written.
     """
     workdir = epath.Path(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
+    with telling(f"cannot read {workdir}", workdir, kind=CheckpointError):
+        if not (workdir / "checkpoints").is_dir():
+            raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
     with Checkpoints(workdir) as checkpoints:
         chosen = choose_step(checkpoints, workdir, step, best)
         config = stored_config(checkpoints.restore_json(chosen, "config"))

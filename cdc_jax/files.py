@@ -6,7 +6,10 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from cdc_jax.errors import CdcError
 
 # Format names as the command line knows them, each with its file name suffixes, the usual one first.
 PICTURE_FORMATS: dict[str, tuple[str, ...]] = {
@@ -27,14 +30,36 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+@contextlib.contextmanager
+def telling(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] = CdcError) -> Iterator[None]:
+    """Raises `kind` with this sentence where a `with` block cannot read or write these paths.
+
+    Of an object store every exception counts: what its client raises need not be an OSError.
+    """
+    try:
+        yield
+    except CdcError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or any(map(is_remote, paths))):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise kind(f"{sentence}: {reason}") from error
+
+
 def copy_tree(source: Path, target: Path) -> None:
-    """Copies a folder's files into another; either may lie in an object store (`etils.epath.Path`)."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        if path.is_dir():
-            copy_tree(path, target / path.name)
-        else:
-            (target / path.name).write_bytes(path.read_bytes())
+    """Copies a folder's files into another; either may lie in an object store (`etils.epath.Path`).
+
+    Raises:
+      CdcError: that is not possible.
+    """
+    with telling(f"cannot copy {source} to {target}", source, target):
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            if path.is_dir():
+                copy_tree(path, target / path.name)
+            else:
+                (target / path.name).write_bytes(path.read_bytes())
 
 
 def picture_format(path: str | os.PathLike[str]) -> str | None:

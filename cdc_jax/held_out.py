@@ -28,7 +28,7 @@ from cdc_jax.synthesis import synthesize
 from cdc_jax.train_loss import draw, loss_and_metrics
 
 MOST_PICTURES = 8
-MOST_PIXELS_A_SIDE = 512  # of a picture, its middle is measured
+MOST_PIXELS_A_SIDE = 512  # of a picture; its middle is measured
 _ROWS = 4  # of the batch that the objective is taken on, at least
 _STEP = 2**31 - 1  # whose draws it uses: no run trains that long
 
@@ -40,7 +40,8 @@ class HeldOut:
 
     Args:
       config: the run's settings.
-      pictures: (name, picture) each; MOST_PICTURES of them are plenty.
+      pictures: (name, picture) each; MOST_PICTURES of them are plenty. Rate and PSNR of several are taken on their
+        middles, of the largest size that all of them have, in multiples of 64 pixels.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
 
@@ -51,9 +52,11 @@ class HeldOut:
         perceptual: Mapping[str, Array],
     ):
         self._config = config
-        self._pictures = [(name, _middle(picture, MOST_PIXELS_A_SIDE)) for name, picture in pictures]
+        most = MOST_PIXELS_A_SIDE
+        pictures = [(name, _middle(picture, most, most)) for name, picture in pictures]
+        self._pictures = _of_one_size(pictures) if len(pictures) > 1 else pictures
         self._perceptual = {name: np.asarray(value) for name, value in perceptual.items()}
-        crops = [_crop(picture, config.data.crop) for _, picture in self._pictures]
+        crops = [_crop(picture, config.data.crop) for _, picture in pictures]
         self._crops = np.stack([crops[i % len(crops)] for i in range(max(_ROWS, len(crops)))]) if crops else None
 
     def __bool__(self) -> bool:
@@ -94,13 +97,20 @@ class HeldOut:
         return jax.jit(objective)
 
 
-def _middle(picture: Picture, side: int) -> Picture:
-    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
+def _of_one_size(pictures: list[tuple[str, Picture]]) -> list[tuple[str, Picture]]:
+    """Their middles: each size more would be compiled by itself, minutes of it on TPUs."""
+    smallest = (min(picture.shape[axis] for _, picture in pictures) for axis in (0, 1))
+    height, width = (max(STRIDE, length // STRIDE * STRIDE) for length in smallest)
+    return [(name, _middle(picture, height, width)) for name, picture in pictures]
+
+
+def _middle(picture: Picture, height: int, width: int) -> Picture:
+    top, left = (max(0, (has - wanted) // 2) for has, wanted in zip(picture.shape, (height, width), strict=False))
+    return picture[top : top + height, left : left + width]
 
 
 def _crop(picture: Picture, side: int) -> Picture:
-    middle = _middle(picture, side)
+    middle = _middle(picture, side, side)
     bottom, right = (side - length for length in middle.shape[:2])
     return np.pad(middle, ((0, bottom), (0, right), (0, 0)), mode="edge")
 

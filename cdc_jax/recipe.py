@@ -5,7 +5,8 @@
 
 The warm-up trains with next to no price on bits (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate; without
 it, the x model gives grey pictures. The second phase starts from its moving average, with a fresh optimizer, schedule
-and step counter, and asks for the wanted rate.
+and step counter, and asks for the wanted rate. `init_weights=raw` takes the raw weights instead; `freeze_entropy=true`
+trains the decoder alone, so that files of the model it starts from stay readable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from cdc_jax.errors import ConfigError
 WARM_UP_BETA = 1e-6
 WARM_UP_STEPS = 700_000
 RATE_STEPS = 1_000_000
-_VALUES = {"beta": float, "rho": float, "init_from": str, "prediction": str}
+_VALUES = {
+    "beta": float,
+    "rho": float,
+    "prediction": str,
+    "init_from": str,
+    "init_weights": str,
+    "freeze_entropy": {"true": True, "false": False}.__getitem__,
+}
 
 
 def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
@@ -25,7 +33,8 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
 
     Args:
       config: of the paper's settings; changed in place.
-      argument: "warmup" or "rate", and settings behind it: beta, rho, init_from; prediction=epsilon for that variant.
+      argument: "warmup" or "rate", and settings behind it: beta, rho, init_from, init_weights, freeze_entropy;
+        prediction=epsilon for that variant.
 
     Raises:
       ConfigError: another phase, an unknown setting or prediction, or a second phase without beta or init_from.
@@ -49,14 +58,13 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
             config.ema.warm_up = False
         else:
             raise ConfigError(f"the recipe has the phases warmup and rate, not {phase!r}")
-        config.init_from = values.pop("init_from", "")
         for name, value in values.items():
-            config.loss[name] = value
+            (config if name in config else config.loss)[name] = value
         config.loss.beta_start = config.loss.beta
     return config
 
 
-def _parse(setting: str) -> tuple[str, float | str]:
+def _parse(setting: str) -> tuple[str, float | str | bool]:
     name, _, value = setting.partition("=")
     try:
         return name, _VALUES[name](value)

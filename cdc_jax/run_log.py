@@ -7,6 +7,7 @@ copies them where the run's folder lies in one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -20,7 +21,7 @@ from jaxtyping import UInt8
 
 from cdc_jax.errors import CdcError
 from cdc_jax.event_file import EventFile
-from cdc_jax.files import copy_tree, is_remote, write_atomically
+from cdc_jax.files import copy_tree, is_remote, telling, write_atomically
 
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
@@ -31,16 +32,15 @@ def _writing(method):
 
     @functools.wraps(method)
     def told(self, *args, **kwargs):
-        try:
+        with telling(f"cannot write the log in {self.folder}", self.folder):
             return method(self, *args, **kwargs)
-        except OSError as error:
-            raise CdcError(f"cannot write the log in {self.folder}: {error.strerror or error}") from error
 
     return told
 
 
 class RunLog:
-    """The log of the run in `workdir`. What writes raises CdcError where that is not possible.
+    """The log of the run in `workdir`; a `with` block closes it. What reads the workdir or writes raises CdcError where
+    that is not possible.
 
     Args:
       workdir: the run's folder, local or in an object store.
@@ -57,8 +57,10 @@ class RunLog:
         self._active = active
         self._latest: dict[str, float] = {}
         self._tensorboard = None
-        if self._must_copy and (self._workdir / _METRICS).is_file():
-            (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
+        if self._must_copy:
+            with telling(f"cannot read the log in {workdir}", workdir):
+                if (self._workdir / _METRICS).is_file():
+                    (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
 
     @property
     def _must_copy(self) -> bool:
@@ -94,11 +96,11 @@ class RunLog:
             for name, picture in pictures.items():
                 self._tensorboard.add_picture(step, name, picture)
 
-    @_writing
     def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
         """Writes a text file of these lines at once, every process its own; where it is."""
         path = self._workdir / f"{name}.txt"
-        path.write_text("".join(f"{line}\n" for line in lines))
+        with telling(f"cannot write {path}", path):
+            path.write_text("".join(f"{line}\n" for line in lines))
         return path
 
     @_writing
@@ -116,6 +118,13 @@ class RunLog:
         self.publish()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is told
+            self.close()
 
     def read(self) -> list[dict]:
         """All lines. One that an interruption cut short is left out."""

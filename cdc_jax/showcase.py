@@ -32,7 +32,7 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
       workdir: its folder, local or in an object store.
 
     Raises:
-      BundleError, ImageError: something cannot be written.
+      BundleError, ImageError, CdcError: something cannot be written.
     """
     log = RunLog(workdir).read()
     figures = {name: value for line in log for name, value in line.items() if name.startswith("held_out")}

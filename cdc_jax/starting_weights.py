@@ -20,7 +20,7 @@ from cdc_jax.checkpoint import Checkpoints, choose_step
 from cdc_jax.config import model_config, stored_config
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
-from cdc_jax.files import copy_tree, is_remote
+from cdc_jax.files import copy_tree, is_remote, telling
 from cdc_jax.models.initial import initial_weights
 from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays, shapes
 from cdc_jax.train_step import is_trained
@@ -41,13 +41,16 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     Raises:
       CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or of another architecture (the first
         weight that differs is named).
+      CdcError: it cannot be read.
     """
     if not config.init_from:
         return StartingWeights(initial_weights(model_config(config), config.seed, latent_gain=config.init.latent_gain))
     origin = epath.Path(config.init_from)
-    if (origin / "checkpoints").is_dir():
+    with telling(f"cannot read init_from, {origin}", origin):
+        is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
+    if is_run:
         found = _from_run(origin, config.init_weights)
-    elif (origin / "config.json").is_file():
+    elif is_bundle:
         found = _from_bundle(origin)
     else:
         raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle")
@@ -92,15 +95,16 @@ def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, CODING_FILE)
         coding.save(local)
-        (workdir / CODING_FILE).write_bytes(local.read_bytes())
+        with telling(f"cannot write {workdir / CODING_FILE}", workdir):
+            (workdir / CODING_FILE).write_bytes(local.read_bytes())
 
 
 def read_coding(workdir: epath.Path) -> CodingModel | None:
     """The frozen coding model of a run, None where it has none."""
     stored = workdir / CODING_FILE
-    if not stored.is_file():
-        return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, telling(f"cannot read {stored}", stored):
+        if not stored.is_file():
+            return None
         local = Path(folder, CODING_FILE)
         local.write_bytes(stored.read_bytes())
         return CodingModel.load(local)

@@ -22,6 +22,7 @@ from cdc_jax.config import check_config, check_same_run
 from cdc_jax.data.pipeline import Batches, open_batches
 from cdc_jax.data.sources import held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
+from cdc_jax.files import is_remote, telling
 from cdc_jax.held_out import MOST_PICTURES, HeldOut
 from cdc_jax.interruption import Interruption
 from cdc_jax.models.params import Params
@@ -80,7 +81,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
         bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
         data = open_batches(config, **share, first_step=start, state=data_state)
         trace = StepTrace(log.folder / "profile", config.train.profile_step if process == 0 else 0)
-        with data as batches, bar, trace, Interruption() as interruption:
+        with log, data as batches, bar, trace, Interruption() as interruption:
             clock, running = _Clock(), None
             for step in range(start, config.train.steps):
                 trace.before(step)
@@ -112,9 +113,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 bar.update()
                 if stop and not last:
                     checkpoints.wait()
-                    log.close()
                     raise Interrupted(f"stopped after step {done}; the same command goes on from there")
-    log.close()
     return state
 
 
@@ -125,11 +124,9 @@ def local_params(state: TrainState) -> Params:
 
 def _make_folder(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
-    try:
+    kind = CdcError if is_remote(workdir) else ConfigError  # an object store may answer at the next attempt
+    with telling(f"cannot make the folder {folder}", folder, kind=kind):
         folder.mkdir(parents=True, exist_ok=True)
-    except Exception as error:  # an object store's libraries raise whatever theirs is for missing rights
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"cannot make the folder {folder}: {reason}") from error
     return folder
 
 

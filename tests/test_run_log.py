@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from cdc_jax.errors import CdcError
 from cdc_jax.files import is_remote
 from cdc_jax.run_log import RunLog
+from tests.object_store import unreachable_store
 from tests.processes import user_environment
 
 
@@ -30,6 +32,38 @@ def test_what_is_written_elsewhere_is_published_and_taken_up_again(tmp_path):
     again = RunLog(workdir, local=second)
     again.drop_after(1)
     assert again.read() == [{"step": 1, "loss": 2.0}]
+
+
+def test_an_object_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    log = RunLog(tmp_path / "workdir", local=tmp_path)
+    log.drop_after(-1)
+    log.write(1, {"loss": 2.0})
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="workdir: HTTP 503$"):
+        log.publish()
+    with unreachable_store(monkeypatch, "write_text"), pytest.raises(CdcError, match="HTTP 503$"):
+        log.add_text("batch", ["a.png"])
+    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match="workdir: HTTP 503$"):
+        RunLog(tmp_path / "workdir", local=tmp_path)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
+    log = RunLog(tmp_path)
+    monkeypatch.setattr(log, "read", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        log.drop_after(0)
+
+
+def test_what_fails_fails_with_its_own_error_and_a_published_log(tmp_path, monkeypatch):
+    def run():
+        with RunLog(tmp_path / "workdir", local=tmp_path) as log:
+            log.write(1, {"loss": 2.0})
+            raise CdcError("loss is nan")
+
+    with pytest.raises(CdcError, match="loss is nan"):
+        run()
+    assert (tmp_path / "workdir" / "metrics.jsonl").exists()
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="loss is nan"):
+        run()
 
 
 def test_other_processes_write_nothing(tmp_path):

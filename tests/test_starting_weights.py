@@ -8,13 +8,15 @@ from etils import epath
 
 import cdc_jax
 from cdc_jax.bundle import load_bundle
+from cdc_jax.checkpoint import Checkpoints
 from cdc_jax.config import check_config, model_config
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import CheckpointError, ConfigError
+from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 from cdc_jax.models.initial import initial_weights
 from cdc_jax.models.params import shapes
 from cdc_jax.starting_weights import frozen_coding, keep_coding, read_coding, starting_weights
 from cdc_jax.train_step import ENTROPY_MODEL, is_trained
+from tests.object_store import unreachable_store
 from tests.training import run_main, tiny_config
 
 
@@ -51,6 +53,18 @@ def test_a_bundle_in_an_object_store_is_fetched(trained_bundle, monkeypatch):
     found = starting_weights(tiny_config(init_from=str(trained_bundle)))
     assert_same(found.weights, load_bundle(trained_bundle).params)
     assert found.coding.fingerprint == load_bundle(trained_bundle).coding.fingerprint
+
+
+def test_an_object_store_that_does_not_answer_is_one_line(random_bundle, tmp_path, monkeypatch):
+    with unreachable_store(monkeypatch, "is_dir"), pytest.raises(CdcError, match="init_from.*HTTP 503$"):
+        starting_weights(tiny_config(init_from=str(tmp_path)))
+    coding = CodingModel.load(random_bundle / "coding.npz")
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+        keep_coding(epath.Path(tmp_path), coding)
+    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+        read_coding(epath.Path(tmp_path))
+    with unreachable_store(monkeypatch, "exists"), pytest.raises(CheckpointError, match="checkpoints: HTTP 503$"):
+        Checkpoints(tmp_path)
 
 
 def test_what_is_frozen():

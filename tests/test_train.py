@@ -14,6 +14,7 @@ from cdc_jax.config import check_config, check_overrides, check_same_run, defaul
 from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.images import read_image
 from cdc_jax.optimizer import ema_decay, learning_rate_schedule
+from tests.object_store import unreachable_store
 from tests.training import run_main, tiny_config
 
 
@@ -195,6 +196,36 @@ def test_not_finite_is_told_with_step_term_and_pictures(tmp_path):
     assert (tmp_path / "batch_of_step_8_0.txt").read_text().split() == names
 
 
+def test_the_metrics_before_a_failure_are_published(tmp_path, monkeypatch):
+    """The workdir stands in for one in an object store; the step that is made is of no account."""
+    from cdc_jax import train
+    from cdc_jax.errors import CdcError
+
+    pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    losses = iter([1.0, float("nan")])
+    monkeypatch.setattr(train, "jit_train_step", lambda *_: lambda state, *_: (state, {"loss": next(losses)}))
+    monkeypatch.setattr("cdc_jax.run_log.is_remote", lambda path: True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    settings = {"model.width": 4, "data.crop": 64, "data.held_out": "", "train.log_every": 1}
+    with pytest.raises(CdcError, match="loss is nan at step 2"):
+        train.train(tiny_config(**settings), tmp_path / "run")
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [1]
+
+
+def test_a_workdir_that_cannot_be_made(tmp_path, monkeypatch):
+    """In an object store that may pass, so it is no mistake in the settings."""
+    from cdc_jax.errors import CdcError
+    from cdc_jax.train import _make_folder
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot make the folder .*: Not a directory"):
+        _make_folder(tmp_path / "file" / "run")
+    monkeypatch.setattr("cdc_jax.train.is_remote", lambda path: True)
+    with unreachable_store(monkeypatch, "mkdir"), pytest.raises(CdcError, match="run: HTTP 503") as raised:
+        _make_folder(tmp_path / "run")
+    assert raised.value.exit_code == 1
+
+
 @pytest.mark.slow
 def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
     from cdc_jax.checkpoint import Checkpoints
@@ -218,8 +249,14 @@ def test_phases_of_the_recipe():
     assert float(ema_decay(rate, jnp.int32(10))) == pytest.approx(0.999) and float(ema_decay(rate, jnp.int32(11))) == 1
     epsilon = apply_phase(default_config(), "warmup,prediction=epsilon")
     assert epsilon.model.prediction == "epsilon" and not epsilon.ema.enabled and epsilon.optimizer.clip_norm == 0
+    better_decoder = apply_phase(
+        default_config(), "rate,beta=0.01,init_from=runs/a,init_weights=raw,freeze_entropy=true"
+    )
+    assert (better_decoder.init_weights, better_decoder.freeze_entropy) == ("raw", True)
+    assert (rate.init_weights, rate.freeze_entropy) == ("ema", False)
     impossible = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
-    for argument, word in {**impossible, "warmup,prediction=eps": "eps"}.items():
+    impossible |= {"warmup,prediction=eps": "eps", "warmup,freeze_entropy=perhaps": "perhaps"}
+    for argument, word in impossible.items():
         with pytest.raises(ConfigError, match=word):
             apply_phase(default_config(), argument)
 
@@ -229,7 +266,9 @@ def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
     check_same_run(stored, tiny_config(**{"train.steps": 7, "optimizer.learning_rate": 1e-5}), "runs/a")
     older = {name: value for name, value in stored.items() if name != "freeze_entropy"}
     check_same_run(older, tiny_config(), "runs/a")  # saved before there was such a setting
-    for change in ({"init_from": "runs/b"}, {"data.batch_size": 64}, {"model.width": 16}, {"seed": 3}):
+    changes = ({"init_from": "runs/b"}, {"data.batch_size": 64}, {"model.width": 16}, {"seed": 3})
+    changes += ({"loss.beta": 0.0128}, {"loss.rho": 0.9}, {"loss.window": 0}, {"data.held_out": ""})
+    for change in changes:
         (name,) = change
         with pytest.raises(ConfigError, match=rf"runs/a was started with {name}="):
             check_same_run(stored, tiny_config(**change), "runs/a")
