@@ -3,8 +3,8 @@
   python benchmarks/devices.py [--width 4] [--side 64] [--steps 1] [--devices 1 2 4 8]
 
 On a CPU the devices are virtual and share its cores, so that the time does not fall: what is shown is what spreading
-costs, in core seconds, and that the results are the same; the last column is the machine's own convolution there. With --real, on GPUs and TPUs, all devices there are decode,
-once. Each count runs in a process of its own.
+costs, in core seconds, and that the results are the same. With --real, on GPUs and TPUs, all devices there are decode,
+once. Each count runs in a process of its own, which measures the machine's own convolution as well.
 """
 
 from __future__ import annotations
