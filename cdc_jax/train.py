@@ -74,9 +74,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             _measure(held_out, state, log, 0)
 
         # -- loop
+        data = open_shared_batches(config, start, data_state)
         total = config.train.steps
         bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
-        data = open_shared_batches(config, start, data_state)
         trace = StepTrace(log.folder / "profile", config.train.profile_step if process == 0 else 0)
         with data as batches, bar, trace, Interruption() as interruption:
             clock, running = _Clock(), None
