@@ -8,19 +8,16 @@ a resumed run does what an uninterrupted one would have done.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 import jax
 import ml_collections
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from cdc_jax.checkpoint import Checkpoints
 from cdc_jax.config import check_config, check_same_run
-from cdc_jax.data.pipeline import Batches, open_batches
-from cdc_jax.data.sources import held_out_pictures
+from cdc_jax.data.sources import check_workdir, held_out_pictures
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
 from cdc_jax.files import is_remote, telling
 from cdc_jax.held_out import MOST_PICTURES, HeldOut
@@ -28,6 +25,7 @@ from cdc_jax.interruption import Interruption
 from cdc_jax.models.params import Params
 from cdc_jax.parallel import global_batch, make_mesh, replicated
 from cdc_jax.run_log import RunLog
+from cdc_jax.shared_data import open_shared_batches, shared_state
 from cdc_jax.starting_weights import frozen_coding, keep_coding, starting_weights
 from cdc_jax.step_trace import StepTrace
 from cdc_jax.train_loss import perceptual_weights
@@ -52,6 +50,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     mesh = make_mesh()
     process, processes = jax.process_index(), jax.process_count()
     check_divisible(config, mesh, processes)
+    check_workdir(config, workdir)
     workdir = _make_folder(workdir)
 
     # -- what does not change: held-out pictures, the perceptual network, the step
@@ -76,10 +75,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             _measure(held_out, state, log, 0)
 
         # -- loop
-        share = {"process_index": process, "process_count": processes}
+        data = open_shared_batches(config, start, data_state)
         total = config.train.steps
         bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
-        data = open_batches(config, **share, first_step=start, state=data_state)
         trace = StepTrace(log.folder / "profile", config.train.profile_step if process == 0 else 0)
         with log, data as batches, bar, trace, Interruption() as interruption:
             clock, running = _Clock(), None
@@ -104,7 +102,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                     log.write(done, values | clock.read(config.data.batch_size))
                 figures = _measure(held_out, state, log, done) if measuring else None
                 if saving:
-                    checkpoints.save(state, config, _data_state(batches), figures)
+                    data_state = shared_state(batches)
+                    log.write(done, {f"pictures_{name}": n for name, n in data_state["counters"].items()})
+                    checkpoints.save(state, config, data_state, figures)
                     saved = done
                     log.publish()
                 if saving or measuring:
@@ -163,21 +163,6 @@ def _finish(running: tuple | None, latest: int | None, log: RunLog) -> dict[str,
             "start again with a lower optimizer.learning_rate, or without these pictures"
         )
     return values
-
-
-def _data_state(batches: Batches) -> Mapping:
-    """The place in the data, the same on every process, with counters and broken records of all of them."""
-    state = batches.state()
-    if jax.process_count() > 1:
-        names = sorted(state["counters"])
-        counted = multihost_utils.process_allgather(np.array([state["counters"][name] for name in names]))
-        state["counters"] = dict(zip(names, counted.sum(axis=0).tolist(), strict=True))
-        most = int(multihost_utils.process_allgather(np.array(len(state["broken"]))).max())
-        rows = np.full(most, -1)
-        rows[: len(state["broken"])] = state["broken"]
-        state["broken"] = sorted({int(n) for n in multihost_utils.process_allgather(rows).ravel() if n >= 0})
-        batches.know_broken(state["broken"])
-    return state
 
 
 class _Clock:

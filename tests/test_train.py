@@ -47,6 +47,14 @@ def test_it_learns(trained_workdir):
     assert psnr[-1] > psnr[0] + 4
 
 
+def test_the_log_counts_pictures_at_each_checkpoint(trained_workdir):
+    batch_size = tiny_config().data.batch_size
+    counted = {line["step"]: line for line in read_log(trained_workdir) if "pictures_read" in line}
+    for step in (60, 120):
+        expected = {"read": step * batch_size, "broken": 0, "small": 0, "upscaled": 0}
+        assert counted[step] == {"step": step, **{f"pictures_{name}": n for name, n in expected.items()}}
+
+
 def test_the_example_decodes_to_the_picture_beside_it(trained_workdir, trained_codec):
     decoded = trained_codec.decompress((trained_workdir / "example.cdc").read_bytes())
     difference = np.abs(decoded.astype(int) - read_image(trained_workdir / "example.png").astype(int))

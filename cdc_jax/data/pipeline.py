@@ -20,8 +20,10 @@ from jaxtyping import UInt8
 
 from cdc_jax.data.crops import CropReader, Report
 from cdc_jax.data.order import GlobalOrder, LocalPlaces
+from cdc_jax.data.same_pictures import Identity, check_same_pictures, identity
 from cdc_jax.data.sources import open_sources
 from cdc_jax.data.tally import Tally
+from cdc_jax.data.worker import check_death, stay_with_trainer
 from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 
 _MAX_THREADS = 16
@@ -43,13 +45,18 @@ class Batch:
 
 
 class Batches:
-    """Iterator over `Batch`, without end; made by `open_batches`. To be closed, or used as a context manager."""
+    """Iterator over `Batch`, without end; made by `open_batches`. To be closed, or used as a context manager.
 
-    def __init__(self, iterator: Any, step: int, tally: Tally):
+    Attributes:
+      pictures: which ones they are made of.
+    """
+
+    def __init__(self, iterator: Any, step: int, tally: Tally, pictures: Identity):
         self._iterator = [iterator]  # empty once closed, so that nothing of Grain's is left at the interpreter's end
         self._finalizer = weakref.finalize(self, _close, self._iterator)
         self._step = step
         self._tally = tally
+        self.pictures = pictures
 
     def __iter__(self) -> Batches:
         return self
@@ -59,11 +66,15 @@ class Batches:
 
         Raises:
           StopIteration: after `close`.
-          CdcError: too many pictures are broken, or none can be used.
+          CdcError: too many pictures are broken, none can be used, or a worker process died.
         """
         if not self._iterator:
             raise StopIteration
-        images, reports = next(self._iterator[0])
+        try:
+            images, reports = next(self._iterator[0])
+        except RuntimeError as error:
+            check_death(error)
+            raise
         self._tally.add(reports)
         batch = Batch(images, [report.name for report in reports], self._step)
         self._step += 1
@@ -72,10 +83,11 @@ class Batches:
     def state(self) -> dict[str, Any]:
         """What `open_batches` goes on from, with the counters of what was handed out; JSON-able.
 
-        The step is the same on every process. The rest is this process' own: a trainer of several processes saves the
-        counters' sum over the processes, which process 0 then goes on from, and all broken records.
+        Step and pictures are the same on every process. The rest is this process' own: a trainer of several processes
+        saves the counters' sum over the processes, which process 0 then goes on from, and all broken records.
         """
-        return {"next_step": self._step, "counters": self.counters(), "broken": self._tally.broken()}
+        counted = {"counters": self.counters(), "broken": self._tally.broken()}
+        return {"next_step": self._step, "pictures": self.pictures.to_dict(), **counted}
 
     def know_broken(self, records: Iterable[int]) -> None:
         """Takes note of records that other processes found broken.
@@ -123,7 +135,7 @@ def open_batches(
 
     Raises:
       ConfigError: B is not divisible by P, or a setting names what is not there.
-      CheckpointError: the state is that of another step.
+      CheckpointError: the state is that of another step, or of other pictures.
       CdcError: data or packages are missing; the message says what to run.
     """
     if config.data.batch_size % process_count:
@@ -139,6 +151,8 @@ def open_batches(
     except ImportError:
         raise CdcError("training reads its pictures with Grain: pip install '.[train]'") from None
     source = open_sources(config).training
+    pictures = identity(source)
+    check_same_pictures((state or {}).get("pictures", {}), pictures)
     places = LocalPlaces(config.data.batch_size, process_index, process_count, first_step)
     reader = CropReader(
         source,
@@ -152,7 +166,7 @@ def open_batches(
     state = state or {}
     counted = state.get("counters", {}) if process_index == 0 else {}
     limits = len(source), config.data.max_broken_share, config.data.crop
-    return Batches(iterator, first_step, Tally(*limits, counted, state.get("broken", ())))
+    return Batches(iterator, first_step, Tally(*limits, counted, state.get("broken", ())), pictures)
 
 
 def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: int) -> Any:
@@ -171,7 +185,8 @@ def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: in
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         per_worker = -(-ahead // workers)
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=per_worker))
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=per_worker)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=stay_with_trainer)
     else:
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     return dataset.batch(places.rows, drop_remainder=True, batch_fn=_collate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import ml_collections
@@ -12,6 +13,7 @@ from cdc_jax.data.folders import find_pictures, scikit_image_photographs, split_
 from cdc_jax.data.tfds_source import open_tfds
 from cdc_jax.data.vimeo import HELD_OUT_SEPTUPLETS, TRAINING_LIST, VimeoSeptuplets, find_septuplets, without
 from cdc_jax.errors import ConfigError
+from cdc_jax.files import is_remote
 from cdc_jax.images import Picture
 
 
@@ -78,6 +80,20 @@ def held_out_pictures(config: ml_collections.ConfigDict, limit: int | None = Non
     source = open_sources(config).held_out
     frame = source.frames // 2
     return [(source.name(record, frame), source.read(record, frame)) for record in range(len(source))[:limit]]
+
+
+def check_workdir(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Raises ConfigError where a run's own pictures would lie among those that it reads."""
+    data = config.data
+    folders = {"data.path": data.path if data.source == "folder" else "", "data.held_out": data.held_out}
+    for setting, folder in folders.items():
+        if not os.path.isdir(folder) or is_remote(workdir):
+            continue
+        if Path(workdir).resolve().is_relative_to(Path(folder).resolve()):
+            raise ConfigError(
+                f"--workdir is {os.fspath(workdir)!r}, inside {setting} ({folder}): the pictures that a run writes "
+                "would be taken for its data; name a folder elsewhere"
+            )
 
 
 def _files(data: ml_collections.ConfigDict, held_out: str):

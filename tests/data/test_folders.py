@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, features
 
 from cdc_jax.data.folders import find_pictures, scikit_image_photographs
-from cdc_jax.data.sources import held_out_pictures, open_sources
+from cdc_jax.data.sources import check_workdir, held_out_pictures, open_sources
 from cdc_jax.errors import CdcError, ConfigError, ImageError
 from tests.data.conftest import save_picture
 
@@ -98,6 +98,18 @@ def test_a_folder_is_held_out(folder, data_config, tmp_path):
     assert [name for name, _ in held_out_pictures(config, 1)] == ["b.png"]
     with pytest.raises(ConfigError, match="no picture of the source to train on"):
         open_sources(data_config(held_out=str(folder)))
+
+
+def test_a_run_does_not_write_among_its_pictures(folder, data_config, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    for workdir in (folder, folder / "runs" / "a", tmp_path / "link" / "runs"):
+        with pytest.raises(ConfigError, match=r"--workdir is .+ inside data\.path"):
+            check_workdir(data_config(), workdir)
+        with pytest.raises(ConfigError, match=r"inside data\.held_out"):
+            check_workdir(data_config(source="scikit-image", held_out=str(folder)), workdir)
+        check_workdir(data_config(source="scikit-image"), workdir)
+    for workdir in (tmp_path, tmp_path / "pictures-run", "gs://bucket/pictures"):
+        check_workdir(data_config(), workdir)
 
 
 def test_nothing_held_out(data_config):

@@ -56,6 +56,23 @@ def test_global_batches_are_the_same_for_any_number_of_processes(mixed_config, p
     assert_same(alone, read(mixed_config, 8, process_count=process_count))
 
 
+def test_a_restart_with_other_pictures_is_refused(folder, data_config):
+    def restart(state):
+        open_batches(data_config(), process_index=0, process_count=1, first_step=0, state=state).close()
+
+    with open_batches(data_config(), process_index=0, process_count=1, first_step=0) as batches:
+        state = json.loads(json.dumps(batches.state()))
+    restart(state)
+    (folder / "8.png").rename(folder / "9.png")
+    with pytest.raises(CheckpointError, match=r"9 training pictures as before.+names.+init_from"):
+        restart(state)
+    save_picture(folder / "8.png", 8)
+    with pytest.raises(CheckpointError, match=r"trained on 9 pictures, and now there are 10.+data\.path"):
+        restart(state)
+    (folder / "9.png").unlink()
+    restart(state)
+
+
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 def test_a_restart_goes_on_at_the_same_step_on_any_number_of_processes(mixed_config, process_count):
     whole = read(mixed_config, 7)
