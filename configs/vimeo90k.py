@@ -9,8 +9,8 @@ Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks 
 Hardware:  one accelerator of 16 GB for the batch of 4
 Time:      not measured. A step is about 0.5 TFLOP a picture (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s
            achieved 0.1 s, and 2 days for the two phases' 1.7 million steps
-Memory:    5.1 GiB with the batch of 4 on one v5e chip, 0.8 of them weights, moving average and Adam (docs/tpu.md); ρ > 0
-           keeps LPIPS' activations as well
+Memory:    5.1 GiB on a v5e chip that has 4 pictures, 0.8 of them weights, moving average and Adam (docs/tpu.md); with
+           ρ > 0 LPIPS' activations come on top
 Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
 
