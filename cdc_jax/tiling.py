@@ -22,7 +22,7 @@ WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
 TILE = 768
 OVERLAP = 128
 
-_PROCESS_BYTES = 600 << 20  # Python, JAX, the compiler
+_PROCESS_BYTES = 700 << 20  # Python, JAX, the compiler
 _WEIGHT_BYTES = 160 << 10  # times the square of the model's width: read, on the device, and as the U-Net wants them
 _PICTURE_BYTES = 40  # a pixel: the noisy picture and its prediction in float32, the result, its file
 _LATENT_BYTES = 1  # a pixel and channel of the model: symbols, means, scale indices and their order
