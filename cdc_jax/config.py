@@ -81,7 +81,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.train.keep_checkpoints = 3  # the latest ones; the best is kept besides
     config.train.accumulate = 1  # micro-batches that one step's gradient is summed over
     config.train.compute_type = "float32"  # of the U-Net: "float32" or "bfloat16"; weights and rate are float32
-    config.train.rematerialize = False  # compute the U-Net's activations twice instead of keeping them
+    config.train.rematerialize = False  # compute the U-Net's activations twice; compilers gain little (docs/tpu.md)
     config.train.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
     config.train.profile_step = 0  # write a profiler trace of three steps from this one on; 0: none
     return config.lock()
