@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, limit_rate  # noqa: E402
+from timing import LIMIT, LIMIT_FLOPS, limit_rate  # noqa: E402
 
 CHILD = """
 import os, sys, time
@@ -63,8 +63,6 @@ jax.block_until_ready(program(opened._params, y_hat))
 done("the picture's share")
 print(f"{'total':32} {total[0]:8.2f} {total[1]:8.2f}")
 """
-
-
 COMMAND_RUNS = 5
 
 
@@ -93,7 +91,7 @@ def main() -> None:
             now = {"BENCHMARK_START": repr(time.time())}
             subprocess.run([sys.executable, "-c", CHILD], env={**environment, **now}, check=True)
         command = seconds_of_command(file, args.model, environment)
-    convolution = 2 * 9 * 128**4 / limit_rate()
+    convolution = LIMIT_FLOPS / limit_rate()
     print(f"\ncdc decompress --steps=1: {command:.2f} s until the picture is written,")
     print(f"{command / convolution:.0f} times the {LIMIT}, which takes {1e3 * convolution:.1f} ms")
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST_COMPILE_FLAG = "--xla_backend_optimization_level=0"
+
+
+def free_address() -> str:
+    """Where processes of this machine can meet: host:port, a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def user_environment(**changes: str) -> dict[str, str]:

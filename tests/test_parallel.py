@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.models.initial import initial_weights
 from cdc_jax.parallel import global_batch, make_mesh
 from cdc_jax.train_step import check_divisible, jit_train_step, new_state
-from tests.processes import FAST_COMPILE_FLAG, user_environment
+from tests.processes import FAST_COMPILE_FLAG, free_address, user_environment
 from tests.training import parallel_config, picture_rows
 
 STEPS = 5
@@ -39,10 +38,7 @@ def result_of(worker: subprocess.Popen) -> dict:
 
 def run_processes(bits: int) -> dict:
     """Two processes of four devices each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    variables = {"CDC_COORDINATOR": address, "CDC_PROCESS_COUNT": "2"}
+    variables = {"CDC_COORDINATOR": free_address(), "CDC_PROCESS_COUNT": "2"}
     workers = [start_worker(4, bits, **variables, CDC_PROCESS_INDEX=str(index)) for index in range(2)]
     try:
         results = [worker.communicate(timeout=600) for worker in workers]

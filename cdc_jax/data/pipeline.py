@@ -150,9 +150,10 @@ def open_batches(
         import grain
     except ImportError:
         raise CdcError("training reads its pictures with Grain: pip install '.[train]'") from None
+    state = state or {}
     source = open_sources(config).training
     pictures = identity(source)
-    check_same_pictures((state or {}).get("pictures", {}), pictures)
+    check_same_pictures(state.get("pictures", {}), pictures)
     places = LocalPlaces(config.data.batch_size, process_index, process_count, first_step)
     reader = CropReader(
         source,
@@ -163,7 +164,6 @@ def open_batches(
         upscale=config.data.small_images == "upscale",
     )
     iterator = iter(_read_ahead(grain, places, reader, config.data.workers))
-    state = state or {}
     counted = state.get("counters", {}) if process_index == 0 else {}
     limits = len(source), config.data.max_broken_share, config.data.crop
     return Batches(iterator, first_step, Tally(*limits, counted, state.get("broken", ())), pictures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError
 from cdc_jax.shared_data import open_shared_batches, shared_state
 from tests.data.conftest import break_pictures, save_picture
-from tests.processes import user_environment
+from tests.processes import free_address, user_environment
 
 # Opens each of the folders in turn, reads two batches, and says the state of the run or what is wrong.
 _OPENING = """
@@ -50,9 +49,7 @@ def start(index: int, address: str, *folders) -> subprocess.Popen:
 def test_two_processes_agree_about_their_pictures(folder, data_config, tmp_path):
     break_pictures(folder)
     save_picture(tmp_path / "other" / "a.png", 1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     folders = [(folder, folder, folder), (folder, tmp_path / "other", tmp_path / "missing")]
     processes = [start(index, address, *paths) for index, paths in enumerate(folders)]
     try:

@@ -115,6 +115,8 @@ def test_the_loop_over_steps_has_nothing_of_the_context_and_no_transposes():
     inside = list(equations(loop.params["jaxpr"].jaxpr))
     kernels = [e.invars[1].aval.shape for e in inside if e.primitive.name == "conv_general_dilated"]
     assert sorted(shape for shape in kernels if shape[0] == 7) == [(7, 7, 3, 4), (7, 7, 4, 3)]
+    maps = [e for e in inside if e.primitive.name == "transpose" and e.invars[0].aval.ndim == 4]
+    assert not maps
 
     quickly = {"xla_backend_optimization_level": 0}  # of machine code; the optimized program stays the same
     text = synthesize.lower(config, 3, False, *arguments).compile(compiler_options=quickly).as_text()
