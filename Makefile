@@ -2,7 +2,7 @@
 # Python 3.11 to 3.13 and a connection to the package index are enough.
 #
 #   PYTHON=…      the interpreter that .venv is made from (default: the newest tested one that runs)
-#   PYTEST_ARGS=… more arguments for pytest, for instance PYTEST_ARGS='-k bitstream'
+#   PYTEST_ARGS=… more arguments for pytest, for instance PYTEST_ARGS='-k cdc_file'
 #   CONFORMANCE_PYTHON=…  the same for .venv-conformance: Python 3.9 to 3.11
 #   BUNDLES=…             bundles that `make conformance` compares besides its own cases
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cdc_jax import load_codec  # noqa: E402
-from cdc_jax.images import read_image  # noqa: E402
+from cdc_jax.io.images import read_image  # noqa: E402
 from cdc_jax.metrics.distortion import psnr_db  # noqa: E402
 
 

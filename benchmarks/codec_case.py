@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 import cdc_jax
-from cdc_jax.bundle import save_bundle
+from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 
 
 def fresh_codec(width: int) -> cdc_jax.Codec:

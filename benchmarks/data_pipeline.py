@@ -21,11 +21,11 @@ sys.path.insert(0, str(ROOT))
 
 import ml_collections  # noqa: E402
 
-from cdc_jax.config import check_config, default_config  # noqa: E402
 from cdc_jax.data import crops  # noqa: E402
 from cdc_jax.data.pipeline import open_batches  # noqa: E402
 from cdc_jax.data.sources import open_sources  # noqa: E402
 from cdc_jax.errors import CdcError  # noqa: E402
+from cdc_jax.training.config import check_config, default_config  # noqa: E402
 
 
 def pipeline_config(args: argparse.Namespace, workers: int) -> ml_collections.ConfigDict:

@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from codec_case import fresh_codec, waves  # noqa: E402
 from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 
-from cdc_jax.analysis import encode_latents  # noqa: E402
-from cdc_jax.synthesis import sample  # noqa: E402
+from cdc_jax.codec.decoding import sample  # noqa: E402
+from cdc_jax.codec.encoding import encode_latents  # noqa: E402
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from cdc_jax.entropy.coder import EntropyCoder  # noqa: E402
 from cdc_jax.entropy.coding_model import CodingModel  # noqa: E402
-from cdc_jax.entropy.integer_net import IntegerHyperDecoder  # noqa: E402
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder  # noqa: E402
 from cdc_jax.entropy.tables import draw_symbols  # noqa: E402
 
 RELEASED_CHANNELS = 256
@@ -38,7 +38,7 @@ GAIN = 3.0  # spreads the random model's scales over the tables: about 1 bit per
 
 def random_model(channels: int) -> CodingModel:
     """The coding side of weights that no one trained; the tests draw them in the same way on every machine."""
-    from tests.coding_weights import coding_weights
+    from tests.helpers.coding_weights import coding_weights
 
     return CodingModel.build(*coding_weights(channels, gain=GAIN))
 

@@ -20,10 +20,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from timing import executed_flops  # noqa: E402
 
-from cdc_jax.analysis import encode_latents  # noqa: E402
+from cdc_jax.codec.decoding import predict, sample  # noqa: E402
+from cdc_jax.codec.encoding import encode_latents  # noqa: E402
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig  # noqa: E402
 from cdc_jax.models.params import shapes  # noqa: E402
-from cdc_jax.synthesis import predict, sample  # noqa: E402
 
 
 def main() -> None:

@@ -52,8 +52,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from codec_case import fresh_codec, waves
     from timing import limit_rate
 
-    from cdc_jax import load_codec, tiling
-    from cdc_jax.images import pad_to_multiple
+    from cdc_jax import load_codec
+    from cdc_jax.codec import tiling
+    from cdc_jax.io.images import pad_to_multiple
     from cdc_jax.models.config import STRIDE
 
     columns, rows = (int(side) for side in args.child.split("x"))
@@ -85,9 +86,9 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
     import numpy as np
     from timing import executed_flops
 
-    from cdc_jax import tiling
+    from cdc_jax.codec import tiling
+    from cdc_jax.codec.decoding import predict, sample
     from cdc_jax.models.config import LATENT_STRIDE
-    from cdc_jax.synthesis import predict, sample
 
     rows, columns = tiling.tile_shape(height, width, tile)
     cells = (1, rows // LATENT_STRIDE, columns // LATENT_STRIDE, codec.config.latent_channels)

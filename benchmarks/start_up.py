@@ -35,12 +35,12 @@ def done(name, counts=True):
         print(f"{name:32} {spent[0]:8.2f} {spent[1]:8.2f}")
     last = now
 done("Python")
-from cdc_jax import compilation_cache
+from cdc_jax.runtime import compilation_cache
 compilation_cache.enable()
 done("import jax")
 import numpy as np
-from cdc_jax import codec
-done("import cdc_jax.codec")
+from cdc_jax.codec import codec
+done("import cdc_jax.codec.codec")
 opened = codec.load_codec(os.environ["BENCHMARK_MODEL"])
 done("load the bundle")
 container, symbols = opened._read(open(os.environ["BENCHMARK_FILE"], "rb").read())

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdc_jax.pod.flops import product_flops
+from cdc_jax.aot.flops import product_flops
 
 LIMIT = "3×3 convolution 128→128 at 128×128"
 LIMIT_FLOPS = 2 * 9 * 128**4

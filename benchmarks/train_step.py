@@ -24,11 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
-from cdc_jax.config import default_config, model_config  # noqa: E402
-from cdc_jax.models.initial import initial_weights  # noqa: E402
+from cdc_jax.models.initialization import initial_weights  # noqa: E402
 from cdc_jax.models.params import merge  # noqa: E402
-from cdc_jax.parallel import make_mesh  # noqa: E402
-from cdc_jax.train_step import jit_train_step, new_state, train_step  # noqa: E402
+from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
+from cdc_jax.training.config import default_config, model_config  # noqa: E402
+from cdc_jax.training.step import jit_train_step, new_state, train_step  # noqa: E402
 from tests.models.plain_unet import plain_unet  # noqa: E402
 
 

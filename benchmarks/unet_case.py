@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 
 
 def unet_case(width: int, side: int, batch: int = 1):

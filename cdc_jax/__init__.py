@@ -20,7 +20,7 @@ from cdc_jax.errors import (
 from cdc_jax.version import __version__
 
 if TYPE_CHECKING:
-    from cdc_jax.codec import Codec, load_codec
+    from cdc_jax.codec.codec import Codec, load_codec
 
 __all__ = [
     "BitstreamError",
@@ -38,7 +38,7 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in ("Codec", "load_codec"):
-        from cdc_jax import codec
+        from cdc_jax.codec import codec
 
         return getattr(codec, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

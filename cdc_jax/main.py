@@ -16,9 +16,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from cdc_jax.config import check_overrides
+from cdc_jax.aot import command
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.pod import command as pod
+from cdc_jax.training.config import check_overrides
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, the bundle and all results go.")
@@ -30,18 +30,18 @@ def run(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ConfigError(f"unexpected argument {argv[1]!r}")
     if _MODE.value == "compile":
-        return pod.run(_CONFIG.value)
+        return command.run(_CONFIG.value)
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed")
-    from cdc_jax import compilation_cache
-    from cdc_jax.distributed import join_processes, leave_together
+    from cdc_jax.runtime import compilation_cache
+    from cdc_jax.runtime.multihost import join_processes, leave_together
 
     join_processes()
     compilation_cache.enable()
     import jax
 
-    from cdc_jax.showcase import showcase
-    from cdc_jax.train import train
+    from cdc_jax.training.loop import train
+    from cdc_jax.training.summary import showcase
 
     config = _CONFIG.value
     state = train(config, _WORKDIR.value)

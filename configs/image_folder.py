@@ -8,7 +8,7 @@ Memory:    5.1 GiB on a v5e chip that has 4 pictures, 0.8 of them weights, movin
 Result:    a bundle; a picture named by --config.data.held_out=NAME.png is measured, never trained on
 """
 
-from cdc_jax.config import default_config
+from cdc_jax.training.config import default_config
 
 
 def get_config(path: str = ""):

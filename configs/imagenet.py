@@ -2,7 +2,7 @@
 
 Command:   python -m cdc_jax.main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.path=DATA_DIR
            (that is :warmup; then configs/imagenet.py:rate,beta=0.0128,init_from=runs/imagenet; behind it as well:
-           rho=0.9, init_weights=raw, freeze_entropy=true, prediction=epsilon: cdc_jax/recipe.py)
+           rho=0.9, init_weights=raw, freeze_entropy=true, prediction=epsilon: cdc_jax/training/phases.py)
 Data:      prepared once, where TensorFlow is installed as well (training never imports it), about 155 GB:
            pip install '.[train]' tensorflow
            tfds build imagenet2012 --file_format=array_record --data_dir=DATA_DIR --manual_dir=ARCHIVES
@@ -15,8 +15,8 @@ Memory:    2.2 GiB a chip with one picture on it, 0.8 of them weights, moving av
 Result:    checkpoints, a bundle, TensorBoard with held-out pictures
 """
 
-from cdc_jax.config import default_config
-from cdc_jax.recipe import apply_phase
+from cdc_jax.training.config import default_config
+from cdc_jax.training.phases import apply_phase
 
 
 def get_config(argument: str = "warmup"):

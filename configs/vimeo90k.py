@@ -14,8 +14,8 @@ Memory:    5.1 GiB on a v5e chip that has 4 pictures, 0.8 of them weights, movin
 Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
 
-from cdc_jax.config import default_config
-from cdc_jax.recipe import apply_phase
+from cdc_jax.training.config import default_config
+from cdc_jax.training.phases import apply_phase
 
 
 def get_config(argument: str = "warmup"):

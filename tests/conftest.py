@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.processes import FAST_COMPILE_FLAG
+from tests.helpers.processes import FAST_COMPILE_FLAG
 
 # Tests compile much and compute little: without LLVM's optimizations they take half the time. Processes that tests
-# start as a user would do without it, see `tests.processes.user_environment`.
+# start as a user would do without it, see `tests.helpers.processes.user_environment`.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
 
 # A program that several processes of one test session need is compiled once.
@@ -47,7 +47,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session", params=["x", "epsilon"])
 def golden(request, shared_dir):
     """Numbers that the original program computed from random weights of width 8, one variant at a time."""
-    from tests.golden import Golden
+    from tests.helpers.golden import Golden
 
     return Golden(request.param, shared_dir / "golden")
 
@@ -56,7 +56,7 @@ def golden(request, shared_dir):
 def trained_workdir(tmp_path_factory) -> Path:
     """A finished run of the command a user types: a model of width 8, trained for about a minute on photographs."""
     pytest.importorskip("skimage", reason="the photographs come with scikit-image")
-    from tests.training import run_main, tiny_settings
+    from tests.helpers.training import run_main, tiny_settings
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
     finished = run_main(workdir, **tiny_settings())
@@ -83,9 +83,9 @@ def trained_codec(trained_bundle):
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory) -> Path:
     """A bundle of random weights, width 4: the fastest there is."""
-    from cdc_jax.bundle import save_bundle
+    from cdc_jax.codec.bundle import save_bundle
     from cdc_jax.models.config import ModelConfig
-    from cdc_jax.models.initial import initial_weights
+    from cdc_jax.models.initialization import initial_weights
 
     config = ModelConfig(width=4, decode_steps=2)
     folder = tmp_path_factory.mktemp("random") / "bundle"
@@ -105,6 +105,6 @@ def random_codec(random_bundle):
 def photograph() -> np.ndarray:
     """uint8 [300, 451, 3]: the photograph that the tiny model was not trained on."""
     skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
-    from cdc_jax.images import read_image
+    from cdc_jax.io.images import read_image
 
     return read_image(Path(skimage.__file__).parent / "data" / "chelsea.png")

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from cdc_jax.config import check_overrides
-from tests.processes import ROOT
+from cdc_jax.training.config import check_overrides
+from tests.helpers.processes import ROOT
 
 LAUNCH = ROOT / "launch"
 LOCAL, TPU_VM, SLURM = LAUNCH / "local.sh", LAUNCH / "tpu_vm.sh", LAUNCH / "slurm.sbatch"

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup_constants")
 MODULES = sorted((ROOT / "cdc_jax").rglob("*.py"))
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")
-MAX_MODULE_LINES = 330
+MAX_MODULE_LINES = 340
 
 # What opens and writes files: it must import with the base installation alone.
-CODEC_SIDE = ["__init__", "__main__", "cli", "codec", "bitstream", "images", "bundle", "errors"]
+CODEC_SIDE = ["__init__", "__main__", "cli", "codec.codec", "io.cdc_file", "io.images", "codec.bundle", "errors"]
 
 # Import names that differ from the name of the distribution.
 DISTRIBUTION_OF = {
@@ -42,7 +42,7 @@ def distribution_names(requirements):
 
 
 def module_name(path):
-    """'cdc_jax.models' for cdc_jax/models/__init__.py, 'cdc_jax.codec' for cdc_jax/codec.py."""
+    """'cdc_jax.models' for cdc_jax/models/__init__.py, 'cdc_jax.codec.codec' for cdc_jax/codec/codec.py."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

@@ -1,7 +1,7 @@
 """Training pictures, from where they lie to batches of crops.
 
     folders, vimeo, tfds_source ─► sources: records with random access ─┐
-    order: which record comes at which place of the global order ───────┼─► crops: place → crop ─► pipeline: batches
+    sharding: which record comes at which place of the global order ────┼─► crops: place → crop ─► pipeline: batches
                                                                         ┘   (seed and place decide all that is random)
 
 Everything but the reading itself is a function of (seed, place), and place = step · batch_size + row. That is why a

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from cdc_jax.data.order import GlobalOrder
+from cdc_jax.data.sharding import GlobalOrder
 from cdc_jax.data.sources import PictureSource
 from cdc_jax.errors import ImageError
-from cdc_jax.images import Picture
+from cdc_jax.io.images import Picture
 
 CACHED_RECORDS, CACHED_BYTES = 64, 2**26  # only so small a source is kept in memory, and no more of it
 _MAX_UNUSABLE_IN_A_ROW = 1000

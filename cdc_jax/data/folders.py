@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.images import Picture, load_image
+from cdc_jax.io.images import Picture, load_image
 
 # The everyday photographs among scikit-image's pictures (licences: docs/pictures.md). Drawings, text pages, tiny
 # pictures, and those through a microscope or a space telescope are left out.

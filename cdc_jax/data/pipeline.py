@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cdc_jax.data.crops import CropReader, Report
-from cdc_jax.data.order import GlobalOrder, LocalPlaces
-from cdc_jax.data.same_pictures import Identity, check_same_pictures, identity
+from cdc_jax.data.fingerprint import Identity, check_same_pictures, identity
+from cdc_jax.data.sharding import GlobalOrder, LocalPlaces
 from cdc_jax.data.sources import open_sources
-from cdc_jax.data.tally import Tally
-from cdc_jax.data.worker import check_death, stay_with_trainer
+from cdc_jax.data.statistics import Tally
+from cdc_jax.data.worker_process import check_death, stay_with_trainer
 from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 
 _MAX_THREADS = 16

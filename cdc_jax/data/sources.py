@@ -13,8 +13,8 @@ from cdc_jax.data.folders import find_pictures, scikit_image_photographs, split_
 from cdc_jax.data.tfds_source import open_tfds
 from cdc_jax.data.vimeo import HELD_OUT_SEPTUPLETS, TRAINING_LIST, VimeoSeptuplets, find_septuplets, without
 from cdc_jax.errors import ConfigError
-from cdc_jax.files import is_remote
-from cdc_jax.images import Picture
+from cdc_jax.io.files import is_remote
+from cdc_jax.io.images import Picture
 
 
 class PictureSource(Protocol):

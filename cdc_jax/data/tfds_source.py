@@ -1,7 +1,7 @@
 """TensorFlow Datasets in ArrayRecord files, read by record and without TensorFlow.
 
 Preparing a data set needs TensorFlow, once; reading does not. Pictures stay encoded on their way out of TFDS and are
-decoded as all others are (`cdc_jax.images`): TFDS' own decoder knows neither orientation nor colour profiles.
+decoded as all others are (`cdc_jax.io.images`): TFDS' own decoder knows neither orientation nor colour profiles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from cdc_jax.data.folders import picture_formats
 from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.images import Picture, load_image
+from cdc_jax.io.images import Picture, load_image
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.images import Picture, load_image
+from cdc_jax.io.images import Picture, load_image
 
 TRAINING_LIST = "sep_trainlist.txt"
 HELD_OUT_SEPTUPLETS = 8

@@ -33,10 +33,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cdc_jax.entropy.integer_export import quantize_hyper_decoder
-from cdc_jax.entropy.integer_net import STRIDES, IntegerHyperDecoder, IntegerLayer
+from cdc_jax.entropy.integer_hyper_decoder import STRIDES, IntegerHyperDecoder, IntegerLayer
 from cdc_jax.entropy.tables import NUM_SCALES, Tables, factorized_tables, gaussian_tables, scale_table
 from cdc_jax.errors import BundleError
-from cdc_jax.files import write_atomically
+from cdc_jax.io.files import write_atomically
 
 FORMAT_VERSION = 1
 FINGERPRINT_BYTES = 4

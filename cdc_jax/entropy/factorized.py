@@ -1,7 +1,7 @@
 """p(z): the deep factorized prior (Ballé et al. 2018, appendix 6.1), training side.
 
 Each channel has a density of its own: its CDF is the sigmoid of a small monotone network 1 → 3 → 3 → 3 → 1, with
-softplus weights and x + tanh(a)·tanh(x) between the layers. Initial weights come from `models.initial`.
+softplus weights and x + tanh(a)·tanh(x) between the layers. Initial weights come from `models.initialization`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.entropy.integer_net import (
+from cdc_jax.entropy.integer_hyper_decoder import (
     EXACT_LIMIT,
     KERNEL_SIDE,
     MAX_ACTIVATION,

@@ -16,7 +16,7 @@ from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.evaluation.points import Picture, RatePoint
+from cdc_jax.evaluation.rate_points import Picture, RatePoint
 
 
 @dataclass(frozen=True)

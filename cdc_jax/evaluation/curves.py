@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cdc_jax.errors import CdcError
-from cdc_jax.evaluation.points import RatePoint
-from cdc_jax.evaluation.run import Measured
+from cdc_jax.evaluation.measure import Measured
+from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.scoring import MetricFacts
 
 MIN_OVERLAP = 0.75

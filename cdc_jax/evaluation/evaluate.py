@@ -11,18 +11,18 @@ from typing import Any
 
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.evaluation.baselines import baseline_points
+from cdc_jax.evaluation.cdc import our_points
 from cdc_jax.evaluation.curves import BdRate, Curve, average, bd_rates
-from cdc_jax.evaluation.our_codec import our_points
+from cdc_jax.evaluation.measure import Measured, find_images, measure
 from cdc_jax.evaluation.plots import draw_plots
-from cdc_jax.evaluation.points import RatePoint
-from cdc_jax.evaluation.published import data_set_of, load_published
+from cdc_jax.evaluation.published_curves import data_set_of, load_published
+from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.report import ReportFacts, write_report
-from cdc_jax.evaluation.report_pictures import chosen_images, is_lossless, pictures_data
+from cdc_jax.evaluation.report_images import chosen_images, is_lossless, pictures_data
+from cdc_jax.evaluation.result_store import Store
 from cdc_jax.evaluation.results import write_results
-from cdc_jax.evaluation.run import Measured, find_images, measure
 from cdc_jax.evaluation.scoring import Metrics
-from cdc_jax.evaluation.store import Store
-from cdc_jax.files import MAX_PIXELS
+from cdc_jax.io.files import MAX_PIXELS
 
 DEFAULT_METRICS = ("psnr-rgb", "ssim", "ms-ssim-rgb", "lpips-alex")
 DEFAULT_CODECS = ("jpeg", "webp", "avif", "jxl")
@@ -153,7 +153,7 @@ def evaluate(
 def _points(settings: Settings, load_codec: Callable | None, say: Callable[[str], None]) -> list[RatePoint]:
     families, names = [list(family) for family in settings.models], None
     if load_codec is None and (families or settings.released is not None):
-        from cdc_jax.codec import load_codec
+        from cdc_jax.codec.codec import load_codec
     if settings.released is not None:
         from cdc_jax.evaluation.released import import_released
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cdc_jax.errors import CdcError
 from cdc_jax.evaluation.curves import Curve
 from cdc_jax.evaluation.scoring import MetricFacts
-from cdc_jax.files import write_atomically
+from cdc_jax.io.files import write_atomically
 
 # Text and axes are drawn in this colour, so that the report can put the page's own in its place.
 INK = "#1b1d21"

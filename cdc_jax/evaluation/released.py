@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from cdc_jax.codec.import_torch import import_torch
 from cdc_jax.errors import BundleError, ConfigError
-from cdc_jax.evaluation.points import slug
-from cdc_jax.files import write_atomically
-from cdc_jax.torch_import import import_torch
+from cdc_jax.evaluation.rate_points import slug
+from cdc_jax.io.files import write_atomically
 
 WHERE_FROM = (
     "the authors' checkpoints are on the Hugging Face hub under rhyang/CDC_params, in files such as "
@@ -31,7 +31,7 @@ def import_released(folder: str | Path, cache: Path, *, say: Callable[[str], Non
 
     Returns:
       (families, names): the bundles of each curve (variant and perceptual weight ρ; files of several rate weights β
-      are its points), as `our_codec.our_points` takes them, and the families' names.
+      are its points), as `cdc.our_points` takes them, and the families' names.
 
     Raises:
       ConfigError: there is no such file; the message says where they come from and what they are called.

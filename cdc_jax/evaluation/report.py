@@ -1,7 +1,7 @@
 """The report: one HTML file with everything inside, that asks for nothing from the network.
 
 `page/` holds its three parts (HTML, CSS, JavaScript); here their places are filled. What the pictures need is in
-`report_pictures`.
+`report_images`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from cdc_jax.evaluation.curves import BdRate, Curve
 from cdc_jax.evaluation.plots import INK
 from cdc_jax.evaluation.scoring import MetricFacts
-from cdc_jax.files import write_atomically
+from cdc_jax.io.files import write_atomically
 
 
 @dataclass
@@ -32,7 +32,7 @@ class ReportFacts:
       rates: BD-rates.
       metrics: in the order of the columns.
       plots: SVG text by name, as `draw_plots` returns them.
-      pictures: as `report_pictures.pictures_data` returns them.
+      pictures: as `report_images.pictures_data` returns them.
       notes: plain text, one paragraph each.
     """
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from cdc_jax.evaluation.curves import BdRate, Curve
-from cdc_jax.evaluation.points import slug
-from cdc_jax.evaluation.run import Measured
+from cdc_jax.evaluation.measure import Measured
+from cdc_jax.evaluation.rate_points import slug
+from cdc_jax.evaluation.result_store import Record, finite
 from cdc_jax.evaluation.scoring import MetricFacts
-from cdc_jax.evaluation.store import Record, finite
-from cdc_jax.files import write_atomically
+from cdc_jax.io.files import write_atomically
 
 
 def write_results(

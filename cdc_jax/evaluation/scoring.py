@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.evaluation.points import Picture
+from cdc_jax.evaluation.rate_points import Picture
 
 BATCH_PIXELS = 2**22  # of the pictures that go into one call of a metric
 

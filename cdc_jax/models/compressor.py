@@ -52,7 +52,7 @@ class HyperEncoder(nnx.Module):
 
 
 class HyperDecoder(nnx.Module):
-    """ẑ → (μ, σ) of y, σ clamped below at 0.1. Files are coded with its integer twin, `entropy.integer_net`."""
+    """ẑ → (μ, σ) of y, σ clamped below at 0.1. Files are coded with its twin, `entropy.integer_hyper_decoder`."""
 
     def __init__(self, channels: int):
         self.convs = nnx.List(

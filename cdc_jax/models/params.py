@@ -66,6 +66,6 @@ def prior_arrays(params: Mapping[str, Array]) -> dict:
 
 
 def hyper_decoder_arrays(params: Mapping[str, Array]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(kernel HWIO, bias) of the hyper decoder's three layers as NumPy arrays, for `entropy.integer_net`."""
+    """(kernel HWIO, bias) of the hyper decoder's three layers as NumPy arrays, for `entropy.integer_hyper_decoder`."""
     layer = "compressor.hyper_decoder.convs"
     return [(np.asarray(params[f"{layer}.{k}.kernel"]), np.asarray(params[f"{layer}.{k}.bias"])) for k in range(3)]

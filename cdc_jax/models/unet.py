@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cdc_jax.models import prepared
+from cdc_jax.models import precomputed as prepared
 from cdc_jax.models.blocks import (
     ChannelNorm,
     Conv,

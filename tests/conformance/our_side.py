@@ -36,18 +36,18 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cdc_jax import bitstream
-from cdc_jax.bundle import load_bundle
-from cdc_jax.codec import Codec
+from cdc_jax.codec.bundle import load_bundle
+from cdc_jax.codec.codec import Codec
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.factorized import FILTERS, FactorizedPrior
 from cdc_jax.entropy.gaussian import gaussian_likelihood
 from cdc_jax.entropy.quantize import likelihood_bits
 from cdc_jax.entropy.tables import NUM_SCALES, Tables, draw_symbols, gaussian_tables, scale_table
-from cdc_jax.files import write_atomically
+from cdc_jax.io import cdc_file
+from cdc_jax.io.files import write_atomically
 from cdc_jax.models.config import STRIDE, ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import prior_arrays
 
 Z_SIZES = ((1, 1), (4, 6), (8, 12))  # pictures of 64x64, 256x384 and 512x768
@@ -218,7 +218,7 @@ def bundle_case(path: Path) -> dict:
     codec, coder, prior = Codec(bundle), EntropyCoder(bundle.coding), prior_arrays(bundle.params)
     pictures = []
     for photograph in (data.chelsea(), data.astronaut()):
-        container = bitstream.unpack(codec.compress(np.ascontiguousarray(photograph)))
+        container = cdc_file.unpack(codec.compress(np.ascontiguousarray(photograph)))
         z_shape = (-(-container.height // STRIDE), -(-container.width // STRIDE), bundle.coding.channels)
         symbols = coder.decode(container.stream, z_shape)
         pictures.append((symbols.z, symbols.y, symbols.scale_index))

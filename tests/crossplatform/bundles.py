@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cdc_jax.bundle import save_bundle
+from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 
 # Width 8 is the trained bundle's, too: one compiled encoder takes all of them.
 CONFIG = ModelConfig(width=8, decode_steps=1)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.crossplatform.bundles import save_random_bundles
 from tests.crossplatform.pictures import pictures
-from tests.machines import DEFAULT, SUMMATION, Machine, require_numpy_machines, require_other_python
+from tests.helpers.machines import DEFAULT, SUMMATION, Machine, require_numpy_machines, require_other_python
 
 _WORKER = ("-m", "tests.crossplatform.worker")
 _PROCESSES = 2

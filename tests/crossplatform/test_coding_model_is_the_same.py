@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdc_jax.bundle import load_bundle
+from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays
-from tests.coding_weights import coding_weights
 from tests.crossplatform.conftest import in_parallel, run_worker
-from tests.machines import Machine, require_numpy_machines, require_other_python
+from tests.helpers.coding_weights import coding_weights
+from tests.helpers.machines import Machine, require_numpy_machines, require_other_python
 
 CPU_SETTINGS = ("NumPy without AVX-512", "NumPy without SIMD", "one BLAS thread")
 

@@ -13,8 +13,8 @@ from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.tables import draw_symbols
 from cdc_jax.errors import BitstreamError
-from tests.coding_weights import coding_weights
-from tests.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
+from tests.helpers.coding_weights import coding_weights
+from tests.helpers.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
 
 CHANNELS = 32
 PICTURES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million

@@ -1,4 +1,4 @@
-"""What runs on a machine of `tests.machines`: codes pictures, or reads files, and tells which symbols they hold.
+"""Runs on a machine of `tests.helpers.machines`: codes pictures, or reads files, and tells which symbols they hold.
 
   python -m tests.crossplatform.worker encode BUNDLES PICTURES.npz EVERY OUT   writes OUT/<bundle>/<picture>.cdc
   python -m tests.crossplatform.worker read BUNDLES FILES…                     with the coding side: NumPy, no JAX
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cdc_jax import bitstream
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.entropy.integer_net import IntegerHyperDecoder
-from tests.machines import SUMMATION
-from tests.summation import ShuffledSums
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.io import cdc_file
+from tests.helpers.machines import SUMMATION
+from tests.helpers.summation import ShuffledSums
 
 _LAST: dict[str, np.ndarray] = {}  # the arrays of the picture at hand
 
@@ -84,7 +84,7 @@ def _read(bundles: str, *folders: str) -> Iterator[tuple[str, dict[str, str]]]:
         model = CodingModel.load(bundle / "coding.npz")
         coder = EntropyCoder(model)
         for file in _files(folders, bundle):
-            container = bitstream.unpack(file.read_bytes())
+            container = cdc_file.unpack(file.read_bytes())
             if container.fingerprint != model.fingerprint:
                 raise AssertionError(f"{file} has another fingerprint than its bundle")
             cells = -(-container.height // 64), -(-container.width // 64), model.channels

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdc_jax.config import check_config, default_config
+from cdc_jax.training.config import check_config, default_config
 
 
 def save_picture(path: Path, number: int, height: int = 90, width: int = 100) -> None:

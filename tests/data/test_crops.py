@@ -8,7 +8,7 @@ from PIL import Image
 
 from cdc_jax.data.crops import CropReader, crop_at
 from cdc_jax.data.folders import PictureFiles
-from cdc_jax.data.order import GlobalOrder
+from cdc_jax.data.sharding import GlobalOrder
 
 
 def reader(folder, *, size=64, flip=False, upscale=False, seed=0):

@@ -13,9 +13,9 @@ import pytest
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.data.sources import held_out_pictures, open_sources
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.images import read_image
+from cdc_jax.io.images import read_image
 from tests.data.array_record import write_data_set
-from tests.processes import user_environment
+from tests.helpers.processes import user_environment
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="TFDS comes with pip install '.[train]'")
 
@@ -87,7 +87,7 @@ def test_a_broken_record_is_skipped_and_named(tfds_config, caplog):
 
 READING = """
 import json, sys
-from cdc_jax.config import default_config
+from cdc_jax.training.config import default_config
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.data.sources import held_out_pictures
 

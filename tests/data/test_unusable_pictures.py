@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from cdc_jax.config import check_config, default_config
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.training.config import check_config, default_config
 from tests.data.conftest import break_pictures, save_picture
 
 
@@ -53,7 +53,7 @@ def test_what_other_processes_and_earlier_runs_found_counts(folder, data_config)
 
 
 def test_a_broken_record_is_replaced_by_the_next_of_the_order(folder, data_config):
-    from cdc_jax.data.order import GlobalOrder
+    from cdc_jax.data.sharding import GlobalOrder
 
     break_pictures(folder)
     listed = sorted(path.name for path in folder.iterdir())

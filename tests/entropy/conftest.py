@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cdc_jax.entropy.coding_model import CodingModel
-from tests.coding_weights import coding_weights
-from tests.machines import ROOT, require_numpy_machines
+from tests.helpers.coding_weights import coding_weights
+from tests.helpers.machines import ROOT, require_numpy_machines
 
 
 @pytest.fixture(scope="session", name="coding_weights")

@@ -12,7 +12,7 @@ from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder, length_counts
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.tables import TOTAL_COUNT, Tables, draw_symbols
 from cdc_jax.errors import BitstreamError
-from tests import python_decoder
+from tests.helpers import python_decoder
 
 
 @pytest.fixture(scope="module")

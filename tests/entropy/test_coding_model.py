@@ -14,7 +14,7 @@ from tests.entropy.npz import rewrite
 _BUILD_SCRIPT = """
 import hashlib
 from cdc_jax.entropy.coding_model import CodingModel
-from tests.coding_weights import coding_weights
+from tests.helpers.coding_weights import coding_weights
 model = CodingModel.build(*coding_weights(6))
 digest = hashlib.sha256()
 for array in model._arrays().values():
@@ -86,7 +86,7 @@ def test_bits_do_not_depend_on_the_cpu(run_under_cpu_settings):
 
 def test_the_coding_side_imports_no_jax(request):
     script = (
-        "import sys, cdc_jax.bitstream, cdc_jax.entropy.coder\n"
+        "import sys, cdc_jax.io.cdc_file, cdc_jax.entropy.coder\n"
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=request.config.rootpath, timeout=60)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from cdc_jax.bundle import load_bundle
+from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
+from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import merge
-from cdc_jax.pixels import to_unit_range
 from tests.entropy.npz import rewrite
 
 

@@ -12,7 +12,7 @@ from cdc_jax.entropy.gaussian import gaussian_likelihood, indexed_likelihood, sc
 from cdc_jax.entropy.quantize import likelihood_bits, lower_bound, straight_through_round
 from cdc_jax.entropy.tables import gaussian_tables, scale_table
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 
 CHANNELS = 8
 

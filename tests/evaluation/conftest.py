@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cdc_jax.images import write_image
+from cdc_jax.io.images import write_image
 
 pytest.importorskip("matplotlib", reason="an evaluation draws: pip install '.[eval]'")
 pytest.importorskip("bjontegaard", reason="an evaluation needs bjontegaard: pip install '.[eval]'")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cdc_jax.evaluation.our_codec import paper_steps
+from cdc_jax.evaluation.cdc import paper_steps
 from cdc_jax.evaluation.released import import_released
 
 

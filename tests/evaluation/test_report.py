@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cdc_jax.evaluation.report import inline_svg, number
-from cdc_jax.images import read_image, write_image
+from cdc_jax.io.images import read_image, write_image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

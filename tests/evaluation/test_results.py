@@ -7,9 +7,9 @@ import math
 import pytest
 
 from cdc_jax.evaluation.curves import Curve
+from cdc_jax.evaluation.result_store import finite
 from cdc_jax.evaluation.results import compressai_results
 from cdc_jax.evaluation.scoring import MetricFacts
-from cdc_jax.evaluation.store import finite
 
 
 def test_compressai_reads_ours(finished):

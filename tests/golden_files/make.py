@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cdc_jax import bitstream, load_codec
-from cdc_jax.bundle import save_bundle
+from cdc_jax import load_codec
+from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.io import cdc_file
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 
 FOLDER = Path(__file__).parent
 CONFIG = ModelConfig(width=1, decode_steps=2)
@@ -78,7 +79,7 @@ def make(folder: Path) -> None:
     files = {name: codec.compress(image) for name, image in _images().items()}
     z, y = _escapes(model)
     stream = EntropyCoder(model).encode(z, y, model.hyper_decoder.decode(z)[1])
-    files["escapes"] = bitstream.pack(model.fingerprint, 100, 128, stream)
+    files["escapes"] = cdc_file.pack(model.fingerprint, 100, 128, stream)
     symbols = {"escapes": (z, y)}
     arrays = {}
     for name, data in files.items():
@@ -90,7 +91,7 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    target = FOLDER / f"v{bitstream.VERSION}"
+    target = FOLDER / f"v{cdc_file.VERSION}"
     if target.exists():
         sys.exit(f"{target} exists already: golden files are made once for a format version, and never changed")
     make(target)

@@ -9,12 +9,12 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from cdc_jax.errors import CdcError, CheckpointError, ConfigError  # noqa: E402
-from cdc_jax.images import read_image  # noqa: E402
+from cdc_jax.io.images import read_image  # noqa: E402
+from cdc_jax.io.pixels import to_unit_range  # noqa: E402
 from cdc_jax.metrics import weights  # noqa: E402
 from cdc_jax.metrics.dists import load_dists  # noqa: E402
 from cdc_jax.metrics.lpips import load_lpips, lpips  # noqa: E402
 from cdc_jax.metrics.registry import load_metric  # noqa: E402
-from cdc_jax.pixels import to_unit_range  # noqa: E402
 from tests.metrics.pairs import photograph_pair, synthetic_pair  # noqa: E402
 from tests.metrics.torch_peers import torchvision_stub  # noqa: E402, F401
 

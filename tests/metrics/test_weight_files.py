@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cdc_jax.errors import CheckpointError
+from cdc_jax.io.torch_file import read_torch_file
 from cdc_jax.metrics.weights import read_array_pickle, read_npz
-from cdc_jax.torch_file import read_torch_file
 
 
 class Command:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cdc_jax.codec.import_torch import torch_modules, torch_name
 from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss
 from cdc_jax.diffusion.sampler import ddim_sample, sampling_steps
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.models.params import merge
-from cdc_jax.torch_import import torch_modules, torch_name
-from tests.golden import relative_error
+from tests.helpers.golden import relative_error
 
 
 @pytest.fixture(scope="module")

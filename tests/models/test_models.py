@@ -7,7 +7,7 @@ import pytest
 
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import is_transposed, merge, shapes
 
 

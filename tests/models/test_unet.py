@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initial import initial_weights
+from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import merge, shapes
-from tests.golden import relative_error
+from tests.helpers.golden import relative_error
 from tests.models.plain_unet import plain_unet
 
 SIDE = 64
@@ -105,7 +105,7 @@ def test_steps_of_a_prepared_unet(case):
 
 
 def test_the_loop_over_steps_has_nothing_of_the_context_and_no_transposes():
-    from cdc_jax.synthesis import synthesize
+    from cdc_jax.codec.decoding import synthesize
 
     config = ModelConfig(width=4)
     cells = jnp.zeros((1, 4, 4, config.latent_channels))

@@ -1,0 +1,136 @@
+"""Compiles a program for a topology and keeps its figures, by program: compiling the same again takes no time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from cdc_jax.aot.collectives import Collective, collectives
+from cdc_jax.aot.flops import product_flops
+from cdc_jax.aot.programs import PROGRAMS
+from cdc_jax.aot.topology import Topology, libtpu_version
+from cdc_jax.errors import CdcError
+from cdc_jax.io.files import write_atomically
+from cdc_jax.runtime.sharding import make_mesh
+
+CACHE_VERSION = 1  # of the figures' layout: part of the key
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What the compiler says about one program, per chip.
+
+    Attributes:
+      program, topology, chips, batch_per_chip: what was compiled.
+      argument_bytes, output_bytes, temporary_bytes, code_bytes: high-bandwidth memory of each kind, padding included.
+      alias_bytes: of the arguments that outputs overwrite (the donated state), which need memory once.
+      flops: of matrix products and convolutions, loops counted in full (`flops.product_flops`).
+      compiler_flops: the compiler's own count, which takes a loop's body once.
+      collectives: what the chips send to each other.
+      compile_seconds: how long it took when it was compiled.
+      refusal: the compiler's words where it found no way to fit the program into the chip; the sizes are 0 then.
+    """
+
+    program: str
+    topology: str
+    chips: int
+    batch_per_chip: int
+    argument_bytes: int
+    output_bytes: int
+    alias_bytes: int
+    temporary_bytes: int
+    code_bytes: int
+    flops: float
+    compiler_flops: float
+    collectives: tuple[Collective, ...]
+    compile_seconds: float
+    refusal: str = ""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory that must be there at once."""
+        return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temporary_bytes + self.code_bytes
+
+
+def default_cache() -> Path:
+    """`cdc_jax/compiled` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc_jax" / "compiled"
+
+
+def compile_figures(
+    config: ml_collections.ConfigDict,
+    topology: Topology,
+    program: str,
+    batch_per_chip: int,
+    cache: Path,
+) -> tuple[Figures, bool]:
+    """The figures of one of `PROGRAMS`, and whether they came from the cache.
+
+    Args:
+      config: the run's settings; its batch size is replaced.
+      cache: folder of earlier figures; made where it is missing.
+
+    Raises:
+      CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
+    """
+    mesh = make_mesh(topology.devices)
+    function, arguments = PROGRAMS[program](config, mesh, batch_per_chip)
+    traced = function.trace(*arguments)
+    lowered = traced.lower()
+    versions = (CACHE_VERSION, jax.__version__, libtpu_version())
+    text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
+    path = cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    flops = product_flops(traced.jaxpr, "tpu") / mesh.size
+    known = _read(path, flops)
+    if known is not None:
+        return known, True
+
+    started, refusal, compiled, hlo_text = time.perf_counter(), "", None, ""
+    try:
+        compiled = lowered.compile()
+        hlo_text = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        refusal = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" not in refusal:
+            raise CdcError(f"the TPU compiler fails on {program} for {topology.name}: {refusal}") from error
+    memory = compiled.memory_analysis() if compiled else None
+    figures = Figures(
+        program=program,
+        topology=topology.name,
+        chips=mesh.size,
+        batch_per_chip=batch_per_chip,
+        argument_bytes=memory.argument_size_in_bytes if memory else 0,
+        output_bytes=memory.output_size_in_bytes if memory else 0,
+        alias_bytes=memory.alias_size_in_bytes if memory else 0,
+        temporary_bytes=memory.temp_size_in_bytes if memory else 0,
+        code_bytes=memory.generated_code_size_in_bytes if memory else 0,
+        flops=flops,
+        compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
+        collectives=tuple(collectives(hlo_text)),
+        compile_seconds=round(time.perf_counter() - started, 1),
+        refusal=refusal,
+    )
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(dataclasses.asdict(figures), indent=1).encode())
+    except OSError as error:
+        raise CdcError(f"cannot write into the cache {cache}: {error.strerror}; name another with --cache") from error
+    return figures, False
+
+
+def _read(path: Path, flops: float) -> Figures | None:
+    """Figures of the cache, but for the FLOPs, which are the traced program's; None if the file is missing, damaged or
+    of another layout."""
+    try:
+        values = json.loads(path.read_text())
+        found = tuple(Collective(*collective) for collective in values.pop("collectives"))
+        return Figures(**{**values, "flops": flops}, collectives=found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

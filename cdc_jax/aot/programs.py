@@ -1,0 +1,59 @@
+"""The two programs worth knowing about before renting chips: the train step and the batched decoder.
+
+They are the functions that training and decoding call, on abstract arguments: no weight is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh
+
+from cdc_jax.codec.decoding import synthesize
+from cdc_jax.models.config import LATENT_STRIDE
+from cdc_jax.models.params import shapes
+from cdc_jax.runtime.sharding import replicated, split_batch
+from cdc_jax.training.config import model_config
+from cdc_jax.training.loss import perceptual_weights
+from cdc_jax.training.step import abstract_state, check_divisible, jit_train_step
+
+
+class Program(NamedTuple):
+    """A jitted function and what to trace it with."""
+
+    function: Callable
+    arguments: tuple
+
+
+def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
+    """One training step: state replicated and donated, batch split over the chips."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.batch_size = batch_per_chip * mesh.size
+    check_divisible(config, mesh)
+    crop = config.data.crop
+    images = jax.ShapeDtypeStruct((config.data.batch_size, crop, crop, 3), jnp.uint8)
+    perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual_weights(config))
+    return Program(jit_train_step(config, mesh), (abstract_state(config), images, perceptual))
+
+
+def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
+    """ŷ → pictures of the crop's size, in the model's default number of steps; the batch split over the chips."""
+    model = model_config(config)
+    everywhere, split = replicated(mesh), split_batch(mesh)
+
+    def decode(params, y_hat, seed, gamma, eta):
+        return synthesize(model, model.decode_steps, False, params, y_hat, seed, gamma, eta)
+
+    cells = config.data.crop // LATENT_STRIDE
+    y_hat = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, cells, cells, model.latent_channels), jnp.float32)
+    scalars = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.uint32, jnp.float32, jnp.float32)]
+    function = jax.jit(decode, in_shardings=(everywhere, split, *[everywhere] * 3), out_shardings=split)
+    return Program(function, (shapes(model), y_hat, *scalars))
+
+
+PROGRAMS = {"train_step": train_program, "decode": decode_program}

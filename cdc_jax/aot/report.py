@@ -1,0 +1,86 @@
+"""Figures of compiled programs as text: a table per program, what does not fit, and the largest batch that should."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdc_jax.aot.compile import Figures
+from cdc_jax.aot.topology import GIB, Topology
+
+_MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "needed")
+
+
+def describe(figures: Figures, topology: Topology, cached: bool) -> str:
+    """A program's figures, per chip, as a few lines."""
+    source = "from the cache" if cached else f"compiled in {figures.compile_seconds:.0f} s"
+    lines = [
+        f"{figures.program}, {figures.batch_per_chip} per chip on {figures.topology} "
+        f"({figures.chips} chips, batch {figures.batch_per_chip * figures.chips}), {source}; per chip:"
+    ]
+    if figures.refusal:
+        return "\n".join([*lines, f"  DOES NOT FIT: {figures.refusal}"])
+    sizes = (
+        figures.argument_bytes,
+        figures.output_bytes,
+        figures.alias_bytes,
+        figures.temporary_bytes,
+        figures.code_bytes,
+        figures.needed_bytes,
+    )
+    memory = ", ".join(f"{name} {_size(size)}" for name, size in zip(_MEMORY, sizes, strict=True))
+    lines.append(f"  HBM          {memory}")
+    lines.append(f"               {_fit(figures.needed_bytes, topology)}")
+    lines.append(
+        f"  computation  {figures.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
+        f"(the compiler's own count, a loop's body once: {figures.compiler_flops / 1e9:,.1f})"
+    )
+    if not figures.collectives:
+        lines.append("  collectives  none")
+    for item in figures.collectives:
+        lines.append(f"  collectives  {item.kind} × {item.count}: {item.arrays} arrays, {_size(item.result_bytes)}")
+    return "\n".join(lines)
+
+
+def extrapolate(compiled: Sequence[Figures], topology: Topology) -> str | None:
+    """The largest batch per chip that should fit, from the two largest batches compiled of one program.
+
+    Memory is linear in the batch to a good approximation: all that grows are activations. None where fewer than two
+    batches are known or the memory available is not.
+    """
+    known = sorted((item for item in compiled if not item.refusal), key=lambda item: item.batch_per_chip)
+    if len({item.batch_per_chip for item in known}) < 2 or topology.available_bytes is None:
+        return None
+    small, large = known[-2:]
+    slope = (large.needed_bytes - small.needed_bytes) / (large.batch_per_chip - small.batch_per_chip)
+    if slope <= 0:
+        return None
+    base = large.needed_bytes - slope * large.batch_per_chip
+    largest = int((topology.available_bytes - base) // slope)
+    refused = [item.batch_per_chip for item in compiled if item.refusal]
+    largest = min([largest, *(batch - 1 for batch in refused)])
+    basis = f"from batches {small.batch_per_chip} and {large.batch_per_chip}, not compiled"
+    if largest < 1:
+        return f"{large.program} on {topology.name}: no batch should fit (extrapolated {basis})"
+    needed = base + slope * largest
+    return (
+        f"{large.program} on {topology.name}: {_size(base)} + {_size(slope)} per image; the largest batch per chip "
+        f"that should fit is {largest}, with {_size(needed)} (extrapolated {basis})"
+    )
+
+
+def fits(figures: Figures, topology: Topology) -> bool:
+    """Whether a chip has the memory; true where it is not known how much it has."""
+    if figures.refusal:
+        return False
+    return topology.available_bytes is None or figures.needed_bytes <= topology.available_bytes
+
+
+def _fit(needed: int, topology: Topology) -> str:
+    if topology.available_bytes is None:
+        return "how much memory this chip has is not known here"
+    share = f"{_size(needed)} of {_size(topology.available_bytes)} available ({needed / topology.available_bytes:.0%})"
+    return f"fits: {share}" if needed <= topology.available_bytes else f"DOES NOT FIT: {share}"
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.2f} GiB" if abs(size) >= GIB / 100 else f"{size / 2**20:.2f} MiB"

@@ -1,0 +1,170 @@
+"""Arguments of the `cdc` command: the parser, the options that several subcommands share, the kinds of values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from cdc_jax.cli.paths import is_bundle
+from cdc_jax.io.files import MAX_PIXELS
+from cdc_jax.version import __version__
+
+_EXIT_CODES = "exit codes: 0 all done, 1 a file failed, 2 usage, 3 the file needs another model"
+_FILES = """\
+Without -o, outputs are written beside their inputs. With several inputs, or a folder (read with its subfolders),
+-o names a folder, which gets the same tree. '-' is standard input or output. Existing files are kept unless --force
+is given. A file that fails does not stop the others.
+"""
+
+
+class Command(NamedTuple):
+    """A subcommand: `add_arguments` fills its parser, `run` does it and returns the exit code."""
+
+    name: str
+    usage: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespace:
+    """The arguments of one subcommand, with its `run` among them.
+
+    A subcommand that has an argument `inputs` (`nargs="*"`) may have them anywhere between its options, and needs one
+    at least; behind `--` everything is an input, also what begins with a dash.
+
+    Raises:
+      SystemExit: --help and --version (0), or a usage error (2), told in one line on standard error.
+    """
+    parser = _parser(commands)
+    end = argv.index("--") if "--" in argv else len(argv)
+    args, more = parser.parse_known_args(argv[:end])
+    if args.run is None:
+        parser.error("which command? One of " + ", ".join(command.name for command in commands))
+    flags = [word for word in more if word.startswith("-") and word != "-"]
+    more += argv[end + 1 :]
+    if flags or (more and not hasattr(args, "inputs")):
+        args.parser.error(f"unrecognized arguments: {' '.join(flags or more)}")
+    if hasattr(args, "inputs"):
+        args.inputs = args.inputs + more + getattr(args, "inputs_after_model", [])
+        if not args.inputs:
+            args.parser.error("no input files were given")
+    return args
+
+
+def add_files(parser: argparse.ArgumentParser, what: str) -> None:
+    """Inputs, output, model and limits: what compress and decompress have in common."""
+    parser.epilog = _FILES
+    parser.add_argument("inputs", metavar="IN", nargs="*", help=f"{what}, folders of them, or -")
+    parser.add_argument("-o", "--output", metavar="OUT", help="the output file (or folder, see below), or -")
+    add_model(parser)
+    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+    add_quiet(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The bundles, and the limit on what is read with them."""
+    parser.add_argument(
+        "--model",
+        metavar="BUNDLE",
+        nargs="+",
+        action=_ModelAction,
+        required=True,
+        help="the folder of a model; of several, each file is read with the one that it was written with",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=whole_number(1),
+        default=MAX_PIXELS,
+        help="refuse pictures with more pixels (default: %(default)s)",
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """-q, with one meaning everywhere."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argument type: whole numbers from `least` to `most`, both included."""
+
+    def parse_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least or (most is not None and value > most):
+            bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+        return value
+
+    return parse_number
+
+
+def gamma(text: str) -> float:
+    """An argument type: finite numbers, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def memory_size(text: str) -> int:
+    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) behind it or without."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
+    try:
+        value = float(number) * 2 ** units.get(unit, 0)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4G or 800M")
+    return int(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"cdc: {message} (see '{self.prog} --help')\n")
+
+
+class _ModelAction(argparse.Action):
+    """`--model A B --model C`; in `--model A photo.png` the picture is meant as an input, and can be told apart."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        first, *others = values
+        namespace.model = [*(namespace.model or []), first]
+        inputs = list(getattr(namespace, "inputs_after_model", []))
+        for value in others:
+            (namespace.model if is_bundle(value) else inputs).append(value)
+        namespace.inputs_after_model = inputs
+
+
+def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cdc",
+        description="Compress pictures with a learned model, and decompress them.",
+        epilog="See 'cdc COMMAND --help'; " + _EXIT_CODES + ".",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", help="print the version", version=f"cdc {__version__}")
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in commands:
+        sub = subparsers.add_parser(
+            command.name,
+            usage=f"cdc {command.name} {command.usage}",
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(sub)
+        sub.epilog = "\n".join(filter(None, [sub.epilog, _EXIT_CODES]))
+        sub.set_defaults(run=command.run, parser=sub)
+    return parser

@@ -1,0 +1,99 @@
+"""`cdc evaluate`: its arguments, and what it tells the user."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cdc_jax.cli import arguments, console
+from cdc_jax.io.files import MAX_PIXELS
+
+USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
+_EPILOG = """\
+Each --model option is one curve, its bundles the points on it. Finished results in the folder of --out are used again,
+so the same command goes on after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
+settings. docs/evaluation.md says what every output is. Needs: pip install '.[eval]'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cdc evaluate`."""
+    parser.epilog = _EPILOG
+    whole = arguments.whole_number
+    add = parser.add_argument
+    add("--images", metavar="DIR", required=True, help="the pictures to evaluate on")
+    add("--out", metavar="DIR", required=True, help="results, plots, report.html")
+    add("--model", metavar="BUNDLE", nargs="+", action="append", default=[], help="the bundles of one curve")
+    add("--released", metavar="DIR", help="a folder of the authors' .pt files")
+    add("--steps", metavar="N", nargs="+", type=whole(1), help="diffusion steps (default: the paper's)")
+    add("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0, help="of the noise that decoding starts from")
+    add("--gamma", metavar="G", type=arguments.gamma, help="scale of that noise (default: the model's)")
+    add(
+        "--metrics",
+        metavar="NAME",
+        nargs="+",
+        help="psnr-rgb, psnr-y, ssim, ms-ssim-rgb, lpips-alex, lpips-vgg, dists, fid, fd-vgg "
+        "(default: psnr-rgb ssim ms-ssim-rgb lpips-alex)",
+    )
+    add("--fid-weights", metavar="FILE", help="the Inception weights of pytorch-fid, for the metric fid")
+    add("--codecs", metavar="NAME", nargs="*", help="to compare with: jpeg, webp, avif, jxl (default: all)")
+    add("--qualities", metavar="Q", nargs="+", type=whole(0, 100), help="of each of them (default: its own sweep)")
+    add("--anchor", metavar="NAME", help="the curve that BD-rates refer to (default: the first of --codecs)")
+    add("--published", metavar="FILE.csv", help="published curves to draw beside, for the same data set and metrics")
+    add("--published-codecs", metavar="NAME", nargs="+", help="which of them (default: a short list)")
+    add("--data-set", metavar="NAME", help="what the images are called in that file (default: kodak, if they are)")
+    add("--report-images", metavar="N", type=whole(0), default=24, help="pictures in the report (default: %(default)s)")
+    add(
+        "--max-pixels",
+        metavar="N",
+        type=whole(1),
+        default=MAX_PIXELS,
+        help="refuse pictures with more pixels (default: %(default)s)",
+    )
+    arguments.add_quiet(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates; 1 if a picture had to be left out."""
+    from cdc_jax.evaluation.evaluate import DEFAULT_CODECS, DEFAULT_METRICS, Settings, evaluate
+    from cdc_jax.runtime import compilation_cache
+
+    if args.load_codec is None:
+        compilation_cache.enable()
+    settings = Settings(
+        images=args.images,
+        out=args.out,
+        models=args.model,
+        released=args.released,
+        steps=args.steps,
+        seed=args.seed,
+        gamma=args.gamma,
+        metrics=DEFAULT_METRICS if args.metrics is None else args.metrics,
+        codecs=DEFAULT_CODECS if args.codecs is None else args.codecs,
+        qualities=args.qualities,
+        anchor=args.anchor,
+        published=args.published,
+        published_codecs=args.published_codecs,
+        data_set=args.data_set,
+        fid_weights=args.fid_weights,
+        max_pixels=args.max_pixels,
+        report_images=args.report_images,
+    )
+    result = evaluate(
+        settings, load_codec=args.load_codec, say=console.say, progress_bar=None if args.quiet else _progress_bar
+    )
+    if not args.quiet:
+        console.say(f"{len(result.measured.records)} of {_total(result)} pictures evaluated, see {result.report}")
+    return console.exit_code_of([1] * len(result.measured.left_out))
+
+
+def _total(result) -> int:
+    return len(result.measured.records) + len(result.measured.left_out)
+
+
+def _progress_bar(total: int):
+    from tqdm import tqdm
+
+    # In a log file every refresh is a line of its own.
+    seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 30.0
+    return tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds, smoothing=0.05)

@@ -1,0 +1,174 @@
+"""From tasks to outcomes, many at once: reading, entropy coding, the network and picture formats go on together.
+
+Threads do it, around the devices, which take one batch at a time: one thread keeps the devices busy, others read the
+files of the next window and make picture formats. Files are written by the caller, who takes outcomes as they come; no
+more wait for him than a few. A single task is done in the caller's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cdc_jax.cli.paths import STANDARD, Task
+
+WORKERS = 4
+WINDOW = 64  # files that are looked at together to find those of one size
+WAITING_BYTES = 64 << 20  # of decoded pictures that are not yet files
+
+File, Picture = TypeVar("File"), TypeVar("Picture")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+      task: the task.
+      data: the bytes to write, if there is no error.
+      details: a few words about them.
+      error: what stopped it.
+      subject: the file that the error is about.
+    """
+
+    task: Task
+    data: bytes = b""
+    details: str = ""
+    error: BaseException | None = None
+    subject: str = ""
+
+
+Convert = Callable[[Sequence[Task]], Iterator[Outcome]]
+
+
+def shown(name: str, stream: str = "input") -> str:
+    """What to call a source or target in a message."""
+    return f"standard {stream}" if name == STANDARD else name
+
+
+def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[bytes, str]]) -> Convert:
+    """Each file by itself, some at a time.
+
+    Args:
+      check: raises what speaks against a task's target.
+      convert: from a source to the target's bytes and a few words about them; called in threads.
+    """
+
+    def outcome(task: Task) -> Outcome:
+        problem = _problem(check, task)
+        if problem is not None:
+            return problem
+        try:
+            return Outcome(task, *convert(task.source))
+        except Exception as error:
+            return Outcome(task, error=error, subject=shown(task.source))
+
+    def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
+        return _parallel(outcome, tasks)
+
+    return outcomes
+
+
+def in_batches(
+    check: Callable[[Task], None],
+    read: Callable[[str], File],
+    decode: Callable[[Sequence[File]], Iterator[tuple[int, Picture | Exception]]],
+    finish: Callable[[File, Picture], tuple[bytes, str]],
+    *,
+    overlap: bool = True,
+) -> Convert:
+    """Files that the devices take many of at once.
+
+    Args:
+      check: raises what speaks against a task's target.
+      read: a source; called in threads, while files before it are decoded.
+      decode: gives (index, picture or error) of the files, in the order that suits it; called in one thread. Where it
+        fails altogether, the files that are left are given to it one by one.
+      finish: makes the target's bytes, and a few words about them; called in threads.
+      overlap: False to do one thing at a time, so that no more than one picture is kept.
+    """
+
+    def load(task: Task) -> Outcome | tuple[Task, File]:
+        problem = _problem(check, task)
+        if problem is not None:
+            return problem
+        try:
+            return task, read(task.source)
+        except Exception as error:
+            return Outcome(task, error=error, subject=shown(task.source))
+
+    def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Picture] | Outcome]:
+        for loaded in _windows(load, tasks):
+            yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
+            yield from pictures([item for item in loaded if not isinstance(item, Outcome)])
+
+    def pictures(files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Picture | Exception]]:
+        left = dict(enumerate(files))
+        try:
+            for index, picture in decode([file for _, file in files]):
+                yield *left.pop(index), picture
+        except Exception as error:  # such as too little memory for one of them: which one is not known
+            if len(files) == 1:
+                yield *files[0], error
+                return
+            for item in left.values():
+                yield from pictures([item])
+
+    def complete(item: tuple[Task, File, Picture] | Outcome) -> Outcome:
+        if isinstance(item, Outcome):
+            return item
+        task, file, picture = item
+        try:
+            if isinstance(picture, Exception):
+                raise picture
+            return Outcome(task, *finish(file, picture))
+        except Exception as error:
+            return Outcome(task, error=error, subject=shown(task.source))
+
+    def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
+        if not overlap or len(tasks) < 2:
+            return (complete(item) for item in decoded(tasks))
+        return _in_threads(complete, _in_background(decoded(tasks)))
+
+    return outcomes
+
+
+def _in_background(items: Iterator) -> Iterator:
+    from cdc_jax.codec.batching import in_background
+
+    def picture_bytes(item) -> int:
+        return 0 if isinstance(item, Outcome) else getattr(item[-1], "nbytes", 0)
+
+    return in_background(items, picture_bytes, most=WAITING_BYTES)
+
+
+def _windows(function: Callable, items: Sequence) -> Iterator[list]:
+    """The function's results for so many items after the other, those of the next ones made meanwhile."""
+    windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
+    if len(windows) < 2:
+        yield from (list(_parallel(function, window)) for window in windows)
+        return
+    from cdc_jax.codec.batching import ahead
+
+    for _, results in ahead(lambda window: list(_parallel(function, window)), windows):
+        yield results
+
+
+def _problem(check: Callable[[Task], None], task: Task) -> Outcome | None:
+    try:
+        check(task)
+    except Exception as error:
+        return Outcome(task, error=error, subject=shown(task.target, "output"))
+    return None
+
+
+def _parallel(function: Callable, items: Sequence) -> Iterator:
+    yield from map(function, items) if len(items) < 2 else _in_threads(function, items)
+
+
+def _in_threads(function: Callable, items: Iterable) -> Iterator:
+    from cdc_jax.codec.batching import in_threads
+
+    for _, result in in_threads(function, items, workers=WORKERS):
+        yield result

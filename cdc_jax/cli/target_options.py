@@ -1,0 +1,54 @@
+"""`cdc compress` with a target: the options, and the choice among the models given."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+from cdc_jax.cli import arguments, console
+
+
+def add_targets(parser: argparse.ArgumentParser) -> None:
+    """What to choose one of several models by."""
+    group = parser.add_mutually_exclusive_group()
+    choose, whole = "of the models given, take the one with the", arguments.whole_number(1)
+    group.add_argument("--target-bpp", metavar="X", type=_positive, help=f"{choose} largest file up to X bpp")
+    group.add_argument("--target-bytes", metavar="N", type=whole, help=f"{choose} largest file up to N bytes")
+    group.add_argument(
+        "--min-psnr",
+        metavar="P",
+        type=_positive,
+        help=f"{choose} smallest file that decodes to P dB or more, at --steps, --seed and --gamma",
+    )
+
+
+def has_target(args: argparse.Namespace) -> bool:
+    """Whether one of `add_targets` is given."""
+    return any(value is not None for value in (args.target_bpp, args.target_bytes, args.min_psnr))
+
+
+def _positive(text: str) -> float:
+    """An argument type: finite numbers above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def choose_model(args: argparse.Namespace, load: Callable, image, source: str) -> tuple[bytes, str]:
+    """The file of the model that keeps to the target, and words about the choice, which are told for every file.
+
+    Raises:
+      CdcError: no model does; the message says which comes nearest.
+    """
+    from cdc_jax.codec.model_selection import Target, choose
+
+    target = Target(args.target_bpp, args.target_bytes, args.min_psnr, args.steps, args.seed, args.gamma)
+    choice = choose(args.model, load, image, target)
+    if not args.quiet and len(args.inputs) > 1:
+        console.say(f"{source}: {choice.model} ({choice.reason})")
+    return choice.data, f", by {choice.model} ({choice.reason})"

@@ -1,0 +1,73 @@
+"""`cdc verify`: tells for each file whether it, the bundle and this machine agree."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Protocol
+
+from cdc_jax.cli import arguments, console, paths
+from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.io import cdc_file
+
+_EPILOG = """\
+Decodes the symbols of each file and encodes them again, and checks the hash of the bundle's weights and the machine's
+arithmetic; makes no picture. Prints the bundle's hash, and a line for each file that agrees.
+"""
+
+
+class Models(Protocol):
+    """The bundles of a command line."""
+
+    def for_file(self, fingerprint: bytes, name: str):
+        """The `Verifier` with a file's fingerprint; raises ModelMismatchError where there is none."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the subcommand."""
+    parser.epilog = _EPILOG
+    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
+    arguments.add_model(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object per file and line, failed ones too")
+
+
+def run(args: argparse.Namespace, models: Models) -> int:
+    """Verifies all files and returns the exit code."""
+    failures, told = [], set()
+    for path in args.inputs:
+        try:
+            data = paths.read_source(path, magic=cdc_file.MAGIC)
+            header = cdc_file.unpack(data, max_pixels=args.max_pixels)
+            verifier = models.for_file(header.fingerprint, path)
+            verified = verifier.verify(data)
+        except BundleError:
+            raise  # not about this file alone
+        except (CdcError, OSError, MemoryError) as error:
+            line = console.describe(error, console.shown(path))
+            console.say(line)
+            if args.json:
+                console.put(json.dumps({"file": path, "agrees": False, "problem": line}))
+            failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
+            continue
+        facts = {
+            "file": path,
+            "agrees": True,
+            "width": header.width,
+            "height": header.height,
+            "bytes": len(data),
+            "format_version": header.version,
+            "fingerprint": header.fingerprint.hex(),
+            "symbols": verified.num_symbols,
+            "weights_sha256": verifier.weights_sha256,
+        }
+        if args.json:
+            console.put(json.dumps(facts))
+            continue
+        if verifier.weights_sha256 not in told:
+            told.add(verifier.weights_sha256)
+            console.put("model {fingerprint}: its weights are intact, SHA-256 {weights_sha256}".format(**facts))
+        console.put(
+            "{file}: agrees with the model {fingerprint} on this machine: {width}x{height} pixels, {bytes} bytes, "
+            "{symbols} symbols, format {format_version}".format(**facts)
+        )
+    return console.exit_code_of(failures)

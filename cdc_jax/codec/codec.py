@@ -1,0 +1,331 @@
+"""The codec: picture ⇄ bytes. This is the public API.
+
+    codec = cdc_jax.load_codec("bundle")
+    data = codec.compress(image)            # uint8 [h, w, 3] → the bytes of a .cdc file
+    image = codec.decompress(data, steps=5)
+
+The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
+(file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms; decoded together with
+others, or over several devices, within ±1 of 255 in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from cdc_jax.codec import tiling
+from cdc_jax.codec.batching import Batch, ahead, in_threads, plan_batches
+from cdc_jax.codec.bundle import Bundle, load_bundle
+from cdc_jax.codec.decode_settings import DecodeSettings, decode_settings
+from cdc_jax.codec.decoding import COMPUTE_TYPES, synthesize
+from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.encoding import picture_latents
+from cdc_jax.codec.tiled_decoding import synthesize_in_tiles
+from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
+from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.io import cdc_file as bitstream
+from cdc_jax.io.files import MAX_PIXELS
+from cdc_jax.io.images import check_image, pad_to_multiple
+from cdc_jax.io.pixels import to_unit_range
+from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
+from cdc_jax.models.params import Params, merge
+from cdc_jax.runtime.sharding import split_batch
+
+Picture = UInt8[np.ndarray, "h w 3"]
+Progress = Callable[[int, int], None]
+
+_HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
+
+
+def load_codec(
+    bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
+) -> Codec:
+    """Opens a bundle.
+
+    Args:
+      bundle_dir: what training, `cdc export` or `cdc import-torch` made.
+      max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
+      compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
+        pixels a little. Files do not depend on it.
+
+    Raises:
+      BundleError: the folder is not a complete, sound bundle.
+      ConfigError: the compute type is neither.
+    """
+    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
+
+
+class Codec:
+    """A model ready to compress and decompress. Safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
+        if compute_type not in COMPUTE_TYPES:
+            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
+        self.config = bundle.config
+        self.max_pixels = max_pixels
+        self.compute_type = compute_type
+        self.weights_sha256 = bundle.weights_sha256
+        self._params = bundle.params
+        self._coding = bundle.coding
+        self._coder = EntropyCoder(bundle.coding)
+        self._devices = LocalDevices(bundle.params)
+        self._medians = np.asarray(bundle.params["compressor.prior.medians"])
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
+        return self._coding.fingerprint
+
+    def compress(self, image: Picture) -> bytes:
+        """The bytes of a `.cdc` file.
+
+        Args:
+          image: uint8 [h, w, 3], sRGB, of any size from 1×1 up.
+
+        Raises:
+          ImageError: not such an array, or larger than `max_pixels`.
+        """
+        padded = self._padded(image)
+        with self._devices.one() as params:
+            y, z = picture_latents(self.config, params, padded)
+        if not (np.isfinite(y).all() and np.isfinite(z).all()):
+            raise BundleError("the model's latents are not finite numbers: its weights are damaged")
+        z_symbols = _to_symbols(z - self._medians)
+        mean, scale_index = self._coding.hyper_decoder.decode(z_symbols)
+        stream = self._coder.encode(z_symbols, _to_symbols(y - mean), scale_index)
+        return bitstream.pack(self.fingerprint, image.shape[0], image.shape[1], stream)
+
+    def decompress(
+        self,
+        data: bytes,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        gamma: float | None = None,
+        eta: float = 0.0,
+        tile: int | None = None,
+    ) -> Picture:
+        """The picture of a `.cdc` file.
+
+        Args:
+          data: the file's bytes.
+          steps: DDIM steps; more add texture and cost time. None: the model's default.
+          seed: of the noise, 0 ≤ seed < 2³².
+          gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
+          eta: noise added at every step, 0 (none) to 1.
+          tile: pixels along the side of the tiles that the picture is decoded in, at most, a multiple of 64; a part
+            of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
+
+        Raises:
+          BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
+          ModelMismatchError: the file needs another bundle.
+          ConfigError: steps, seed, gamma, eta or tile is impossible.
+        """
+        settings = decode_settings(self.config, steps, seed, gamma, eta)
+        if tile is not None:
+            tiling.check_tile(tile)
+        container, symbols = self._read(data)
+        height, width = padded_size(container)
+        tile = tiling.default_tile(height, width) if tile is None else tile
+        if tile is None or tile >= max(height, width):
+            with self._devices.one() as params:
+                picture = np.array(self._synthesize(params, _y_hat(symbols)[None], settings)[0])
+        else:
+            picture = self._in_tiles(symbols, settings, tile)
+        return picture[: container.height, : container.width]
+
+    def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
+        """The tile for `decompress` to decode a file in so much memory, by estimate: the largest that fits.
+
+        Returns:
+          Pixels along its side; None where that is what `decompress` does by itself.
+
+        Raises:
+          BitstreamError, ModelMismatchError: as `decompress`.
+          ConfigError: no tile is small enough.
+        """
+        height, width = padded_size(self._open(data))
+        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
+        shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
+        return None if shapes[0] == shapes[1] else tile
+
+    def compress_batch(self, images: Sequence[Picture], *, progress: Progress | None = None) -> list[bytes]:
+        """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
+
+        Args:
+          images: as `compress`.
+          progress: called as `progress(done, total)` after each.
+
+        Raises:
+          ImageError: as `compress`, for the first such picture.
+        """
+        found = in_threads(self.compress, images, workers=len(self._devices) + _HOST_THREADS)
+        return _collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
+
+    def decompress_batch(
+        self,
+        files: Sequence[bytes],
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        gamma: float | None = None,
+        eta: float = 0.0,
+        progress: Progress | None = None,
+    ) -> list[Picture]:
+        """`decompress` for many files, over all devices: pictures of the same padded size share batches.
+
+        The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
+
+        Args:
+          files: the files' bytes.
+          steps, seed, gamma, eta: as `decompress`; every picture starts from the same noise.
+          progress: called as `progress(done, total)` after each.
+
+        Raises:
+          BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
+        """
+        found = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
+        return _collect(found, len(files), progress)
+
+    def decompress_each(
+        self,
+        files: Sequence[bytes],
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        gamma: float | None = None,
+        eta: float = 0.0,
+    ) -> Iterator[tuple[int, Picture | CdcError]]:
+        """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
+
+        While the devices are busy with one batch, the next one's streams are read.
+
+        Raises:
+          ConfigError: as `decompress`.
+        """
+        settings = decode_settings(self.config, steps, seed, gamma, eta)
+        sizes = []
+        for index, data in enumerate(files):
+            try:
+                sizes.append(padded_size(self._open(data)))
+            except CdcError as error:
+                sizes.append(None)
+                yield index, error
+        batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
+        for batch, read in ahead(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
+            sound = []
+            for index, found in zip(batch.members, read, strict=True):
+                if isinstance(found, CdcError):
+                    yield index, found
+                else:
+                    sound.append((index, *found))
+            if sound:
+                pictures = self._decoded(batch, [symbols for _, _, symbols in sound], settings)
+                for (index, container, _), picture in zip(sound, pictures, strict=False):
+                    yield index, picture[: container.height, : container.width]
+
+    def _decoded(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Iterator[Picture]:
+        """Pictures of one padded size; more than symbols where the batch had to be filled up."""
+        height, width, _ = symbols[0].y.shape
+        tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
+        if tile is not None:
+            for one in symbols:
+                yield self._in_tiles(one, settings, tile)
+            return
+        y_hat = np.stack([_y_hat(symbols[i % len(symbols)]) for i in range(batch.size)])
+        with self._devices.all() as (params, mesh):
+            if mesh.size > 1:
+                y_hat = jax.device_put(y_hat, split_batch(mesh))
+            pictures = np.array(self._synthesize(params, y_hat, settings))
+        yield from pictures
+
+    def _synthesize(self, params: Params, y_hat, settings: DecodeSettings) -> Array:
+        steps, seed, gamma, eta = settings
+        numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
+        return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers, compute_type=self.compute_type)
+
+    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
+        with self._devices.all() as (params, mesh):
+            options = {**settings._asdict(), "tile": tile, "compute_type": self.compute_type}
+            return synthesize_in_tiles(self.config, params, mesh, _y_hat(symbols), **options)
+
+    def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
+        """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.
+
+        Raises:
+          BitstreamError, ModelMismatchError: as `decompress`.
+        """
+        symbols = self._read(data)[1]
+        return symbols.z, symbols.y
+
+    def estimate_bits(self, image: Picture) -> float:
+        """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
+
+        Raises:
+          ImageError: as `compress`.
+        """
+        return float(_rate_bits(self.config, self._params, self._padded(image)[None])[0])
+
+    def _padded(self, image: Picture) -> Picture:
+        check_image(image)
+        height, width, _ = image.shape
+        if bitstream.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
+            raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
+        return pad_to_multiple(image, STRIDE)
+
+    def _open(self, data: bytes) -> bitstream.Container:
+        container = bitstream.unpack(data, max_pixels=self.max_pixels)
+        if container.fingerprint != self.fingerprint:
+            raise ModelMismatchError(
+                f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
+                f"{self.fingerprint.hex()}"
+            )
+        return container
+
+    def _read(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols]:
+        container = self._open(data)
+        cells = (pixels // STRIDE for pixels in padded_size(container))
+        return container, self._coder.decode(container.stream, (*cells, self.config.latent_channels))
+
+    def _read_or_error(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols] | CdcError:
+        try:
+            return self._read(data)
+        except CdcError as error:
+            return error
+
+
+def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Rounds half to even; beyond ±2²³, which no sane model reaches, symbols are clipped."""
+    return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)
+
+
+def padded_size(container: bitstream.Container) -> tuple[int, int]:
+    """Height and width of a file's picture, rounded up to multiples of 64."""
+    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
+
+
+def _y_hat(symbols: DecodedSymbols) -> Float[np.ndarray, "h w c"]:
+    return symbols.y.astype(np.float32) + symbols.mean
+
+
+def _collect(found: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
+    """The results in the order of their indices; raises the first that is an error."""
+    results = [None] * total
+    for done, (index, result) in enumerate(found, 1):
+        if isinstance(result, CdcError):
+            raise result
+        results[index] = result
+        if progress is not None:
+            progress(done, total)
+    return results
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    return merge(config, params).compress(to_unit_range(images)).rate_bits

@@ -1,0 +1,90 @@
+"""The decoder's device side: ŷ → picture, as one compiled program per (model, steps, shape).
+
+`synthesize` decodes a batch of whole pictures; `predict` is one U-Net call on a batch of tiles, from which
+`tiled_decoding` makes pictures of any size.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.diffusion.sampler import START, ddim_sample, picture_noise, sampling_steps
+from cdc_jax.diffusion.schedule import schedule_for
+from cdc_jax.io.pixels import to_uint8
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params, merge
+
+COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # of the U-Net's products
+
+
+def sample(
+    config: ModelConfig,
+    steps: int,
+    stochastic: bool,
+    params: Params,
+    y_hat: Float[Array, "b h/16 w/16 c"],
+    seed: Array,
+    gamma: Array,
+    eta: Array,
+    *,
+    compute_type: str = "float32",
+) -> Float[Array, "b h w 3"]:
+    """Decodes ŷ: context maps, then S denoising steps from γ·noise, the same noise for all of a batch.
+
+    Args:
+      config: the model.
+      steps: S.
+      stochastic: whether eta is above 0.
+      params: weights.
+      y_hat: latents, h and w multiples of 64.
+      seed, gamma, eta: as `Codec.decompress`, scalars.
+      compute_type: a key of COMPUTE_TYPES.
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1].
+    """
+    model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
+    context = model.compressor.context_decoder(y_hat)
+    batch, height, width, _ = context[0].shape
+
+    def noise(stream):
+        return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
+
+    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
+    return ddim_sample(
+        lambda x, features: unet(x, tuple(f[None] for f in features)),
+        config.prediction,
+        gamma * noise(START),
+        inputs,
+        embedded=features,
+        eta=eta,
+        step_noise=(lambda k: noise(1 + k)) if stochastic else None,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="compute_type")
+def synthesize(
+    config: ModelConfig, steps: int, stochastic: bool, *arguments, compute_type: str = "float32"
+) -> UInt8[Array, "b h w 3"]:
+    """`sample` with the same arguments, compiled once per (model, S, shape, type), as 8-bit pixels."""
+    return to_uint8(sample(config, steps, stochastic, *arguments, compute_type=compute_type))
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")
+def predict(
+    config: ModelConfig,
+    params: Params,
+    y_hat: Float[Array, "b h/16 w/16 c"],
+    x: Float[Array, "b h w 3"],
+    time: Array,
+    compute_type: str = "float32",
+) -> Float[Array, "b h w 3"]:
+    """The network's prediction at one time input; the context maps are made anew rather than kept for all steps."""
+    model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
+    unet = model.unet.prepare(model.compressor.context_decoder(y_hat))
+    return unet(x, model.unet.embed(time[None]))

@@ -1,0 +1,67 @@
+"""The encoder's device side: picture → latents y and z, whole or, above a size, in tiles.
+
+A cell of y sees the 47 pixels before its 16 and the 32 after; tiles overlap by 128 and of each only those cells are
+taken that see nothing of its inner edges. z is made of the whole y. Which tiles there are follows from the picture's
+size alone, so that a picture gives the same file whatever the machine's memory.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.codec.tiling import Axis
+from cdc_jax.io.pixels import to_unit_range
+from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
+from cdc_jax.models.params import Params, merge
+
+WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is encoded whole
+TILE = 1024
+OVERLAP = 128
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
+    """Latents (y, z) before quantization, of pictures whose sides are multiples of 64."""
+    return merge(config, params).compressor.encode(to_unit_range(images))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_y(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
+    return merge(config, params).compressor.encoder(to_unit_range(images))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_z(config: ModelConfig, params: Params, y: Float[Array, "b h w c"]):
+    return merge(config, params).compressor.hyper_encoder(y)
+
+
+def picture_latents(
+    config: ModelConfig, params: Params, image: UInt8[np.ndarray, "h w 3"], *, tile: int | None = None
+) -> tuple[Float[np.ndarray, "h/16 w/16 c"], Float[np.ndarray, "h/64 w/64 c"]]:
+    """Latents (y, z) of one picture.
+
+    Args:
+      config, params: the model; params' device does the work.
+      image: sides are multiples of 64.
+      tile: pixels along a tile's side at most, a multiple of 64 above 128; None: whole up to 2²⁰ pixels, else 1024.
+    """
+    height, width, _ = image.shape
+    if tile is None:
+        tile = TILE if height * width > WHOLE_PIXELS else max(height, width)
+    if tile >= max(height, width):
+        y, z = encode_latents(config, params, image[None])
+        return np.asarray(y[0]), np.asarray(z[0])
+    rows, columns = Axis(height, tile, OVERLAP), Axis(width, tile, OVERLAP)
+    y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)
+    for row, (top, bottom) in zip(rows.spans, rows.cores, strict=True):
+        for column, (left, right) in zip(columns.spans, columns.cores, strict=True):
+            found = np.asarray(_encode_y(config, params, image[None, slice(*row), slice(*column)])[0])
+            y[top // LATENT_STRIDE : bottom // LATENT_STRIDE, left // LATENT_STRIDE : right // LATENT_STRIDE] = found[
+                (top - row[0]) // LATENT_STRIDE : (bottom - row[0]) // LATENT_STRIDE,
+                (left - column[0]) // LATENT_STRIDE : (right - column[0]) // LATENT_STRIDE,
+            ]
+    return y, np.asarray(_encode_z(config, params, y[None])[0])

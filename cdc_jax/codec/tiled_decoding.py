@@ -1,0 +1,145 @@
+"""Decoding in tiles: pictures of any size in bounded memory, spread over devices.
+
+The picture's noisy state lies whole in host memory. At every DDIM step the U-Net runs on one tile per device at a
+time, and the predictions are blended where tiles overlap; since at given x_n all kinds of prediction are affine in
+each other, that blends x̂₀. Then the whole state takes the step. The soft-max of the U-Net's attention spans a tile
+rather than the picture, so the result is another picture than the one decoded whole, and no worse; one tile that is
+the picture gives the same. The programs depend on the tile's size, not on the picture's (but for its width).
+
+Which device computes a tile does not matter: over several devices the result is that of one, to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from cdc_jax.codec.decoding import predict
+from cdc_jax.codec.tiling import OVERLAP, Axis
+from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, picture_noise, sampling_steps
+from cdc_jax.diffusion.schedule import schedule_for
+from cdc_jax.io.pixels import to_uint8
+from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
+from cdc_jax.models.params import Params
+from cdc_jax.runtime.sharding import split_batch
+
+Place = tuple[slice, slice]
+Tile = tuple[Place, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # its pixels' weights: a product of two
+
+_STRIP = 4096  # pixels of a row that are advanced at once
+
+
+def synthesize_in_tiles(*arguments, **settings) -> UInt8[np.ndarray, "h w 3"]:
+    """`sample_in_tiles` with the same arguments, as 8-bit pixels."""
+    x = sample_in_tiles(*arguments, **settings)
+    picture = np.empty(x.shape, np.uint8)
+    for place in _strips(*x.shape[:2]):
+        picture[place] = _to_uint8(x[place])
+    return picture
+
+
+def sample_in_tiles(
+    config: ModelConfig,
+    params: Params,
+    mesh: Mesh,
+    y_hat: Float[np.ndarray, "h/16 w/16 c"],
+    *,
+    steps: int,
+    seed: int,
+    gamma: float,
+    eta: float,
+    tile: int,
+    overlap: int = OVERLAP,
+    compute_type: str = "float32",
+) -> Float[np.ndarray, "h w 3"]:
+    """Decodes ŷ of one picture.
+
+    Args:
+      config, params: the model, its weights on every device of the mesh.
+      mesh: devices that compute a tile each at a time.
+      y_hat: latents, h and w multiples of 64.
+      steps, seed, gamma, eta: as `Codec.decompress`.
+      tile: pixels along a tile's side at most, a multiple of 64.
+      overlap: of neighbouring tiles, at least.
+      compute_type: of the U-Net's products, "float32" or "bfloat16".
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1].
+    """
+    height, width = (LATENT_STRIDE * cells for cells in y_hat.shape[:2])
+    tiles = _tiles(height, width, tile, overlap)
+    seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
+    x = np.empty((height, width, 3), np.float32)
+    for place in _strips(height, width):
+        x[place] = _start(place[1].stop - place[1].start, seed, gamma, _block(place))
+    predicted = np.empty_like(x)
+    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
+        predicted[:] = 0
+        for place, (row, column), found in _predictions(config, params, mesh, y_hat, x, time, tiles, compute_type):
+            predicted[place] += (row[:, None] * column)[..., None] * found
+        numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
+        for place in _strips(height, width):
+            x[place] = _advance(config.prediction, stochastic, predicted[place], x[place], *numbers, _block(place))
+    return x
+
+
+def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
+    return [
+        ((slice(*row), slice(*column)), (row_weight, column_weight))
+        for row, row_weight in zip(rows.spans, rows.weights, strict=True)
+        for column, column_weight in zip(columns.spans, columns.weights, strict=True)
+    ]
+
+
+def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], compute_type) -> Iterator[tuple]:
+    """(place, weights, prediction) of every tile, one tile per device at a time."""
+    for start in range(0, len(tiles), mesh.size):
+        group = tiles[start : start + mesh.size]
+        filled = list(itertools.islice(itertools.cycle(group), mesh.size))
+        latents = [y_hat[_cells(place)] for place, _ in filled]
+        batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
+        if mesh.size > 1:
+            batch = jax.device_put(batch, split_batch(mesh))
+        found = np.asarray(predict(config, params, *batch, np.float32(time), compute_type=compute_type))
+        for (place, weights), prediction in zip(group, found, strict=False):
+            yield place, weights, prediction
+
+
+def _cells(place: Place) -> Place:
+    """A tile's place in ŷ."""
+    return tuple(slice(side.start // LATENT_STRIDE, side.stop // LATENT_STRIDE) for side in place)
+
+
+def _strips(height: int, width: int) -> list[Place]:
+    """The picture in parts as high as a block of noise, and as wide as what they take besides stays small."""
+    lefts = range(0, width, _STRIP)
+    columns = [slice(left, min(left + _STRIP, width)) for left in lefts]
+    return [(slice(top, top + BLOCK), across) for top in range(0, height, BLOCK) for across in columns]
+
+
+def _block(place: Place) -> tuple[np.int32, np.int32]:
+    return tuple(np.int32(side.start // BLOCK) for side in place)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(width: int, seed: Array, gamma: Array, block: tuple[Array, Array]) -> Float[Array, "64 w 3"]:
+    return gamma * picture_noise(seed, START, BLOCK, width, first_block=block)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _advance(
+    prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, block
+) -> Float[Array, "64 w 3"]:
+    noise = picture_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
+    return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise)
+
+
+_to_uint8 = jax.jit(to_uint8)

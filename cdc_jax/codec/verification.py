@@ -1,0 +1,95 @@
+"""Whether a file, a bundle and this machine agree: all that decoding depends on, without making the picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cdc_jax.codec.bundle import Bundle, load_bundle, weights_hash
+from cdc_jax.codec.codec import Codec
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.io import cdc_file
+from cdc_jax.io.files import MAX_PIXELS
+
+_MACHINE_CELLS = 2  # cells of z along each side of the piece that is computed twice
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A file that agrees with bundle and machine.
+
+    Attributes:
+      header: its fields.
+      num_symbols: integers read from it, those of z and of y.
+    """
+
+    header: cdc_file.Container
+    num_symbols: int
+
+
+class Verifier:
+    """A bundle whose weights are what its config.json says, ready to verify files.
+
+    Attributes:
+      weights_sha256: hash of the weights as they were loaded.
+
+    Raises:
+      BundleError: they are not.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
+        self.weights_sha256 = weights_hash(bundle.params)
+        if self.weights_sha256 != bundle.weights_sha256:
+            raise BundleError(
+                f"the bundle's weights have the hash {self.weights_sha256[:16]}…, but its config.json says "
+                f"{bundle.weights_sha256[:16]}…: copy or export the bundle again"
+            )
+        self._codec = Codec(bundle, max_pixels=max_pixels)
+        self._net = bundle.coding.hyper_decoder
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the coding model."""
+        return self._codec.fingerprint
+
+    def verify(self, data: bytes) -> Verified:
+        """Decodes a file's symbols and encodes them again, and computes a piece of the integer net in two ways.
+
+        Raises:
+          BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
+          ModelMismatchError: the file needs another bundle.
+          CdcError: this machine computes other numbers than the format asks for.
+        """
+        z, y = self._codec.read_symbols(data)
+        check_machine(self._net, z[:_MACHINE_CELLS, :_MACHINE_CELLS])
+        return Verified(cdc_file.unpack(data), z.size + y.size)
+
+
+def load_verifier(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Verifier:
+    """Opens a bundle to verify files with it. Raises BundleError: it is incomplete, damaged, or not what it says."""
+    bundle = load_bundle(bundle_dir)
+    try:
+        return Verifier(bundle, max_pixels=max_pixels)
+    except BundleError as error:
+        raise BundleError(f"{bundle_dir}: {error}") from error
+
+
+class _Int64Sums(IntegerHyperDecoder):
+    """The same sums in 64-bit integers: slow, and beyond any doubt of the floating-point unit and its libraries."""
+
+    def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
+        return (x.astype(np.int64) @ matrix.astype(np.int64)).astype(np.float64)
+
+
+def check_machine(net: IntegerHyperDecoder, z: Int[np.ndarray, "h w c"]) -> None:
+    """Raises CdcError unless the integer net, computed in float64 and in 64-bit integers, gives the same for this z."""
+    exact = _Int64Sums(net.layers, net.medians, net.thresholds)
+    if not np.array_equal(net.decode_integers(z), exact.decode_integers(z)):
+        raise CdcError(
+            "this machine's float64 matrix products are not exact, so it cannot read files; "
+            "install another build of NumPy"
+        )

@@ -1,0 +1,150 @@
+"""Finished results on disk, so that an evaluation goes on where it was stopped.
+
+    results/PICTURE/POINT.json     one record: size, times, scores, and the identity it holds for
+    files/PICTURE/POINT.SUFFIX     the compressed file
+    pictures/PICTURE/POINT.png     what our codec made of it (a baseline's file opens in no time)
+    features/PICTURE/POINT.METRIC.npy   of metrics that compare sets of pictures
+
+PICTURE is the original's path below the folder of images, suffix included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.io.files import write_atomically
+from cdc_jax.io.images import encode_image, read_image
+
+
+@dataclass
+class Record:
+    """What one rate point made of one picture.
+
+    Attributes:
+      image: the picture's name.
+      curve, setting, slug: of the rate point.
+      width, height: pixels.
+      file_bytes: size of the compressed file, headers included.
+      encoding_seconds, decoding_seconds: warm.
+      first_encoding_seconds, first_decoding_seconds: of the first call, compilation included; None where it was made
+        for another picture of the size.
+      scores: by metric, NaN where a picture is too small for it.
+      identity: of rate point and picture.
+    """
+
+    image: str
+    curve: str
+    setting: str
+    slug: str
+    width: int
+    height: int
+    file_bytes: int
+    encoding_seconds: float
+    decoding_seconds: float
+    first_encoding_seconds: float | None
+    first_decoding_seconds: float | None
+    scores: dict[str, float] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the file per pixel."""
+        return 8 * self.file_bytes / (self.width * self.height)
+
+
+class Store:
+    """The folder of an evaluation, as far as results go."""
+
+    def __init__(self, folder: Path):
+        self._folder = Path(folder)
+
+    def load(self, image: str, point: RatePoint, identity: Mapping[str, Any]) -> Record | None:
+        """The stored record, or None where there is none, it is damaged, of another identity, or lost its file."""
+        try:
+            facts = json.loads(self._record(image, point).read_text("utf-8"))
+            facts["scores"] = {name: _number(value) for name, value in facts["scores"].items()}
+            record = Record(**{key: facts[key] for key in (f.name for f in dataclasses.fields(Record))})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if record.identity != json.loads(json.dumps(dict(identity))):
+            return None
+        try:
+            if self.file_path(image, point).stat().st_size != record.file_bytes:
+                return None
+            if point.kind == "ours" and not self._picture(image, point).is_file():
+                return None
+        except OSError:
+            return None
+        # Names are for people and may change between runs; what counts is in the identity.
+        return dataclasses.replace(record, image=image, curve=point.curve, setting=point.setting, slug=point.slug)
+
+    def save(self, record: Record, point: RatePoint) -> None:
+        """Writes a record, whole or not at all; its file and picture must be there already."""
+        facts = dataclasses.asdict(record)
+        facts["scores"] = {name: finite(value) for name, value in record.scores.items()}
+        _write(self._record(record.image, point), (json.dumps(facts, indent=1) + "\n").encode())
+
+    def save_coded(self, image: str, point: RatePoint, data: bytes, decoded: Picture) -> None:
+        """Keeps what was made: the file, and of ours the decoded picture."""
+        _write(self.file_path(image, point), data)
+        if point.kind == "ours":
+            _write(self._picture(image, point), encode_image(decoded, "png"))
+
+    def decoded(self, image: str, point: RatePoint) -> Picture:
+        """The decoded picture of a record that `load` returned."""
+        if point.kind == "ours":
+            return read_image(self._picture(image, point))
+        return point.decode(self.file_path(image, point).read_bytes())
+
+    def file_path(self, image: str, point: RatePoint) -> Path:
+        """Where the compressed file is; step counts share it."""
+        return self._folder / "files" / image / f"{point.file}{point.suffix}"
+
+    def features(self, image: str, slug: str, metric: str) -> Float[np.ndarray, "n d"] | None:
+        """Stored features of a picture for a metric of sets, or None."""
+        try:
+            return np.load(self._features(image, slug, metric), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def save_features(self, image: str, slug: str, metric: str, features: Float[np.ndarray, "n d"]) -> None:
+        """Keeps features."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(features, np.float32), allow_pickle=False)
+        _write(self._features(image, slug, metric), buffer.getvalue())
+
+    def _record(self, image: str, point: RatePoint) -> Path:
+        return self._folder / "results" / image / f"{point.slug}.json"
+
+    def _picture(self, image: str, point: RatePoint) -> Path:
+        return self._folder / "pictures" / image / f"{point.slug}.png"
+
+    def _features(self, image: str, slug: str, metric: str) -> Path:
+        return self._folder / "features" / image / f"{slug}.{metric}.npy"
+
+
+def finite(value: float) -> float | str | None:
+    """A number as JSON can hold it: NaN becomes null, infinity (PSNR of equal pictures) "inf"."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def _number(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)

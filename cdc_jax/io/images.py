@@ -1,0 +1,272 @@
+"""Files to and from pictures, a picture always being uint8 [h, w, 3]: sRGB, upright, 0 … 255, without alpha.
+
+Reading brings everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits. What gets lost
+on the way (alpha, all frames but the first) is told as a note. Pillow and NumPy only: no JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from cdc_jax.errors import ImageError
+from cdc_jax.io.files import MAX_PIXELS, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format, write_atomically
+
+Picture = UInt8[np.ndarray, "h w 3"]
+Source = str | os.PathLike[str] | bytes | BinaryIO
+
+# A list, since some of Pillow's other formats start programs (EPS) or have no pixels of their own.
+_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+_SAVE_OPTIONS = {
+    "png": {},
+    "jpeg": {"quality": 95, "subsampling": 0},  # 4:4:4
+    "webp": {"lossless": True},
+    "tiff": {"compression": "tiff_deflate"},
+    "bmp": {},
+}
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
+_PILLOW_LIMIT = threading.Lock()
+
+
+class ImageWarning(UserWarning):
+    """Something in a picture file was left out of the picture: its alpha channel, its other frames, a bad profile."""
+
+
+def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads a picture: PNG, JPEG, WebP, TIFF, BMP, GIF or PNM, from a path, the file's bytes, or a binary stream.
+
+    Args:
+      source: where from; a stream need not be seekable.
+      max_pixels: height × width above which nothing is decoded.
+
+    Returns:
+      uint8 [h, w, 3], sRGB, upright (EXIF orientation applied), 0 … 255.
+
+    Raises:
+      ImageError: missing, unreadable, unknown, damaged, or larger than `max_pixels`.
+
+    Warns:
+      ImageWarning: alpha channel dropped, only the first frame read, damaged colour profile ignored.
+    """
+    image, notes = load_image(source, max_pixels=max_pixels)
+    for note in notes:
+        warnings.warn(note, ImageWarning, stacklevel=2)
+    return image
+
+
+def load_image(
+    source: Source, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = _READ_FORMATS
+) -> tuple[Picture, list[str]]:
+    """`read_image` that returns its warnings, as sentences, instead of issuing them.
+
+    `formats` are Pillow's names of those that are tried, where others than `read_image`'s are wanted.
+    """
+    name = _name_of(source)
+    notes: list[str] = []
+    with _opened(source, name) as stream:
+        picture = _open(stream, name, max_pixels, formats)
+        try:
+            if getattr(picture, "is_animated", False):
+                notes.append("only the first of several frames was read")
+            picture.load()
+            image = np.array(_to_srgb(_upright(picture), notes), np.uint8)
+        except (ImageError, MemoryError) as error:
+            raise type(error)(f"{name}{error}") from None
+        except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
+            raise ImageError(f"{name}this picture is truncated or damaged ({_one_line(error)})") from None
+    return image, [f"{name}{note}" for note in notes]
+
+
+def encode_image(image: Picture, format: str) -> bytes:
+    """A picture as the bytes of a file: lossless, except for JPEG (quality 95 without chroma subsampling).
+
+    Args:
+      image: uint8 [h, w, 3], sRGB, h and w ≥ 1.
+      format: a key of `cdc_jax.io.files.PICTURE_FORMATS`.
+
+    Raises:
+      ImageError: not such an array, an unknown format, or a size that the format cannot hold.
+    """
+    if format not in PICTURE_FORMATS:
+        raise ImageError(f"{format!r} is not a picture format that can be written: use {', '.join(PICTURE_FORMATS)}")
+    check_image(image)
+    buffer = io.BytesIO()
+    try:
+        Image.fromarray(np.ascontiguousarray(image)).save(buffer, format.upper(), **_SAVE_OPTIONS[format])
+    except (OSError, ValueError, SystemError) as error:
+        height, width, _ = image.shape
+        raise ImageError(f"a picture of {width}x{height} pixels cannot be written as {format} ({error})") from None
+    return buffer.getvalue()
+
+
+def write_image(path: str | os.PathLike[str], image: Picture, *, format: str | None = None) -> None:
+    """Writes a picture, whole or not at all, in the format of the path's suffix unless another is named.
+
+    Raises:
+      ImageError: as `encode_image`; also an unknown suffix, or a place that cannot be written to.
+    """
+    format = format or picture_format(path)
+    if format is None:
+        raise ImageError(f"{os.fspath(path)}: the suffix names no picture format; use {', '.join(PICTURE_SUFFIXES)}")
+    data = encode_image(image, format)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ImageError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from None
+
+
+def check_image(image: Picture) -> None:
+    """Raises ImageError unless `image` is a NumPy array uint8 [h, w, 3] with h, w ≥ 1."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ImageError(f"a picture is a NumPy array of uint8 [height, width, 3], not {kind}")
+    if 0 in image.shape:
+        raise ImageError(f"a picture has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}")
+
+
+def pad_to_multiple(image: Picture, multiple: int = 64) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Repeats the last row and column, at the bottom and right, up to the next multiples of `multiple` pixels."""
+    check_image(image)
+    height, width, _ = image.shape
+    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+
+
+def _name_of(source: Source) -> str:
+    """What to begin messages with."""
+    if isinstance(source, (str, os.PathLike)):
+        return f"{os.fspath(source)}: "
+    name = getattr(source, "name", None)
+    return f"{name}: " if isinstance(name, str) else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
+    """A seekable stream of the source's bytes."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(source, bytes):
+                stream = io.BytesIO(source)
+            else:
+                stream = stack.enter_context(open(source, "rb")) if isinstance(source, (str, os.PathLike)) else source
+                if not stream.seekable():  # pipes
+                    stream = io.BytesIO(stream.read())
+        except IsADirectoryError:
+            raise ImageError(f"{name}this is a folder, not a picture") from None
+        except OSError as error:
+            raise ImageError(f"{name}cannot be read: {error.strerror or error}") from None
+        yield stream
+
+
+def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) -> Image.Image:
+    """Reads the header only, and refuses what is too large."""
+    # Pillow's own guard against decompression bombs is a global, and below our limit: off while a header is read.
+    with _PILLOW_LIMIT:
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            picture = Image.open(stream, formats=formats)
+        except UnidentifiedImageError:
+            kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
+            raise ImageError(f"{name}this is not a picture that can be read ({kinds}), or a damaged one") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # see load_image
+            raise ImageError(f"{name}this picture is truncated or damaged ({_one_line(error)})") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = pillow_limit
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels)")
+    if width * height == 0:
+        raise ImageError(f"{name}this picture has no pixels")
+    return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation; Pillow has already done so for TIFF, and removed it from the tags."""
+    try:
+        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF does not make the pixels unreadable
+        return picture
+    return picture.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else picture
+
+
+def _to_srgb(picture: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode to RGB; a colour profile is applied where there is one, else RGB and grey are taken for sRGB."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        picture = _scale_to_8_bits(picture)
+    if picture.has_transparency_data:
+        notes.append("the alpha channel was dropped")
+    profile = picture.info.get("icc_profile")
+    picture.info = {}  # what transparency entries would do to the conversions below
+    if picture.mode in ("RGBa", "La"):  # premultiplied
+        picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
+    if picture.mode in ("1", "LA"):
+        picture = picture.convert("L")
+    elif picture.mode not in ("L", "CMYK", "LAB"):
+        picture = picture.convert("RGB")
+    if profile or picture.mode == "LAB":
+        try:
+            return _apply_profile(picture, profile)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            notes.append("the embedded colour profile is damaged or does not fit, and was ignored")
+    return picture.convert("RGB")
+
+
+def _scale_to_8_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits (Pillow's own conversion clips it at 255) or 12 bits, to L."""
+    values = np.asarray(picture).astype(np.int64 if picture.mode != "F" else np.float64)
+    tags = getattr(picture, "tag_v2", {})
+    full_scale = 4095 if tuple(np.atleast_1d(tags.get(_TIFF_BITS_PER_SAMPLE, 16))) == (12,) else 65535
+    if picture.mode == "F" or values.min() < 0 or values.max() > full_scale:
+        raise ImageError("samples of 32 bits or with a sign have no defined range; convert the picture to 8 or 16 bits")
+    if picture.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero: Pillow undoes only 8 bits
+        values = full_scale - values
+    grey = Image.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
+    grey.info = picture.info
+    return grey
+
+
+def _apply_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colour-managed conversion to sRGB: relative colorimetric with black point compensation."""
+    source = ImageCms.createProfile("LAB") if picture.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if picture.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+        picture = picture.convert("RGB")
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if picture.mode == "L":
+        flags |= ImageCms.Flags.NOOPTIMIZE  # what the engine makes of grey to save time is up to 10 of 255 off
+    transform = ImageCms.buildTransform(
+        source,
+        ImageCms.createProfile("sRGB"),
+        picture.mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags,
+    )
+    if picture.mode == "L":
+        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        table = np.asarray(ImageCms.applyTransform(ramp, transform))[0]
+        return Image.fromarray(table[np.asarray(picture)])
+    return ImageCms.applyTransform(picture, transform)

@@ -1,0 +1,115 @@
+"""Where a run's weights come from: fresh ones, another run's checkpoint, or a bundle.
+
+The second phase of the recipe starts from the first's moving average, with a fresh optimizer, at step 0. With
+`freeze_entropy`, the coding tables go along as they are: a file that the origin wrote opens in what is trained here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+from etils import epath
+
+from cdc_jax.codec.bundle import check_same_weights, load_bundle
+from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.io.files import copy_tree, is_remote, telling
+from cdc_jax.models.initialization import initial_weights
+from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.training.checkpoints import Checkpoints, choose_step
+from cdc_jax.training.config import model_config, stored_config
+from cdc_jax.training.step import is_trained
+
+CODING_FILE = "coding.npz"
+
+
+class StartingWeights(NamedTuple):
+    """Weights by name, and the coding model they came with (None: it follows from the weights)."""
+
+    weights: Mapping[str, np.ndarray]
+    coding: CodingModel | None = None
+
+
+def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
+    """The weights that a new run starts from.
+
+    Raises:
+      CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or of another architecture (the first
+        weight that differs is named).
+      CdcError: it cannot be read.
+    """
+    if not config.init_from:
+        return StartingWeights(initial_weights(model_config(config), config.seed, latent_gain=config.init.latent_gain))
+    origin = epath.Path(config.init_from)
+    with telling(f"cannot read init_from, {origin}", origin):
+        is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
+    if is_run:
+        found = _from_run(origin, config.init_weights)
+    elif is_bundle:
+        found = _from_bundle(origin)
+    else:
+        raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle")
+    try:
+        check_same_weights(shapes(model_config(config)), found.weights, config.init_from)
+    except BundleError as error:
+        raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
+    return found
+
+
+def _from_bundle(origin: epath.Path) -> StartingWeights:
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) if is_remote(origin) else Path(origin)
+        if is_remote(origin):
+            copy_tree(origin, local)
+        bundle = load_bundle(local)
+    return StartingWeights(bundle.params, bundle.coding)
+
+
+def _from_run(origin: epath.Path, which: str) -> StartingWeights:
+    with Checkpoints(origin) as checkpoints:
+        step = choose_step(checkpoints, origin, None)
+        config = stored_config(checkpoints.restore_json(step, "config"))
+        weights = run_weights(checkpoints, step, config, raw=which == "raw")
+    return StartingWeights(weights, read_coding(origin))
+
+
+def run_weights(
+    checkpoints: Checkpoints, step: int, config: ml_collections.ConfigDict, *, raw: bool = False
+) -> dict[str, np.ndarray]:
+    """All weights of a step: the moving average where the recipe has one, unless the raw ones are asked for."""
+    expected = shapes(model_config(config))
+    weights = checkpoints.restore_params(expected, step, "weights")
+    if config.ema.enabled and not raw:
+        averaged = {name: leaf for name, leaf in expected.items() if is_trained(config, name)}
+        weights |= checkpoints.restore_params(averaged, step, "ema")
+    return {name: np.asarray(value) for name, value in weights.items()}
+
+
+def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
+    """Puts a frozen coding model beside a run's checkpoints, for its export."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, CODING_FILE)
+        coding.save(local)
+        with telling(f"cannot write {workdir / CODING_FILE}", workdir):
+            (workdir / CODING_FILE).write_bytes(local.read_bytes())
+
+
+def read_coding(workdir: epath.Path) -> CodingModel | None:
+    """The frozen coding model of a run, None where it has none."""
+    stored = workdir / CODING_FILE
+    with tempfile.TemporaryDirectory() as folder, telling(f"cannot read {stored}", stored):
+        if not stored.is_file():
+            return None
+        local = Path(folder, CODING_FILE)
+        local.write_bytes(stored.read_bytes())
+        return CodingModel.load(local)
+
+
+def frozen_coding(found: StartingWeights) -> CodingModel:
+    """The coding model that a run with `freeze_entropy` keeps."""
+    return found.coding or CodingModel.build(prior_arrays(found.weights), hyper_decoder_arrays(found.weights))

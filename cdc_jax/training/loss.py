@@ -1,0 +1,153 @@
+"""The training loss and the random draws of a step. Pure functions, to be jitted.
+
+    loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
+
+Every draw of step k follows from (seed, k) and the image's place in the global batch, so it does not matter over how
+many devices and processes the batch is spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss, one_step_image
+from cdc_jax.diffusion.schedule import schedule_for
+from cdc_jax.metrics.lpips import load_lpips, lpips
+from cdc_jax.models.config import LATENT_STRIDE, STRIDE
+from cdc_jax.models.params import Params, merge
+from cdc_jax.training.config import model_config
+
+
+class Draws(NamedTuple):
+    """The random numbers of one step; all but `corner` are one per image, along the first axis.
+
+    Attributes:
+      timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
+        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For its
+        `content_share`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
+      noise: ε ~ N(0, 1) for the denoised region.
+      latent_noise, hyper_noise: U(−½, ½) for y and z.
+      corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
+    """
+
+    timesteps: Int[Array, " b"]
+    noise: Float[Array, "b s s 3"]
+    latent_noise: Float[Array, "b h w c"]
+    hyper_noise: Float[Array, "b h w c"]
+    corner: Int[Array, " 2"]
+
+
+def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32) -> Draws:
+    """The random numbers of step k for a global batch of `batch` images, in the weights' type."""
+    model = model_config(config)
+    crop, window = config.data.crop, config.loss.window or config.data.crop
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    corner_key, batch_key = jax.random.split(key)
+    corner = jax.random.randint(corner_key, (2,), 0, (crop - window) // LATENT_STRIDE + 1) * LATENT_STRIDE
+
+    def one(index):
+        keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
+        y, z = crop // LATENT_STRIDE, crop // STRIDE
+        channels = model.latent_channels
+        return (
+            jax.random.uniform(keys[0], dtype=dtype),
+            jax.random.normal(keys[1], (window, window, 3), dtype),
+            jax.random.uniform(keys[2], (y, y, channels), dtype, -0.5, 0.5),
+            jax.random.uniform(keys[3], (z, z, channels), dtype, -0.5, 0.5),
+        )
+
+    fractions, *noises = jax.vmap(one)(jnp.arange(batch))
+    if config.loss.spread_timesteps:
+        first = one(0)[0]  # computed again: on every device, where fractions[0] would have to be sent around
+        fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
+    timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
+    is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
+    timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
+    return Draws(timesteps, *noises, corner)
+
+
+def loss_and_metrics(
+    config: ml_collections.ConfigDict,
+    params: Params,
+    image: Float[Array, "b h w 3"],
+    draws: Draws,
+    beta: float | Float[Array, ""],
+    perceptual: Mapping[str, Array] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
+
+    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole pictures; the U-Net, which
+    costs most, on a region of it, cut from image and context maps alike.
+
+    Args:
+      config: the run's settings.
+      params: the weights.
+      image: the crops.
+      draws: of these images.
+      beta: β_rate.
+      perceptual: LPIPS-VGG's weights; needed where loss.rho is not 0.
+    """
+    model_settings = model_config(config)
+    model = merge(model_settings, params, **unet_options(config))
+    compressed = model.compress(image, (draws.latent_noise, draws.hyper_noise))
+    bpp = jnp.mean(compressed.rate_bits) / (image.shape[1] * image.shape[2])
+
+    size = draws.noise.shape[1]
+    target = _cut(image, draws.corner, size)
+    context = tuple(_cut(m, draws.corner >> level, size >> level) for level, m in enumerate(compressed.context))
+
+    schedule = schedule_for(model_settings)
+    alpha_bar = jnp.asarray(schedule.alpha_bar)[draws.timesteps]
+    level = Level.of(alpha_bar).per_image()
+    noisy = add_noise(target, draws.noise, level)
+    time = (draws.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
+    unet = model.unet.prepare(context)
+    output = unet(noisy, model.unet.embed(time), rematerialize=config.train.rematerialize)
+    prediction, rho = model_settings.prediction, config.loss.rho
+    diffusion = diffusion_loss(
+        prediction, output, target, draws.noise, alpha_bar, weight_floor=config.loss.weight_floor
+    )
+    prior = model.compressor.prior.median_loss()
+    loss = beta * bpp + (1 - rho) * diffusion + prior
+    metrics = {"bpp": bpp, "diffusion_loss": diffusion, "prior_loss": prior}
+    if rho:
+        estimate = one_step_image(prediction, output, noisy, level)
+        if prediction == "epsilon":
+            estimate = jnp.clip(estimate, -1, 1)
+        metrics["lpips"] = jnp.mean(lpips(perceptual, target, estimate))
+        loss += rho * metrics["lpips"]
+    return loss, metrics | {"loss": loss}
+
+
+def perceptual_weights(config: ml_collections.ConfigDict) -> Mapping[str, Array]:
+    """LPIPS-VGG's weights where loss.rho is not 0, else none. Raises CdcError, CheckpointError as `load_lpips`."""
+    return load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
+
+
+def unet_options(config: ml_collections.ConfigDict) -> dict:
+    """How the U-Net is computed in training, as options of `merge`."""
+    precision = None if config.train.unet_precision == "default" else config.train.unet_precision
+    dtype = None if config.train.compute_type == "float32" else config.train.compute_type
+    return {"unet_dtype": dtype, "unet_precision": precision}
+
+
+def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
+    """β_rate at a step: from beta_start to beta, geometrically."""
+    options = config.loss
+    if not options.beta_ramp_steps:
+        return jnp.float32(options.beta)
+    progress = jnp.minimum(step / options.beta_ramp_steps, 1.0).astype(jnp.float32)
+    return options.beta_start * (options.beta / options.beta_start) ** progress
+
+
+def _cut(x: Float[Array, "b h w c"], corner: Int[Array, " 2"], size: int) -> Float[Array, "b s s c"]:
+    if x.shape[1:3] == (size, size):
+        return x
+    return jax.lax.dynamic_slice(x, (0, corner[0], corner[1], 0), (x.shape[0], size, size, x.shape[3]))

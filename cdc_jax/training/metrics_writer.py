@@ -1,0 +1,146 @@
+"""What a training run writes down: `metrics.jsonl` (a JSON object per line, each with its step), TensorBoard files, and
+whatever else is put into its `folder`.
+
+Object stores know neither append nor rename, so both are written locally; `publish`, called at every checkpoint,
+copies them where the run's folder lies in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+
+from cdc_jax.errors import CdcError
+from cdc_jax.io.files import copy_tree, is_remote, telling, write_atomically
+from cdc_jax.training.event_file import EventFile
+
+_METRICS = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
+
+
+def _writing(method):
+    """What cannot be written, told in one line."""
+
+    @functools.wraps(method)
+    def told(self, *args, **kwargs):
+        with telling(f"cannot write the log in {self.folder}", self.folder):
+            return method(self, *args, **kwargs)
+
+    return told
+
+
+class RunLog:
+    """The log of the run in `workdir`; a `with` block closes it. What reads the workdir or writes raises CdcError where
+    that is not possible.
+
+    Args:
+      workdir: the run's folder, local or in an object store.
+      active: False for all processes but the first of a run: nothing is written.
+      local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
+
+    Attributes:
+      folder: that place.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
+        self._workdir = epath.Path(workdir)
+        self.folder = Path(local or (tempfile.mkdtemp(prefix="cdc-run-") if is_remote(workdir) else workdir))
+        self._active = active
+        self._latest: dict[str, float] = {}
+        self._tensorboard = None
+        if self._must_copy:
+            with telling(f"cannot read the log in {workdir}", workdir):
+                if (self._workdir / _METRICS).is_file():
+                    (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
+
+    @property
+    def _must_copy(self) -> bool:
+        return epath.Path(self.folder) != self._workdir
+
+    @_writing
+    def drop_after(self, step: int) -> None:
+        """Forgets what an interrupted run wrote after the checkpoint it resumes from (−1: all of it)."""
+        if not self._active:
+            return
+        kept = [line for line in self.read() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.folder / _METRICS, text.encode())
+        if importlib.util.find_spec("tensorboardX") is not None:
+            self._tensorboard = EventFile(self.folder / _TENSORBOARD, step + 1)
+
+    @_writing
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends one line."""
+        self._latest.update(values)
+        if not self._active:
+            return
+        with (self.folder / _METRICS).open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._tensorboard is not None:
+            self._tensorboard.add_scalars(step, values)
+            self._tensorboard.flush()
+
+    @_writing
+    def write_pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
+        """Pictures for TensorBoard, by title."""
+        if self._tensorboard is not None:
+            for name, picture in pictures.items():
+                self._tensorboard.add_picture(step, name, picture)
+
+    def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
+        """Writes a text file of these lines at once, every process its own; where it is."""
+        path = self._workdir / f"{name}.txt"
+        with telling(f"cannot write {path}", path):
+            path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    @_writing
+    def publish(self) -> None:
+        """Makes all that was written visible in the run's folder."""
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
+        if not (self._active and self._must_copy):
+            return
+        copy_tree(self.folder, self._workdir)
+
+    @_writing
+    def close(self) -> None:
+        """Publishes, and closes the files."""
+        self.publish()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is told
+            self.close()
+
+    def read(self) -> list[dict]:
+        """All lines. One that an interruption cut short is left out."""
+        path, lines = self.folder / _METRICS, []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+        return lines
+
+    def summary(self) -> dict[str, str]:
+        """The latest values that a person wants to watch."""
+        names = {"loss": "loss", "bpp": "bpp", "held_out_psnr_db_1": "PSNR"}
+        shown = {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
+        if "images_per_second" in self._latest:
+            shown["img/s"] = f"{self._latest['images_per_second']:.3g}"
+            shown["data"] = f"{self._latest['data_wait_share']:.0%}"
+        return shown

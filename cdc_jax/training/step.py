@@ -1,0 +1,203 @@
+"""One training step over all devices: gradient, update, moving average.
+
+Data parallel: each device works on its rows of the global batch, in `accumulate` micro-batches one after the other;
+then one all-reduce averages gradients and metrics, and every device makes the same update.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
+
+from cdc_jax.errors import ConfigError
+from cdc_jax.io.pixels import to_unit_range
+from cdc_jax.models.params import Params, shapes
+from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
+from cdc_jax.training.config import model_config
+from cdc_jax.training.loss import Draws, beta_at, draw, loss_and_metrics
+from cdc_jax.training.optimizer import clip, ema_decay, learning_rate_schedule, make_optimizer, update_ema
+
+ENTROPY_MODEL = tuple(f"compressor.{part}." for part in ("encoder", "hyper_encoder", "hyper_decoder", "prior"))
+Metrics = dict[str, Float[Array, ""]]
+Perceptual = Mapping[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that a step changes.
+
+    `ema` holds the averages of the trained weights; it is empty where the recipe has no moving average.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    ema: Params
+    optimizer: optax.OptState
+
+
+def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
+    """Whether a weight is trained: not so, with `freeze_entropy`, what a file's symbols depend on."""
+    return not (config.freeze_entropy and name.startswith(ENTROPY_MODEL))
+
+
+def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
+    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh (None: the first)."""
+    everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
+    params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
+    trained = _trained(config, params)
+    ema = jax.tree.map(jnp.copy, trained) if config.ema.enabled else {}
+    optimizer = jax.jit(_fresh_optimizer(config), out_shardings=everywhere)(trained)
+    return TrainState(jax.device_put(jnp.int32(0), everywhere), params, ema, optimizer)
+
+
+def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
+    """Shapes and types of a state; nothing is computed."""
+    params = shapes(model_config(config))
+    trained = _trained(config, params)
+    optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainState(step, params, trained if config.ema.enabled else {}, optimizer)
+
+
+def best_params(state: TrainState) -> Params:
+    """What is tested and exported: the moving average where the recipe has one."""
+    return {**state.params, **state.ema}
+
+
+def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: int = 1) -> None:
+    """Raises ConfigError where the batch cannot be split over devices, processes and micro-batches."""
+    parts = mesh.size * config.train.accumulate
+    if config.data.batch_size % parts or config.data.batch_size % processes:
+        raise ConfigError(
+            f"data.batch_size is {config.data.batch_size}; it must be a multiple of {parts} "
+            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)"
+        )
+
+
+def jit_train_step(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
+    """The step as one program over the mesh: state replicated and donated, images split over the devices."""
+    everywhere = replicated(mesh)
+    return jax.jit(
+        functools.partial(train_step, config, mesh),
+        in_shardings=(everywhere, split_batch(mesh), everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def train_step(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    state: TrainState,
+    images: UInt8[Array, "b h w 3"],
+    perceptual: Perceptual,
+) -> tuple[TrainState, Metrics]:
+    """Gradient, update, moving average. Returns the new state and the step's metrics, averaged over the batch.
+
+    Args:
+      config: the run's settings.
+      mesh: the devices.
+      state: is donated.
+      images: the global batch.
+      perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
+    """
+    beta = beta_at(config, state.step)
+    trained = _trained(config, state.params)
+    frozen = {name: value for name, value in state.params.items() if name not in trained}
+    dtype = next(iter(trained.values())).dtype
+    draws = draw(config, state.step, images.shape[0], dtype)
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, draws, beta, perceptual)
+    norm = optax.global_norm(gradients)
+    params, ema, optimizer = _update(config, state, trained, gradients, norm)
+    metrics |= {
+        "gradient_norm": norm,
+        "beta": beta,
+        "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
+    }
+    return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
+
+
+def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
+    """(weights, their moving average, optimizer state) after the step; unchanged where the gradient is not finite.
+
+    All weights are one vector here: a few operations to compile, where array by array they are 20,000.
+    """
+    weights, unravel = ravel_pytree(trained)
+    average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
+
+    def change(weights, average, optimizer):
+        clipped = clip(config, gradient, norm)
+        updates, optimizer = make_optimizer(config).update(clipped, optimizer, weights)
+        weights = weights + updates
+        if config.ema.enabled:
+            average = update_ema(average, weights, ema_decay(config, state.step))
+        return weights, average, optimizer
+
+    def keep(*values):
+        return values
+
+    found = jax.lax.cond(jnp.isfinite(norm), change, keep, weights, average, state.optimizer)
+    return unravel(found[0]), unravel(found[1]) if config.ema.enabled else {}, found[2]
+
+
+def _fresh_optimizer(config: ml_collections.ConfigDict):
+    return lambda trained: make_optimizer(config).init(ravel_pytree(trained)[0])
+
+
+def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
+    return {name: value for name, value in params.items() if is_trained(config, name)}
+
+
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draws: Draws, beta, perceptual: Perceptual):
+    """Mean gradients and metrics of the global batch."""
+    count = config.train.accumulate
+
+    def loss(trained, frozen, beta, perceptual, images, draws):
+        weights = {**frozen, **trained}
+        return loss_and_metrics(config, weights, to_unit_range(images, draws.noise.dtype), draws, beta, perceptual)
+
+    def device_share(*arguments):
+        *shared, images, draws = arguments
+        gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
+        if count == 1:
+            return _average(gradient(images, draws), mesh)
+        rows = (images, draws._replace(corner=None))
+        rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
+
+        def add(total, rows):
+            images, draws_of_rows = rows
+            part = gradient(images, draws_of_rows._replace(corner=draws.corner))
+            return jax.tree.map(jnp.add, total, part), None
+
+        first = jax.tree.map(lambda x: x[0], rows)
+        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=draws.corner)), *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
+        total = jax.lax.scan(add, zeros, rows)[0]
+        return _average(jax.tree.map(lambda x: x / count, total), mesh)
+
+    whole, split = PartitionSpec(), PartitionSpec(DATA)
+    return jax.shard_map(
+        device_share,
+        mesh=mesh,
+        in_specs=(whole, whole, whole, whole, split, Draws(split, split, split, split, whole)),
+        out_specs=whole,
+        check_vma=False,  # the gradient stays the device's own until the one all-reduce
+    )(trained, frozen, beta, perceptual, images, draws)
+
+
+def _average(share, mesh: Mesh):
+    """The mean over the devices, as one vector: so one all-reduce, into which XLA merges no more than 256 arrays."""
+    if mesh.size == 1:
+        return share
+    vector, unravel = ravel_pytree(share)
+    return unravel(jax.lax.pmean(vector, DATA))

@@ -1,0 +1,145 @@
+"""Bundles: complete, checked, and never half-written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import cdc_jax
+from cdc_jax.codec.bundle import load_bundle, nest, save_bundle, unnest, weights_hash
+from cdc_jax.errors import BundleError
+
+
+@pytest.fixture()
+def copy(random_bundle, tmp_path):
+    return shutil.copytree(random_bundle, tmp_path / "bundle")
+
+
+def test_what_is_saved_is_loaded(random_bundle):
+    bundle = load_bundle(random_bundle)
+    assert bundle.config.width == 4
+    assert weights_hash(bundle.params) == bundle.weights_sha256
+    assert not list(random_bundle.rglob("*.pkl"))
+
+
+def test_re_export_keeps_the_coding_file(random_bundle, tmp_path):
+    bundle = load_bundle(random_bundle)
+    changed = {name: value + 0.01 for name, value in bundle.params.items()}
+    save_bundle(tmp_path / "b", bundle.config, changed, provenance="a better decoder", coding=bundle.coding)
+    assert (tmp_path / "b/coding.npz").read_bytes() == (random_bundle / "coding.npz").read_bytes()
+    assert load_bundle(tmp_path / "b").weights_sha256 != bundle.weights_sha256
+
+
+def test_an_old_file_opens_in_a_bundle_with_the_same_coding(random_bundle, random_codec, tmp_path):
+    bundle = load_bundle(random_bundle)
+    changed = {name: v * 1.1 if name.startswith("unet") else v for name, v in bundle.params.items()}
+    save_bundle(tmp_path / "b", bundle.config, changed, provenance="a better U-Net", coding=bundle.coding)
+    data = random_codec.compress(np.zeros((20, 20, 3), np.uint8))
+    better = cdc_jax.load_codec(tmp_path / "b")
+    np.testing.assert_array_equal(better.read_symbols(data)[1], random_codec.read_symbols(data)[1])
+    assert (better.decompress(data) != random_codec.decompress(data)).any()
+
+
+@pytest.mark.parametrize("part", ["coding.npz", "config.json", "weights"])
+def test_a_missing_part_is_named(copy, part):
+    target = copy / part
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(BundleError, match=part):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("part", ["coding.npz", "config.json"])
+def test_a_damaged_part_is_named(copy, part):
+    content = (copy / part).read_bytes()
+    (copy / part).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match=part):
+        load_bundle(copy)
+
+
+def edit_config(bundle, **changes):
+    facts = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**facts, **changes}))
+
+
+def test_coding_file_of_another_model(copy):
+    edit_config(copy, fingerprint="00000000")
+    with pytest.raises(BundleError, match="coding.npz"):
+        load_bundle(copy)
+
+
+def test_other_width_than_the_weights(copy):
+    edit_config(copy, model={"prediction": "x", "width": 8})
+    with pytest.raises(BundleError, match="channels"):
+        load_bundle(copy)
+
+
+def test_other_architecture_than_the_weights(copy):
+    edit_config(copy, model={"prediction": "epsilon", "width": 4})
+    with pytest.raises(BundleError, match="weight compressor.context_decoder"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("model", [{"widht": 1}, {"width": -1}, {"width": "a"}, 3])
+def test_impossible_settings(copy, model):
+    edit_config(copy, model=model)
+    with pytest.raises(BundleError, match="config.json"):
+        load_bundle(copy)
+
+
+def test_a_newer_bundle_asks_for_an_upgrade(copy):
+    edit_config(copy, bundle_version=99)
+    with pytest.raises(BundleError, match="upgrade"):
+        load_bundle(copy)
+
+
+def test_no_bundle_at_all(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "missing", tmp_path / "file", tmp_path):
+        with pytest.raises(BundleError, match="not a bundle"):
+            load_bundle(path)
+
+
+def test_weights_cut_short(copy):
+    for path in (copy / "weights").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BundleError, match="weights"):
+        load_bundle(copy)
+
+
+def test_an_unwritable_place(random_bundle, tmp_path):
+    bundle = load_bundle(random_bundle)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BundleError, match="cannot write"):
+        save_bundle(tmp_path / "file" / "bundle", bundle.config, bundle.params, provenance="")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_interrupted_export_leaves_nothing(random_bundle, tmp_path, monkeypatch):
+    bundle = load_bundle(random_bundle)
+    monkeypatch.setattr("cdc_jax.codec.bundle._model_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_bundle(tmp_path / "b", bundle.config, bundle.params, provenance="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overwriting(random_bundle, tmp_path):
+    bundle = load_bundle(random_bundle)
+    for _ in range(2):
+        save_bundle(tmp_path / "b", bundle.config, bundle.params, provenance="", overwrite=True)
+    with pytest.raises(BundleError, match="exists"):
+        save_bundle(tmp_path / "b", bundle.config, bundle.params, provenance="")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_nesting():
+    flat = {"a.b.0": 1, "a.b.1": 2, "c": 3}
+    assert nest(flat) == {"a": {"b": {"0": 1, "1": 2}}, "c": 3}
+    assert unnest(nest(flat)) == flat
+
+
+def test_a_bundle_does_not_tell_where_it_was_made(random_bundle):
+    """Orbax notes the folder it wrote to; what is given to others must not."""
+    folder = str(random_bundle.parent).encode()
+    assert not [path.name for path in random_bundle.rglob("*") if path.is_file() and folder in path.read_bytes()]

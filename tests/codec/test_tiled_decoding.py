@@ -1,0 +1,116 @@
+"""Decoding in tiles: one tile is the whole, devices do not matter, and nothing is to be seen at the borders."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from cdc_jax.codec.decoding import sample
+from cdc_jax.codec.tiled_decoding import sample_in_tiles
+from cdc_jax.codec.tiling import Axis, decoding_bytes, default_tile, tile_shape, tile_within
+from cdc_jax.errors import ConfigError
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.initialization import initial_weights
+from cdc_jax.runtime.sharding import make_mesh
+
+whole = jax.jit(sample, static_argnums=(0, 1, 2))
+
+
+def case(prediction: str, cells: tuple[int, int] = (8, 12)):
+    """(config, weights, ŷ) of a random model of width 4."""
+    config = ModelConfig(prediction=prediction, width=4)
+    y_hat = np.random.default_rng(0).normal(0, 2, (*cells, config.latent_channels)).astype(np.float32)
+    return config, initial_weights(config, 1), y_hat
+
+
+def in_tiles(config, params, y_hat, mesh=None, **changes):
+    settings = {"steps": 2, "seed": 3, "gamma": 0.8, "eta": 0.0, "tile": 128, "overlap": 64} | changes
+    return sample_in_tiles(config, params, mesh or make_mesh(jax.local_devices()[:1]), y_hat, **settings)
+
+
+@pytest.mark.parametrize("prediction, steps, eta", [("x", 1, 0.0), ("epsilon", 2, 0.0), ("v", 2, 0.7)])
+def test_one_tile_is_the_whole_picture(prediction, steps, eta):
+    config, params, y_hat = case(prediction)
+    settings = np.uint32(3), np.float32(0.8), np.float32(eta)
+    expected = np.asarray(whole(config, steps, eta > 0, params, y_hat[None], *settings)[0])
+    found = in_tiles(config, params, y_hat, steps=steps, tile=192, eta=eta)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+def test_tiles_see_only_themselves():
+    """A tile's core is what the tile alone would be decoded to, at its place in the picture's noise."""
+    config, params, y_hat = case("x", (8, 24))
+    found = in_tiles(config, params, y_hat, steps=1)
+    axis = Axis(384, 128, 64)
+    changed = y_hat.copy()
+    changed[:, 20:] += 1  # from pixel 320 on: the tile that begins at 256, and no other
+    assert axis.spans[-2:] == [(192, 320), (256, 384)]
+    other = in_tiles(config, params, changed, steps=1)
+    np.testing.assert_array_equal(found[:, :272], other[:, :272])
+    assert (found[:, 320:] != other[:, 320:]).any()
+
+
+def test_the_codec_takes_a_tile(random_codec, photograph):
+    """Through the codec: tiles of 192 pixels in a picture of 320×512."""
+    data = random_codec.compress(photograph)
+    tiled = random_codec.decompress(data, steps=2, tile=192)
+    assert tiled.shape == photograph.shape
+    whole = random_codec.decompress(data, steps=2)
+    assert whole.flags.writeable and tiled.flags.writeable
+    assert (tiled != whole).any()
+    np.testing.assert_array_equal(random_codec.decompress(data, steps=2, tile=512), whole)
+
+
+@pytest.mark.parametrize("tile", [0, 64, 128, 200, -192])
+def test_impossible_tiles_are_refused(random_codec, tile):
+    data = random_codec.compress(np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(ConfigError, match="multiple of 64 above 128"):
+        random_codec.decompress(data, tile=tile)
+
+
+def test_the_largest_tile_within_a_limit(random_codec):
+    data = random_codec.compress(np.zeros((1000, 1200, 3), np.uint8))
+    needed = {tile: decoding_bytes(1024, 1216, tile, 4) for tile in (None, 768, 512, 192)}
+    assert needed[None] > needed[768] > needed[512] > needed[192]
+    assert random_codec.tile_within(data, needed[512]) == 512
+    assert random_codec.tile_within(data, needed[768]) is None  # what it does by itself
+    assert random_codec.tile_within(data, needed[None]) == 1216
+    assert random_codec.tile_within(random_codec.compress(np.zeros((9, 9, 3), np.uint8)), 1 << 40) is None
+    with pytest.raises(ConfigError, match="MiB") as refused:
+        random_codec.tile_within(data, needed[192] - 1)
+    mebibytes = int(str(refused.value).split(" needs ")[1].split()[0])
+    assert random_codec.tile_within(data, mebibytes << 20) == 192  # what the message asks for is enough
+
+
+def test_a_tile_that_changes_nothing_is_the_default():
+    """In 64×1472 pixels tiles of 640 and 768 come to the same two and a half: three of 576."""
+    assert tile_shape(64, 1472, 640) == tile_shape(64, 1472, 768) == (64, 576)
+    assert tile_shape(64, 1472, None) == tile_shape(64, 1472, 1472) == (64, 1472)
+    assert tile_within(decoding_bytes(64, 1472, 640, 4), 64, 1472, 4) == 576
+
+
+def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph):
+    """Against the original the error where tiles overlap is not above that elsewhere, nor do their edges stand out.
+
+    What a picture itself has there is taken out by decoding it whole as well.
+    """
+    data = trained_codec.compress(photograph)
+    pixels = {
+        tile: trained_codec.decompress(data, steps=5, gamma=0, tile=tile).astype(np.float64) for tile in (None, 256)
+    }
+    error = {tile: ((decoded - photograph) ** 2).mean(-1) for tile, decoded in pixels.items()}
+    rows, columns = Axis(320, 256, 128), Axis(512, 256, 128)
+    blended = np.zeros((320, 512), bool)
+    for axis, length in ((0, rows), (1, columns)):
+        for before, after in zip(length.spans, length.spans[1:], strict=False):
+            np.moveaxis(blended, axis, 0)[after[0] : before[1]] = True
+    blended = blended[: photograph.shape[0], : photograph.shape[1]]
+    assert 0.3 < blended.mean() < 0.95
+    excess = [error[256][part].mean() / error[None][part].mean() for part in (blended, ~blended)]
+    assert excess[0] <= 1.02 * excess[1]
+
+
+def test_a_picture_s_size_decides_about_its_tiles():
+    assert default_tile(512, 768) is None and default_tile(1024, 1024) is None
+    assert default_tile(1088, 1024) == default_tile(4032, 6016) == default_tile(64, 1 << 20) == 768

@@ -1,0 +1,195 @@
+"""Measuring: real files, nothing done twice, nothing stale used, a broken picture is in nobody's average."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.evaluation.baselines import BASELINES, baseline_points
+from cdc_jax.io.images import read_image, write_image
+from tests.evaluation.conftest import textured
+from tests.evaluation.fakes import FakeMetrics
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_baselines_are_real_files_at_their_real_size(runs, name):
+    if name == "jxl":
+        pytest.importorskip("pillow_jxl", reason="JPEG XL needs pillow-jxl-plugin: pip install '.[eval]'")
+    result = runs(models=(), codecs=(name,), qualities=(20, 80))
+    for image, records in result.measured.records.items():
+        low, high = sorted(records.values(), key=lambda record: record.file_bytes)
+        assert low.setting == "quality 20" and high.setting == "quality 80"
+        assert low.scores["psnr-rgb"] < high.scores["psnr-rgb"]
+        for record in (low, high):
+            path = runs.out / "files" / image / f"{record.slug}{BASELINES[name].suffix}"
+            assert record.file_bytes == path.stat().st_size
+            assert record.bpp == 8 * path.stat().st_size / (96 * 128)
+            with Image.open(io.BytesIO(path.read_bytes())) as file:
+                assert file.format == BASELINES[name].format and file.size == (128, 96)
+    curve = result.curves[0]
+    assert curve.bpp == sorted(curve.bpp) and min(*curve.encoding_seconds, *curve.decoding_seconds) > 0
+
+
+def test_what_is_finished_is_not_done_again(runs):
+    first = runs()
+    coded, scored = len(runs.bundles.calls), len(runs.metrics.batches)
+    again = runs()
+    assert len(runs.bundles.calls) == coded and len(runs.metrics.batches) == scored
+    assert [c.bpp for c in again.curves] == [c.bpp for c in first.curves]
+    assert [c.scores for c in again.curves] == [c.scores for c in first.curves]
+    assert [c.decoding_seconds for c in again.curves] == [c.decoding_seconds for c in first.curves]
+
+
+def test_an_interrupted_evaluation_goes_on(runs):
+    whole = runs(steps=(1,))
+    (runs.out / "results" / "b.png" / "webp-q30.json").unlink()
+    (runs.out / "results" / "more" / "c.png" / "jpeg-q8.json").write_text('{"half')
+    runs.bundles.codecs["fine"].calls.clear()
+    runs.metrics.batches.clear()
+    again = runs(steps=(1,))
+    assert runs.metrics.batches == [(name, 1) for _ in range(2) for name in ("psnr-rgb", "lpips-alex")]
+    assert not runs.bundles.codecs["fine"].calls
+    assert [curve.scores for curve in again.curves] == [curve.scores for curve in whole.curves]
+
+
+def test_a_new_metric_scores_what_is_there(runs):
+    runs(metrics=("psnr-rgb",))
+    coded = len(runs.bundles.calls)
+    result = runs(metrics=("psnr-rgb", "lpips-vgg"))
+    assert len(runs.bundles.calls) == coded
+    assert all(np.isfinite(curve.scores["lpips-vgg"]).all() for curve in result.curves)
+    runs(metrics=("psnr-rgb",))
+    assert "lpips" not in (runs.out / "images.csv").read_text()
+
+
+@pytest.mark.parametrize("change", ["weights", "seed", "gamma", "picture", "result"])
+def test_stale_results_are_not_used(runs, change):
+    settings = {"models": (["runs/fine"],), "steps": (4,), "codecs": ()}
+    before = runs(**settings)
+    codec = runs.bundles.codecs["fine"]
+    codec.calls.clear()
+    if change == "weights":
+        codec.weights_sha256, codec.levels = "f" * 64, 64
+    elif change == "picture":
+        write_image(runs.images / "a.png", textured(99))
+    elif change == "result":  # the compressed file was replaced
+        next((runs.out / "files" / "a.png").iterdir()).write_bytes(b"?")
+    else:
+        settings[change] = 1
+    after = runs(**settings)
+    redone = 1 if change in ("picture", "result") else 3
+    assert codec.calls.count("compress") >= redone and "decompress 4" in codec.calls
+    if change == "result":
+        assert after.curves[0].scores == before.curves[0].scores
+    elif change != "gamma":  # the fake codec has no use for it
+        assert after.curves[0].scores != before.curves[0].scores
+
+
+def test_the_original_is_prepared_once_and_a_curve_is_scored_in_one_call(runs):
+    runs(models=(), codecs=("jpeg", "webp"), metrics=("lpips-alex",))
+    assert runs.metrics.references == ["lpips-alex"] * 3
+    assert runs.metrics.batches == [("lpips-alex", 6)] * 6
+
+
+def test_one_file_for_all_step_counts_and_warm_times(runs):
+    result = runs(models=(["runs/fine"],), codecs=(), steps=(1, 4))
+    calls = runs.bundles.codecs["fine"].calls
+    # All pictures are of one size: one call for the encoder and for each step count to compile, besides the timed ones.
+    assert calls.count("compress") == 3 + 1
+    assert calls.count("decompress 1") == calls.count("decompress 4") == 3 + 1
+    records = [record for by_slug in result.measured.records.values() for record in by_slug.values()]
+    firsts = [record.first_decoding_seconds for record in records]
+    assert sum(seconds is not None for seconds in firsts) == 2
+    assert result.curves[0].bpp == result.curves[1].bpp
+
+
+def test_a_broken_picture_is_left_out_of_every_average_alike(runs):
+    expected = runs()
+    (runs.images / "broken.png").write_bytes((runs.images / "a.png").read_bytes()[:500])
+    (runs.images / "notes.png").write_text("no picture")
+    result = runs()
+    assert sorted(result.measured.left_out) == ["broken.png", "notes.png"]
+    assert any("broken.png" in line and "left out" in line for line in runs.said)
+    for curve, other in zip(result.curves, expected.curves, strict=True):
+        assert (curve.bpp, curve.scores) == (other.bpp, other.scores)
+    assert "broken.png" in (runs.out / "report.html").read_text()
+    assert set(json.loads((runs.out / "images.json").read_text())["left_out"]) == set(result.measured.left_out)
+
+
+def test_a_picture_that_one_codec_cannot_hold_is_in_nobodys_average(runs):
+    write_image(runs.images / "long.png", np.zeros((1, 16400, 3), np.uint8))  # WebP ends at 16383
+    result = runs()
+    assert list(result.measured.left_out) == ["long.png"] and "WebP" in result.measured.left_out["long.png"]
+    assert all("long.png" not in records for records in result.measured.records)
+
+
+def test_a_picture_too_small_for_a_metric_is_left_out_of_that_metric(runs):
+    runs.metrics = FakeMetrics(smallest_side=64)
+    expected = runs()
+    write_image(runs.images / "small.png", textured(5, 32, 32))
+    result = runs()
+    assert result.curves[0].scores["lpips-alex"] == expected.curves[0].scores["lpips-alex"]
+    assert result.curves[0].scores["psnr-rgb"] != expected.curves[0].scores["psnr-rgb"]
+    assert "small.png in no codec" in (runs.out / "report.html").read_text()
+
+
+def test_metrics_of_sets_compare_all_pictures(runs):
+    result = runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), qualities=(5, 95))
+    low, high = result.curves[0].scores["fd-vgg"]
+    assert low > high >= 0
+    assert runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), qualities=(5, 95)).curves[0].scores == {
+        "fd-vgg": [low, high]
+    }
+
+
+def test_nothing_left_is_an_error(runs):
+    for path in runs.images.rglob("*.png"):
+        path.write_text("no picture")
+    with pytest.raises(CdcError, match="none of the 3 pictures"):
+        runs()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"images": "nowhere"}, "nowhere"),
+        ({"models": (), "codecs": ()}, "nothing to evaluate"),
+        ({"codecs": ("bpg",)}, "bpg.*jpeg, webp"),
+        ({"metrics": ("beauty",)}, "beauty"),
+        ({"metrics": ("fid",)}, "--fid-weights"),
+        ({"metrics": ("fid",), "fid_weights": "missing.pth"}, "missing.pth"),
+        ({"anchor": "vtm"}, "vtm.*JPEG"),
+        ({"steps": (9000,)}, "9000"),
+        ({"models": (["fine", "fine"],)}, "same weights"),
+        ({"models": (["fine", "epsilon"],)}, "different variants"),
+        ({"published": "missing.csv", "data_set": "kodak"}, "missing.csv"),
+        ({"released": "."}, "rhyang/CDC_params.*aux0.0_2.pt"),
+    ],
+)
+def test_impossible_wishes_are_refused_before_anything_is_measured(runs, settings, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "images" in settings:
+        runs.images = settings.pop("images")
+    with pytest.raises(ConfigError, match=words):
+        runs(**settings)
+    assert not (runs.out / "results").exists()
+
+
+def test_several_families_are_several_curves(runs):
+    result = runs(models=(["a/x-fine", "a/x-coarse"], ["b/epsilon-1"]), steps=(1, 4), codecs=())
+    names = [curve.name for curve in result.curves]
+    assert names == ["CDC x, 1 step", "CDC x, 4 steps", "CDC epsilon-1, 1 step", "CDC epsilon-1, 4 steps"]
+    assert [len(curve.bpp) for curve in result.curves] == [2, 2, 1, 1]
+
+
+def test_every_baseline_has_low_rates():
+    skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    from pathlib import Path
+
+    picture = read_image(Path(skimage.__file__).parent / "data" / "coffee.png")
+    for name in ("jpeg", "webp", "avif"):
+        lowest = baseline_points([name])[0]
+        assert 8 * len(lowest.encode(picture)) / (picture.shape[0] * picture.shape[1]) < 0.25, name

@@ -1,0 +1,22 @@
+"""A local folder as an object store that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from etils import epath
+
+
+@contextlib.contextmanager
+def unreachable_store(monkeypatch: pytest.MonkeyPatch, method: str) -> Iterator[None]:
+    """Every path is taken for a remote one, and this method of theirs raises as gcsfs does: not an OSError."""
+
+    def fail(*_, **__):
+        raise Exception("HTTP 503\ntry again later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cdc_jax.io.files.is_remote", lambda path: True)
+        patch.setattr(type(epath.Path("folder")), method, fail)
+        yield

@@ -1,0 +1,24 @@
+"""Child processes that tests start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST_COMPILE_FLAG = "--xla_backend_optimization_level=0"
+
+
+def free_address() -> str:
+    """Where processes of this machine can meet: host:port, a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def user_environment(**changes: str) -> dict[str, str]:
+    """A user's environment: this process' own without the flag that the tests compile with, and with the package."""
+    flags = os.environ.get("XLA_FLAGS", "").replace(FAST_COMPILE_FLAG, "").strip()
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path, "TQDM_DISABLE": "1", **changes}

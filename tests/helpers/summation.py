@@ -1,0 +1,51 @@
+"""The hyper decoder with its sums in other orders and types: stand-ins for other BLAS kernels.
+
+`IntegerHyperDecoder.matmul` is the one place where a kernel could make a difference. `ShuffledSums` must not; the float
+networks show that the tests would notice.
+"""
+
+import numpy as np
+
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+
+
+class ShuffledSums(IntegerHyperDecoder):
+    """Channels permuted, every sum split into parts at random."""
+
+    def matmul(self, x, matrix):
+        rng = np.random.default_rng(x.shape[0])
+        order = rng.permutation(x.shape[1])
+        cuts = np.sort(rng.choice(x.shape[1], 3, replace=False))
+        return sum(x[:, part] @ matrix[part] for part in np.split(order, cuts))
+
+
+class FloatNetwork(IntegerHyperDecoder):
+    """The same weights as a float32 network, without fixed point, roundings and saturations in between."""
+
+    order = slice(None)
+
+    def matmul(self, x, matrix):
+        return x[:, self.order].astype(np.float32) @ matrix[self.order].astype(np.float32)
+
+    def decode(self, z):
+        x = (z + self.medians * 2.0 ** -self.layers[0].input_bits).astype(np.float32)
+        for layer in self.layers:
+            output = np.empty((layer.stride * x.shape[0], layer.stride * x.shape[1], len(layer.bias)), np.float32)
+            for where, sums in layer.sums(np.pad(x, ((1, 1), (1, 1), (0, 0))), self.matmul):
+                output[where] = sums * np.float32(2.0**-layer.weight_bits)
+            x = output + (layer.bias * 2.0 ** -(layer.weight_bits + layer.input_bits)).astype(np.float32)
+            x = np.maximum(x, np.float32(0.2) * x) if layer.leaky else x
+        mean, scale = np.split(x, 2, axis=-1)
+        thresholds = self.thresholds * 2.0 ** -self.layers[-1].output_bits
+        return np.ascontiguousarray(mean), np.searchsorted(thresholds, scale, side="right").astype(np.uint8)
+
+
+class FloatNetworkReversed(FloatNetwork):
+    """`FloatNetwork` on a machine that begins with the last channel."""
+
+    order = slice(None, None, -1)
+
+
+def with_sums_of(net: IntegerHyperDecoder, stand_in: type[IntegerHyperDecoder]) -> IntegerHyperDecoder:
+    """The same integers, added up by another class."""
+    return stand_in(net.layers, net.medians, net.thresholds)

@@ -1,0 +1,69 @@
+"""A few training steps in a process of its own: other devices, other processes, another precision.
+
+    python -m tests.helpers.training_worker STEPS BITS [save|restore WORKDIR]
+
+prints one JSON object: losses, gradient norms, and the collectives of the compiled step. With `save`, the state is
+saved before the last step; with `restore`, that step is made once more from what another worker saves.
+"""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cdc_jax.runtime.multihost import join_processes
+
+
+def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
+    join_processes()
+    jax.config.update("jax_enable_x64", bits == 64)
+    from cdc_jax.models.initialization import initial_weights
+    from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
+    from cdc_jax.training.checkpoints import Checkpoints
+    from cdc_jax.training.config import model_config
+    from cdc_jax.training.step import jit_train_step, new_state
+    from tests.helpers.training import parallel_config, picture_rows
+
+    config = parallel_config()
+    mesh = make_mesh()
+    weights = initial_weights(model_config(config), config.seed, latent_gain=4.0)
+    state = new_state(config, {name: np.asarray(w, f"f{bits // 8}") for name, w in weights.items()}, mesh)
+    share = config.data.batch_size // jax.process_count()
+    first = jax.process_index() * share
+
+    def batch(step: int) -> jax.Array:
+        return global_batch(mesh, picture_rows(config, step)[first : first + share], config.data.batch_size)
+
+    compiled = jit_train_step(config, mesh).lower(state, batch(0), {}).compile()
+    losses, norms = [], []
+    for step in range(steps):
+        if what == "save" and step == steps - 1:
+            with Checkpoints(workdir, sharding=replicated(mesh)) as checkpoints:
+                checkpoints.save(state, config, {"next_step": step})
+        state, terms = compiled(state, batch(step), {})
+        losses.append(float(terms["loss"]))
+        norms.append(float(terms["gradient_norm"]))
+    restored_loss = None
+    if what == "restore":
+        with Checkpoints(_wait_for(workdir, steps - 1), sharding=replicated(mesh)) as checkpoints:
+            state = checkpoints.restore(state, steps - 1)
+        restored_loss = float(compiled(state, batch(steps - 1), {})[1]["loss"])
+    found = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
+    collectives = {name: found.count(name) for name in set(found)}
+    if jax.process_index() == 0:
+        facts = {"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}
+        print(json.dumps(facts | {"restored_loss": restored_loss}))
+
+
+def _wait_for(workdir: str, step: int) -> str:
+    while not Path(workdir, "checkpoints", str(step), "_CHECKPOINT_METADATA").exists():
+        time.sleep(0.1)
+    return workdir
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,77 @@
+"""Files are written whole or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from cdc_jax.io.files import PICTURE_FORMATS, picture_format, write_atomically
+
+
+def test_new_and_replaced(tmp_path):
+    path = tmp_path / "a"
+    write_atomically(path, b"one")
+    write_atomically(str(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_relative_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_atomically("a", b"one")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_permissions_follow_the_umask_and_the_replaced_file(tmp_path):
+    path = tmp_path / "a"
+    before = os.umask(0o027)
+    try:
+        write_atomically(path, b"one")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    path.chmod(0o604)
+    write_atomically(path, b"two")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / "link").symlink_to("target")
+    for data in (b"one", b"two"):
+        write_atomically(tmp_path / "link", data)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "target").read_bytes() == data
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_everything_as_it_was(tmp_path, monkeypatch, error):
+    path = tmp_path / "a"
+    path.write_bytes(b"precious")
+
+    def fail(*names):
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)) as caught:
+        write_atomically(path, b"two")
+    assert path.read_bytes() == b"precious"
+    assert os.listdir(tmp_path) == ["a"]
+    if isinstance(error, OSError):
+        assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("place", ["missing/a", "file/a", "folder"])
+def test_impossible_places(tmp_path, place):
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / place, b"data")
+    assert caught.value.filename == str(tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_formats_by_suffix():
+    assert picture_format("a/b.c.JPG") == picture_format("x.jpeg") == "jpeg"
+    assert picture_format("png") is picture_format("a.gif") is picture_format("a") is None
+    assert {picture_format(f"x{s}") for suffixes in PICTURE_FORMATS.values() for s in suffixes} == set(PICTURE_FORMATS)

@@ -1,0 +1,51 @@
+"""The trainer on a TFDS data set in ArrayRecord files, as it reads ImageNet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.processes import user_environment
+from tests.helpers.training import DEMO, main_command
+
+_RUN = """
+import sys
+from cdc_jax.main import main
+code = main(sys.argv)
+assert "tensorflow" not in sys.modules, "TensorFlow was imported"
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_training_on_array_records_without_tensorflow(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets", reason="needs tensorflow-datasets: pip install '.[train]'")
+    from tests.data.array_record import write_data_set
+
+    folder = Path(pytest.importorskip("skimage").__file__).parent / "data"
+    pictures = [{"image": str(folder / name)} for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
+    held_out = [{"image": str(folder / "chelsea.png")}]
+    features = {"image": tfds.features.Image(shape=(None, None, 3))}
+    write_data_set(tmp_path / "data", "photographs", features, {"train": pictures, "validation": held_out})
+
+    settings = {
+        "data.source": "tfds",
+        "data.name": "photographs",
+        "data.path": tmp_path / "data",
+        "data.held_out": "validation[:1]",
+        "data.crop": 64,
+        "model.width": 4,
+        "train.steps": 4,
+        "train.log_every": 2,
+    }
+    command = main_command(tmp_path / "run", **settings)
+    assert command[1:3] == ["-m", "cdc_jax.main"] and f"--config={DEMO}" in command
+    finished = subprocess.run(
+        [sys.executable, "-c", _RUN, *command[3:]], env=user_environment(), capture_output=True, text=True, timeout=600
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert (tmp_path / "run" / "bundle" / "coding.npz").exists()
+    assert "photographs, split train (TFDS)" in (tmp_path / "run" / "bundle" / "model_card.md").read_text()
