@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, UInt8
 from cdc_jax.diffusion.sampler import START, ddim_sample, picture_noise, sampling_steps
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
-from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 
 COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # of the U-Net's products
@@ -30,6 +30,7 @@ def sample(
     seed: Array,
     gamma: Array,
     eta: Array,
+    quality: Float[Array, " b"] | None = None,
     *,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
@@ -42,22 +43,25 @@ def sample(
       params: weights.
       y_hat: latents, h and w multiples of 64.
       seed, gamma, eta: as `Codec.decompress`, scalars.
+      quality: from 0 to 1, one per image; None in a model of one rate.
       compute_type: a key of COMPUTE_TYPES.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
     """
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
-    context = model.compressor.context_decoder(y_hat)
-    batch, height, width, _ = context[0].shape
+    context = model.compressor.context(y_hat, quality)
+    batch, height, width = y_hat.shape[0], *(LATENT_STRIDE * cells for cells in y_hat.shape[1:3])
 
     def noise(stream):
         return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
 
     inputs = sampling_steps(schedule_for(config), config.prediction, steps)
-    unet, features = model.unet.prepare(context), model.unet.embed(jnp.asarray(inputs.time))
+    unet = model.unet.prepare(context)
+    time = jnp.asarray(inputs.time)[:, None]
+    features = model.unet.embed(time, None if quality is None else quality[None])  # [S, b or 1, …]
     return ddim_sample(
-        lambda x, features: unet(x, tuple(f[None] for f in features)),
+        unet,
         config.prediction,
         gamma * noise(START),
         inputs,
@@ -82,9 +86,10 @@ def predict(
     y_hat: Float[Array, "b h/16 w/16 c"],
     x: Float[Array, "b h w 3"],
     time: Array,
+    quality: Float[Array, " b"] | None = None,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
     """The network's prediction at one time input; the context maps are made anew rather than kept for all steps."""
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
-    unet = model.unet.prepare(model.compressor.context_decoder(y_hat))
-    return unet(x, model.unet.embed(time[None]))
+    unet = model.unet.prepare(model.compressor.context(y_hat, quality))
+    return unet(x, model.unet.embed(time[None], quality))

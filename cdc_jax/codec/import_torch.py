@@ -17,7 +17,7 @@ from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.errors import CheckpointError
 from cdc_jax.io.torch_file import read_torch_file
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import is_transposed, shapes
+from cdc_jax.models.params import shapes, transposed_convolutions
 
 LPIPS_PREFIX = "loss_fn_vgg."
 _WIDTH_WEIGHT = "denoise_fn.final_conv.1.weight"  # (3, d, 7, 7)
@@ -82,10 +82,12 @@ def torch_name(name: str, modules: Mapping[str, str]) -> str:
     return f"{modules[module]}.{'weight' if leaf == 'kernel' else leaf}"
 
 
-def _convert(name: str, tensor: Float[np.ndarray, "..."], shape: tuple[int, ...]) -> Float[np.ndarray, "..."] | None:
+def _convert(
+    name: str, tensor: Float[np.ndarray, "..."], shape: tuple[int, ...], transposed: bool
+) -> Float[np.ndarray, "..."] | None:
     """The tensor in our layout, or None where it does not have the right shape."""
     if name.endswith("kernel") and tensor.ndim == 4:
-        if is_transposed(name):  # (in, out, kh, kw), a true convolution: flip it into a cross-correlation
+        if transposed:  # (in, out, kh, kw), a true convolution: flip it into a cross-correlation
             tensor = tensor[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
         else:  # (out, in, kh, kw)
             tensor = tensor.transpose(2, 3, 1, 0)
@@ -123,13 +125,13 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
     Raises:
       CheckpointError: a weight is missing, has another shape, or is not finite; it is named.
     """
-    modules = torch_modules(config.prediction)
+    modules, transposed = torch_modules(config.prediction), transposed_convolutions(config)
     params = {}
     for name, leaf in shapes(config).items():
         theirs = torch_name(name, modules)
         if theirs not in tensors:
             raise CheckpointError(f"the checkpoint lacks the weight {theirs}")
-        converted = _convert(name, tensors[theirs], leaf.shape)
+        converted = _convert(name, tensors[theirs], leaf.shape, name.removesuffix(".kernel") in transposed)
         if converted is None:
             raise CheckpointError(
                 f"the weight {theirs} has shape {tensors[theirs].shape}, which does not fit {name} {leaf.shape} "

@@ -17,7 +17,6 @@ from cdc_jax.data.sources import PictureSource
 from cdc_jax.errors import ImageError
 from cdc_jax.io.images import Picture
 
-CACHED_RECORDS, CACHED_BYTES = 64, 2**26  # only so small a source is kept in memory, and no more of it
 _MAX_UNUSABLE_IN_A_ROW = 1000
 
 
@@ -51,6 +50,8 @@ class CropReader:
       size: s, side of the crops in pixels.
       flip: mirror half of them.
       upscale: what happens to smaller pictures: True scales them up, False skips them.
+      max_downscale: half of the crops are cut up to so many times as large, where the picture allows, and scaled down.
+      cache_bytes: of decoded pictures that are kept in memory.
     """
 
     source: PictureSource
@@ -59,10 +60,14 @@ class CropReader:
     size: int
     flip: bool
     upscale: bool
+    max_downscale: float = 1.0
+    cache_bytes: int = 64 << 20
     _cache: dict[tuple[int, int], Picture] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, place: int) -> dict[str, object]:
-        frame_draw, *draws = np.random.default_rng([self.seed, place]).random(4)
+        random = np.random.default_rng([self.seed, place])
+        frame_draw, *draws = random.random(4)
+        scale_draw = random.random()
         frame = int(frame_draw * self.source.frames)
         broken, small = [], []
         # Two epochs' worth of places holds every record at least once.
@@ -80,7 +85,9 @@ class CropReader:
                 continue
             name = self.source.name(record, frame)
             report = Report(name, attempt + 1, tuple(broken), tuple(small), is_small)
-            return {"image": crop_at(picture, self.size, *draws, flip=self.flip), "report": report}
+            side = self._side(picture, scale_draw)
+            crop = crop_at(picture, side, *draws, flip=self.flip)
+            return {"image": _scaled_to(crop, self.size), "report": report}
         return {"image": None, "report": Report("", attempts, tuple(broken), tuple(small), False)}
 
     def _read(self, record: int, frame: int) -> Picture:
@@ -88,11 +95,23 @@ class CropReader:
         picture = self._cache.get((record, frame))
         if picture is None:
             picture = self.source.read(record, frame)
-            if len(self.source) <= CACHED_RECORDS:
-                cached_bytes = sum(other.nbytes for other in list(self._cache.values()))
-                if cached_bytes + picture.nbytes <= CACHED_BYTES:
-                    self._cache[record, frame] = picture
+            cached_bytes = sum(other.nbytes for other in list(self._cache.values()))
+            if cached_bytes + picture.nbytes <= self.cache_bytes:
+                self._cache[record, frame] = picture
         return picture
+
+    def _side(self, picture: Picture, draw: float) -> int:
+        """Of the square to cut: the crop's in half of the cases, else uniform up to `max_downscale` times that."""
+        most = min(self.max_downscale * self.size, *picture.shape[:2])
+        if draw < 0.5 or most <= self.size:
+            return self.size
+        return self.size + int((2 * draw - 1) * (most - self.size + 1))
+
+
+def _scaled_to(crop: UInt8[np.ndarray, "n n 3"], size: int) -> UInt8[np.ndarray, "s s 3"]:
+    if len(crop) == size:
+        return crop
+    return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def crop_at(

@@ -58,6 +58,38 @@ class PictureFiles:
         return load_image(os.path.join(self.root, self.names[record]), formats=picture_formats())[0]
 
 
+@dataclass(frozen=True)
+class PictureFolders:
+    """A source of several folders' files, one folder after the other.
+
+    Attributes:
+      folders: named after their last path component, so that names do not depend on where they lie.
+    """
+
+    folders: Sequence[PictureFiles]
+    frames: int = 1
+
+    def __len__(self) -> int:
+        return sum(map(len, self.folders))
+
+    def name(self, record: int, frame: int = 0) -> str:
+        """The folder's name and the file's path below it."""
+        files, record = self._locate(record)
+        return f"{os.path.basename(os.path.normpath(files.root))}/{files.name(record)}"
+
+    def read(self, record: int, frame: int = 0) -> Picture:
+        """As `PictureFiles.read`."""
+        files, record = self._locate(record)
+        return files.read(record)
+
+    def _locate(self, record: int) -> tuple[PictureFiles, int]:
+        for files in self.folders:
+            if record < len(files):
+                return files, record
+            record -= len(files)
+        raise IndexError(record)
+
+
 def picture_formats() -> tuple[str, ...]:
     """Names of all formats that the installed Pillow reads pictures from."""
     Image.init()

@@ -162,6 +162,8 @@ def open_batches(
         config.data.crop,
         config.data.flip,
         upscale=config.data.small_images == "upscale",
+        max_downscale=config.data.max_downscale,
+        cache_bytes=config.data.cache_mib << 20,
     )
     iterator = iter(_read_ahead(grain, places, reader, config.data.workers))
     counted = state.get("counters", {}) if process_index == 0 else {}

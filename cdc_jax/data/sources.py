@@ -9,7 +9,14 @@ from typing import Protocol
 
 import ml_collections
 
-from cdc_jax.data.folders import find_pictures, scikit_image_photographs, split_by_name, without_folder
+from cdc_jax.data.folders import (
+    PictureFiles,
+    PictureFolders,
+    find_pictures,
+    scikit_image_photographs,
+    split_by_name,
+    without_folder,
+)
 from cdc_jax.data.tfds_source import open_tfds
 from cdc_jax.data.vimeo import HELD_OUT_SEPTUPLETS, TRAINING_LIST, VimeoSeptuplets, find_septuplets, without
 from cdc_jax.errors import ConfigError
@@ -62,7 +69,7 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
         raise ConfigError(f"data.source is {data.source!r}, which is unknown")
     training, held_out = open_source(data, "" if from_folder else data.held_out)
     if from_folder and data.source in ("folder", "scikit-image"):
-        training = without_folder(training, data.held_out)
+        training = _without_folder(training, data.held_out)
     if not len(training):
         raise ConfigError("data.held_out leaves no picture of the source to train on")
     return Sources(training, from_folder or held_out)
@@ -85,8 +92,8 @@ def held_out_pictures(config: ml_collections.ConfigDict, limit: int | None = Non
 def check_workdir(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Raises ConfigError where a run's own pictures would lie among those that it reads."""
     data = config.data
-    folders = {"data.path": data.path if data.source == "folder" else "", "data.held_out": data.held_out}
-    for setting, folder in folders.items():
+    paths = data.path.split(",") if data.source == "folder" else []
+    for setting, folder in (*(("data.path", path) for path in paths), ("data.held_out", data.held_out)):
         if not os.path.isdir(folder) or is_remote(workdir):
             continue
         if Path(workdir).resolve().is_relative_to(Path(folder).resolve()):
@@ -96,10 +103,21 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: str | os.PathLike[
             )
 
 
+def _without_folder(files: PictureFiles | PictureFolders, folder: str) -> PictureFiles | PictureFolders:
+    if isinstance(files, PictureFiles):
+        return without_folder(files, folder)
+    return PictureFolders([without_folder(each, folder) for each in files.folders])
+
+
 def _files(data: ml_collections.ConfigDict, held_out: str):
     if data.source == "scikit-image":
         files = scikit_image_photographs()
     else:
+        paths = [path for path in data.path.split(",") if path] or [data.path]
+        if len(paths) > 1:
+            if held_out:
+                raise ConfigError("with several folders in data.path, data.held_out must be a folder of images")
+            return PictureFolders([find_pictures(path, setting="data.path") for path in paths]), None
         files = find_pictures(data.path, setting="data.path")
     return split_by_name(files, held_out) if held_out else (files, None)
 

@@ -92,6 +92,7 @@ def diffusion_loss(
     alpha_bar: Float[Array, " b"],
     *,
     weight_floor: float = 0.0,
+    importance: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
     """Weighted error of the prediction, averaged over pixels and batch: L2 for x and v, L1 for epsilon.
 
@@ -101,12 +102,14 @@ def diffusion_loss(
       image, noise: what the noisy input was made of by (1).
       alpha_bar: ᾱ of each image's level.
       weight_floor: lower bound of the weight (6) of x; 0 in the paper.
+      importance: another weight of each image; None: 1.
     """
     wanted = target(prediction, image, noise, Level.of(alpha_bar).per_image())
+    importance = 1.0 if importance is None else importance
     if prediction == "epsilon":
-        return jnp.mean(jnp.abs(output - wanted))
+        return jnp.mean(importance * jnp.mean(jnp.abs(output - wanted), axis=(1, 2, 3)))
     error = jnp.mean((output - wanted) ** 2, axis=(1, 2, 3))
     snr = alpha_bar / (1 - alpha_bar)
     clipped = jnp.minimum(snr, SNR_MAX)
     weight = clipped / (snr + 1) if prediction == "v" else jnp.maximum(clipped, weight_floor)
-    return jnp.mean(weight * error)
+    return jnp.mean(importance * weight * error)

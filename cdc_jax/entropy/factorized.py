@@ -41,10 +41,10 @@ class FactorizedPrior(nnx.Module):
                 h = h + jnp.tanh(freeze(self.gains[k][...])) * jnp.tanh(h)
         return h[..., 0]
 
-    def likelihood(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Probability of the unit bin around z, in [0, 1]."""
+    def likelihood(self, z: Float[Array, "b h w c"], *, frozen: bool = False) -> Float[Array, "b h w c"]:
+        """Probability of the unit bin around z, in [0, 1]. `frozen` detaches the network's weights, not z."""
         flat = at_least_float32(z).reshape(-1, z.shape[-1])
-        lower, upper = self.cdf_logits(flat - 0.5), self.cdf_logits(flat + 0.5)
+        lower, upper = (self.cdf_logits(flat + edge, frozen=frozen) for edge in (-0.5, 0.5))
         # On the side of the tail, where the sigmoids do not saturate at 1.
         sign = -jax.lax.stop_gradient(jnp.sign(lower + upper))
         return jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower)).reshape(z.shape)

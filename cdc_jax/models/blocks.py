@@ -100,6 +100,17 @@ class Linear(nnx.Module):
         return jnp.dot(x, kernel, precision=self.precision) + bias
 
 
+class ConditionEmbedding(nnx.Module):
+    """Scalars in [0, 1] (the time; the quality) → d features: Linear n→4d, exact GELU, Linear 4d→d."""
+
+    def __init__(self, inputs: int, width: int, **options):
+        self.first = Linear(inputs, 4 * width, **options)
+        self.second = Linear(4 * width, width, **options)
+
+    def __call__(self, conditions: Float[Array, "... n"]) -> Float[Array, "... d"]:
+        return self.second(jax.nn.gelu(self.first(conditions), approximate=False))
+
+
 class ChannelNorm(nnx.Module):
     """Weights of the normalization of each pixel over its channels: biased variance, ε = 1e-5 inside the root."""
 

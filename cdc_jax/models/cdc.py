@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.gaussian import gaussian_likelihood
 from cdc_jax.entropy.quantize import likelihood_bits, straight_through_round
-from cdc_jax.models.compressor import Compressor
+from cdc_jax.models.compressor import SCALE_MIN, Compressor, Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.unet import UNet
 
@@ -27,21 +29,23 @@ class Compressed(NamedTuple):
     """What the compressor makes of a batch of images.
 
     Attributes:
-      y, z: latents before quantization, [b, h/16, w/16, 4d] and [b, h/64, w/64, 4d].
+      y, z: latents before quantization, at 1/16 and 1/64 of the image's resolution.
       y_hat, z_hat: what the decoder sees of them.
-      mean, scale: μ and σ of y.
+      mean, scale: μ of y, and σ in quantization steps.
       rate_bits: −log₂ p of y and z together, per image [b].
-      context: the four maps for the U-Net.
+      hyper_bits: z's share of them.
+      context: for the U-Net.
     """
 
     y: Float[Array, "b h/16 w/16 c"]
-    z: Float[Array, "b h/64 w/64 c"]
+    z: Float[Array, "b h/64 w/64 _"]
     y_hat: Float[Array, "b h/16 w/16 c"]
-    z_hat: Float[Array, "b h/64 w/64 c"]
+    z_hat: Float[Array, "b h/64 w/64 _"]
     mean: Float[Array, "b h/16 w/16 c"]
     scale: Float[Array, "b h/16 w/16 c"]
     rate_bits: Float[Array, " b"]
-    context: tuple[Float[Array, "b _ _ _"], ...]
+    hyper_bits: Float[Array, " b"]
+    context: Context
 
 
 class CDC(nnx.Module):
@@ -55,7 +59,8 @@ class CDC(nnx.Module):
     def compress(
         self,
         image: Float[Array, "b h w 3"],
-        noise: tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 c"]] | None = None,
+        noise: tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 _"]] | None = None,
+        quality: Float[Array, " b"] | None = None,
     ) -> Compressed:
         """Latents, their rate, and the context maps.
 
@@ -63,13 +68,44 @@ class CDC(nnx.Module):
           image: in [−1, 1]; h and w multiples of 64.
           noise: uniform in [−½, ½) for y and z. Given, the rate is that of y + u and z + u' (training);
             without, that of the rounded values (test). The decoder sees rounded values in both.
+          quality: from 0 to 1, one per image; needed with the transform.
         """
         parts = self.compressor
         y, z = parts.encode(image)
         z_hat = straight_through_round(z, parts.prior.medians[...])
-        mean, scale = parts.hyper_decoder(z_hat)
-        y_hat = straight_through_round(y, mean)
-        y_rated, z_rated = (y_hat, z_hat) if noise is None else (y + noise[0], z + noise[1])
-        rate_bits = likelihood_bits(gaussian_likelihood(y_rated, mean, scale))
-        rate_bits += likelihood_bits(parts.prior.likelihood(z_rated))
-        return Compressed(y, z, y_hat, z_hat, mean, scale, rate_bits, parts.context_decoder(y_hat))
+        if parts.transform is None:
+            mean, scale = parts.hyper_decoder(z_hat)
+            y_hat = straight_through_round(y, mean)
+            y_rated, z_rated = (y_hat, z_hat) if noise is None else (y + noise[0], z + noise[1])
+            y_bits = likelihood_bits(gaussian_likelihood(y_rated, mean, scale))
+            z_bits = likelihood_bits(parts.prior.likelihood(z_rated))
+        else:
+            log2_gain = parts.transform.log2_gains(quality)
+            gain = jnp.exp2(log2_gain)
+
+            def quantize(mean):
+                return straight_through_round(y * gain, mean * gain) / gain
+
+            mean, scale = parts.predict_latents(z_hat, jax.lax.stop_gradient(log2_gain), quantize)
+            y_hat = quantize(mean)
+            y_bits, z_bits = self._rounded_bits(y, z, y_hat, z_hat, mean, scale, gain, noise)
+        return Compressed(y, z, y_hat, z_hat, mean, scale, y_bits + z_bits, z_bits, parts.context(y_hat, quality))
+
+    def _rounded_bits(self, y, z, y_hat, z_hat, mean, scale, gain, noise):
+        """(bits of y, bits of z) of the rounded values, whatever the noise.
+
+        Given noise, the gradient by σ and the prior is that of this rate, and the gradient by y, z, μ and the gains is
+        that of the rate of y + u and z + u', which is smooth. At low rates most symbols are zero: scales fitted to
+        noisy values would misjudge their price, and μ would learn nothing from zeros.
+        """
+        stop, prior = jax.lax.stop_gradient, self.compressor.prior
+        symbols = stop((y_hat - mean) * gain)
+        y_bits = likelihood_bits(gaussian_likelihood(symbols, jnp.zeros_like(symbols), scale))
+        z_bits = likelihood_bits(prior.likelihood(stop(z_hat)))
+        if noise is not None:
+            smooth = jnp.maximum(stop(scale / gain) * gain, SCALE_MIN)
+            smooth = likelihood_bits(gaussian_likelihood(y * gain + noise[0], mean * gain, smooth))
+            y_bits += smooth - stop(smooth)
+            smooth = likelihood_bits(prior.likelihood(z + noise[1], frozen=True))
+            z_bits += smooth - stop(smooth)
+        return y_bits, z_bits

@@ -1,53 +1,103 @@
-"""What defines a model: the few numbers from which every shape and default follows. No JAX import."""
+"""What defines a model: the few numbers from which every shape and default follows. No JAX import.
+
+Two families share one code. The paper's network is the default: every size follows from `width`. The compact model
+(`configs/compact.py`) folds pixels into channels at the border, codes a transform's coefficients, and has one set of
+weights for every rate.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from cdc_jax.errors import ConfigError
 
 PREDICTIONS = ("x", "epsilon", "v")
-STRIDE = 64  # pixels per cell of z; every picture is padded to a multiple
+STRIDE = 64  # pixels per cell of z; every image is padded to a multiple
 LATENT_STRIDE = 16  # pixels per cell of y
+MAX_QUALITY = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Architecture and decoding defaults of a model.
+    """Architecture and decoding defaults of a model. Sizes of 0 or () follow from `width`, as in the paper.
 
     Attributes:
       prediction: what the U-Net predicts: the clean image ("x", the paper's X-parameterization), the noise
         ("epsilon"), or the velocity ("v", built like x).
-      width: d, the number of channels at full resolution; 64 in the released weights.
+      width: d, the number of channels at the first level; 64 in the released weights.
       decode_steps: DDIM steps when the caller gives none; None takes the released program's (65; epsilon: 200).
       decode_gamma: scale of the starting noise when the caller gives none.
+      fold: side of the square of pixels folded into channels at the border of encoder and U-Net; 1 in the paper.
+      encoder_channels: channels per encoder level, the first at 1/fold of the image's resolution; (): d·(1, 2, 3, 4).
+      unet_channels: channels per U-Net level, likewise; (): d·(1, 2, 3, 4, 5, 6).
+      latent_channels: channels of y; 0: 4d.
+      hyper_channels: channels of z; 0: 4d.
+      hyper_width: hidden channels of the hyperprior; 0: 4d.
+      transform: whether y is a linear transform of 16×16 patches plus the encoder's output, in units of the
+        coefficients' standard deviations, quantized with gains, and the decoder starts from the inverse transform.
+      checkerboard: whether half of y's positions are coded given the other half (He et al., CVPR 2021); needs
+        `transform`.
+      rate_anchors: qualities that have gains of their own, evenly spaced from 0 to 100; 1: a model of one rate.
+      beta_max, beta_min: rate weight β that quality 0 and quality 100 are trained with; log β is linear in between.
 
     Raises:
-      ConfigError: a value is impossible.
+      ConfigError: a value is invalid.
     """
 
     prediction: str = "x"
     width: int = 64
     decode_steps: int | None = None
     decode_gamma: float = 0.8
+    fold: int = 1
+    encoder_channels: tuple[int, ...] = ()
+    unet_channels: tuple[int, ...] = ()
+    latent_channels: int = 0
+    hyper_channels: int = 0
+    hyper_width: int = 0
+    transform: bool = False
+    checkerboard: bool = False
+    rate_anchors: int = 1
+    beta_max: float = 1.0
+    beta_min: float = 1.0
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
             raise ConfigError(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
-        if not isinstance(self.width, int) or self.width < 1:
+        if not _is_int(self.width) or self.width < 1:
             raise ConfigError(f"width is {self.width!r}; it must be a positive integer")
+        self._fill_in_sizes()
         if self.decode_steps is None:
-            object.__setattr__(self, "decode_steps", 200 if self.prediction == "epsilon" else 65)
+            self._set("decode_steps", 200 if self.prediction == "epsilon" else 65)
         if not 1 <= self.decode_steps <= self.num_timesteps:
             raise ConfigError(f"decode_steps is {self.decode_steps}; it must be between 1 and {self.num_timesteps}")
         if not 0 <= self.decode_gamma < float("inf"):
             raise ConfigError(f"decode_gamma is {self.decode_gamma}; it must be zero or a positive number")
+        if not 0 < self.beta_min <= self.beta_max < float("inf"):
+            raise ConfigError(f"beta_min and beta_max are {self.beta_min}, {self.beta_max}; 0 < beta_min ≤ beta_max")
+        if not self.transform and (self.rate_anchors > 1 or self.checkerboard):
+            raise ConfigError("rate_anchors above 1 and checkerboard need transform=True")
 
-    @property
-    def latent_channels(self) -> int:
-        """Channels of y and of z."""
-        return 4 * self.width
+    def _fill_in_sizes(self) -> None:
+        if self.fold not in (1, 2, 4, 8):
+            raise ConfigError(f"fold is {self.fold!r}; it must be 1, 2, 4 or 8")
+        for name, multipliers in (("encoder_channels", (1, 2, 3, 4)), ("unet_channels", (1, 2, 3, 4, 5, 6))):
+            channels = getattr(self, name) or [self.width * m for m in multipliers]
+            self._set(name, tuple(channels))
+        for name in ("latent_channels", "hyper_channels", "hyper_width"):
+            self._set(name, getattr(self, name) or 4 * self.width)
+        sizes = (*self.encoder_channels, *self.unet_channels, self.latent_channels, self.hyper_channels)
+        if not all(_is_int(size) and size > 0 for size in (*sizes, self.hyper_width, self.rate_anchors)):
+            raise ConfigError("numbers of channels and rate_anchors must be positive integers")
+        if len(self.encoder_channels) - self.downsamplings not in (0, 1):
+            raise ConfigError(
+                f"encoder_channels has {len(self.encoder_channels)} levels; with fold={self.fold} it must have "
+                f"{self.downsamplings} or {self.downsamplings + 1}"
+            )
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def num_timesteps(self) -> int:
@@ -55,14 +105,45 @@ class ModelConfig:
         return 20000 if self.prediction == "epsilon" else 8193
 
     @property
-    def context_channels(self) -> tuple[int, int, int, int]:
-        """Channels of the context maps at 1, 1/2, 1/4, 1/8 of the picture's size."""
+    def downsamplings(self) -> int:
+        """Halvings of the resolution between the folded image and y."""
+        return int(math.log2(LATENT_STRIDE // self.fold))
+
+    @property
+    def folded_channels(self) -> int:
+        """Channels of the folded image."""
+        return 3 * self.fold**2
+
+    @property
+    def compact(self) -> bool:
+        """Whether encoder and U-Net have the compact layout: folded pixels, a level at y's resolution, a last block."""
+        return self.fold > 1
+
+    @property
+    def context_channels(self) -> tuple[int, ...]:
+        """Channels of the context maps, the first at the U-Net's first level.
+
+        In the paper's layout the maps are at 1, 1/2, 1/4 and 1/8 of the image's size; in the compact one the last is at
+        y's resolution.
+        """
+        if self.compact:
+            return self.unet_channels[: self.downsamplings + 1]
         d = self.width
         return (3 if self.prediction == "epsilon" else d, d, 2 * d, 3 * d)
 
+    @property
+    def variable_rate(self) -> bool:
+        """Whether one set of weights serves every quality."""
+        return self.rate_anchors > 1
+
+    def beta(self, quality: float) -> float:
+        """Rate weight β of a quality from 0 to 100."""
+        return self.beta_max * (self.beta_min / self.beta_max) ** (quality / MAX_QUALITY)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -71,4 +152,8 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(f"unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        return cls(**values)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

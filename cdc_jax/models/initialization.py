@@ -12,40 +12,100 @@ import zlib
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import is_transposed, shapes
+from cdc_jax.models.compressor import LOG2_SCALE_UNIT
+from cdc_jax.models.config import MAX_QUALITY, ModelConfig
+from cdc_jax.models.params import shapes, transposed_convolutions
+from cdc_jax.models.transform import PATCH_VALUES
 
 PRIOR_SCALE = 10.0  # width of z's initial density
+# With the transform: encoder and U-Net start as small corrections; z starts wide enough for rounding to keep it, and
+# so much narrower again behind the hyper decoder's first layer.
+_TRANSFORM_FACTORS = {
+    "compressor.encoder.out": 0.05,
+    "compressor.encoder.downs.3": 0.05,
+    "compressor.checkerboard.out": 0.05,
+    "compressor.hyper_encoder.convs.0": 1.7,
+    "compressor.hyper_encoder.convs.1": 1.7,
+    "compressor.hyper_encoder.convs.2": 4.0,
+    "compressor.hyper_decoder.convs.0": 0.4,
+    "compressor.hyper_decoder.convs.1": 1.7,
+    "compressor.hyper_decoder.convs.2": 0.2,
+    "unet.final_conv": 0.05,
+}
+_INITIAL_LOG2_SCALE = -1.0
 
 
-def initial_weights(config: ModelConfig, seed: int, *, latent_gain: float = 1.0) -> dict[str, Float[np.ndarray, "..."]]:
+def initial_weights(
+    config: ModelConfig,
+    seed: int,
+    *,
+    latent_gain: float = 1.0,
+    klt: tuple[Float[np.ndarray, "768 c"], Float[np.ndarray, " c"]] | None = None,
+) -> dict[str, Float[np.ndarray, "..."]]:
     """Fresh float32 weights of a model.
 
     Args:
       config: the model.
       seed: of the draw; each weight has a stream of its own, after its name.
       latent_gain: factor on the encoder's last layer. At 1, y starts with a standard deviation of about 0.45, which
-        rounding erases; at 4, of about 1.8.
+        rounding erases; at 4, of about 1.8. Not used with the transform.
+      klt: with the transform, the basis that it starts as and the coefficients' standard deviations; None: a fixed
+        random basis, for tests.
     """
     known = {name: leaf.shape for name, leaf in shapes(config).items()}
-    weights = {name: _initial(name, known, seed) for name in known}
-    for leaf in ("kernel", "bias"):
-        weights[f"compressor.encoder.downs.3.{leaf}"] *= np.float32(latent_gain)
+    transposed = transposed_convolutions(config)
+    weights = {name: _initial(name, known, transposed, seed) for name in known}
+    factors = {"compressor.encoder.downs.3": latent_gain}
+    if config.transform:
+        factors = _TRANSFORM_FACTORS
+        weights |= _initial_transform(config, klt or _random_basis(config.latent_channels, seed))
+        scale_bias = weights["compressor.hyper_decoder.convs.2.bias"][config.latent_channels :]
+        scale_bias[:] = _INITIAL_LOG2_SCALE / LOG2_SCALE_UNIT
+    for module, factor in factors.items():
+        for leaf in ("kernel", "bias"):
+            if f"{module}.{leaf}" in weights:
+                weights[f"{module}.{leaf}"] *= np.float32(factor)
     return weights
 
 
-def _initial(name: str, known: dict[str, tuple[int, ...]], seed: int) -> Float[np.ndarray, "..."]:
+def _initial(
+    name: str, known: dict[str, tuple[int, ...]], transposed: frozenset[str], seed: int
+) -> Float[np.ndarray, "..."]:
     shape = known[name]
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     module, leaf = name.rsplit(".", 1)
     if ".prior." in name:
         return _initial_prior(name, shape, random)
+    if module.endswith("transform"):
+        return np.zeros(shape, np.float32)
     if module.endswith("norm"):
         return np.full(shape, 1.0 if leaf == "scale" else 0.0, np.float32)
     *kernel, inputs, outputs = known[f"{module}.kernel"]
-    fan_in = np.prod(kernel, dtype=int) * (outputs if is_transposed(name) else inputs)
+    fan_in = np.prod(kernel, dtype=int) * (outputs if module in transposed else inputs)
     bound = 1 / np.sqrt(fan_in)
     return random.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def _initial_transform(config: ModelConfig, klt: tuple[np.ndarray, np.ndarray]) -> dict[str, Float[np.ndarray, "..."]]:
+    """T, Tᵀ and the gains that are best at high rates: dD/dbpp = −Δ²·ln 2/18 = −β, Δ the quantization step."""
+    basis, deviations = klt
+    betas = [config.beta(MAX_QUALITY * k / max(config.rate_anchors - 1, 1)) for k in range(config.rate_anchors)]
+    steps = np.sqrt(18 * np.array(betas) / np.log(2))
+    weights = {
+        "analysis": basis / deviations,
+        "synthesis": (basis * deviations).T,
+        "log2_gain": np.log2(deviations / steps[0]),
+    }
+    if config.variable_rate:
+        growth = np.maximum(np.diff(-np.log2(steps)), 0.01)[:, None]
+        weights["gain_steps"] = np.log(np.expm1(growth)) + np.zeros(len(deviations))
+    return {f"compressor.transform.{name}": value.astype(np.float32) for name, value in weights.items()}
+
+
+def _random_basis(channels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal, with standard deviations that fall as those of photographs do."""
+    matrix = np.random.default_rng(seed).normal(size=(PATCH_VALUES, channels))
+    return np.linalg.qr(matrix)[0], 8 / np.arange(1, channels + 1)
 
 
 def _initial_prior(name: str, shape: tuple[int, ...], random: np.random.Generator) -> Float[np.ndarray, "..."]:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from cdc_jax.models.blocks import TransposedConv
 from cdc_jax.models.cdc import CDC
 from cdc_jax.models.config import ModelConfig
 
@@ -28,6 +29,13 @@ def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str 
     graphdef, state = nnx.split(nnx.eval_shape(build), nnx.Param)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
     return graphdef, treedef, {_name(path): leaf for path, leaf in leaves}
+
+
+@functools.lru_cache(maxsize=16)
+def transposed_convolutions(config: ModelConfig) -> frozenset[str]:
+    """Dotted names of the model's transposed convolutions."""
+    modules = nnx.iter_modules(nnx.eval_shape(lambda: CDC(config)))
+    return frozenset(".".join(map(str, path)) for path, module in modules if isinstance(module, TransposedConv))
 
 
 def _name(path) -> str:
@@ -45,14 +53,6 @@ def shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Name → shape and type of every weight."""
     leaves = _structure(config, None, "highest")[2]
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-
-
-def is_transposed(name: str) -> bool:
-    """Whether a weight belongs to a transposed convolution."""
-    if name.startswith("unet."):
-        return name.startswith("unet.ups.") and ".resize." in name
-    parts = ("context_decoder.ups.", "hyper_decoder.convs.0.", "hyper_decoder.convs.1.")
-    return name.removeprefix("compressor.").startswith(parts)
 
 
 def prior_arrays(params: Mapping[str, Array]) -> dict:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cdc_jax.models.convolution import Padding, Phases, convolve, transposed
+from cdc_jax.models.transform import fold, unfold
 
 NORM_EPSILON = 1e-5
 _POSITIONS = 256  # summed at a time by attention's product of keys and values: what one core's cache holds
@@ -154,14 +155,15 @@ class Level:
 
     block1: ResnetBlock
     block2: ResnetBlock
-    attention: LinearAttention
+    attention: LinearAttention | None
     resize: Conv | TransposedConv | None
 
     def __call__(
         self, *maps: Float[Array, "b h w _"], times: tuple[Float[Array, "b o"], Float[Array, "b o"]]
     ) -> Float[Array, "b h w o"]:
         """Without the resizing, whose input the way up needs."""
-        return self.attention(self.block2(self.block1(*maps, time=times[0]), time=times[1]))
+        x = self.block2(self.block1(*maps, time=times[0]), time=times[1])
+        return x if self.attention is None else self.attention(x)
 
 
 @_pytree
@@ -179,6 +181,8 @@ class UNet:
     final_gain: Float[Array, " d"]
     final_bias: Float[Array, " d"]
     final_conv: Conv
+    residual: Float[Array, "b h w 3"] | None  # what the prediction is a correction of
+    fold: int = _static()
 
     def __call__(
         self, x: Float[Array, "b h w 3"], times: tuple[Float[Array, "b _"], ...], *, rematerialize: bool = False
@@ -189,6 +193,7 @@ class UNet:
         def of_level():
             return times.pop(0), times.pop(0)
 
+        x = fold(x, self.fold)
         for level in self.downs:
             x = run(level, x, times=of_level())
             kept.append(x)
@@ -197,9 +202,11 @@ class UNet:
         first, attention, second = self.middle
         x = first(x, time=times.pop(0))
         x = second(attention(x), time=times.pop(0))
-        for level in self.ups:  # the level-0 map is never used
-            x = level.resize(run(level, x, kept.pop(), times=of_level()))
-        return self.final_conv(_normalized(x) * self.final_gain + self.final_bias)
+        for level in self.ups:  # in the paper's layout, the level-0 map is never used
+            x = run(level, x, kept.pop(), times=of_level())
+            x = x if level.resize is None else level.resize(x)
+        x = unfold(self.final_conv(_normalized(x) * self.final_gain + self.final_bias), self.fold)
+        return x if self.residual is None else x + self.residual
 
 
 def _run_level(level: Level, *maps: Float[Array, "b h w _"], times) -> Float[Array, "b h w o"]:

@@ -28,13 +28,25 @@ def default_config() -> ml_collections.ConfigDict:
     config.model.width = 64  # d, channels at full resolution
     config.model.decode_steps = 65  # default DDIM steps of the exported model
     config.model.decode_gamma = 0.8  # default scale of its starting noise
+    config.model.fold = 1  # this and all below: see `ModelConfig`; 0 and () follow from the width, as in the paper
+    config.model.encoder_channels = ()
+    config.model.unet_channels = ()
+    config.model.latent_channels = 0
+    config.model.hyper_channels = 0
+    config.model.hyper_width = 0
+    config.model.transform = False
+    config.model.checkerboard = False
+    config.model.rate_anchors = 1
+    config.model.beta_max = 1.0
+    config.model.beta_min = 1.0
 
     config.init = ml_collections.ConfigDict()
     config.init.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
+    config.init.klt_patches = 65536  # 16×16 patches of the training images that the transform's KLT is computed from
 
     config.data = ml_collections.ConfigDict()
     config.data.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
-    config.data.path = ""  # of the folder; of Vimeo-90k's root; of TFDS' data_dir ("": TFDS' own choice)
+    config.data.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS' data_dir ("": TFDS' own choice)
     config.data.name = "imagenet2012"  # TFDS data set, with its version and configuration where need be
     config.data.split = "train"  # TFDS split
     config.data.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
@@ -44,6 +56,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole pictures
     config.data.batch_size = 4
     config.data.flip = False  # mirror half of the crops
+    config.data.max_downscale = 1.0  # half of the crops are up to this many times as large, and scaled down
+    config.data.cache_mib = 64  # decoded images that are kept in memory
     config.data.held_out = ""  # measured, never trained on: a picture, TFDS split ("validation[:8]"), list or folder
 
     config.loss = ml_collections.ConfigDict()
@@ -55,13 +69,23 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
     config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
     config.loss.content_share = 0.0  # share of a batch at the noisiest level, where the content is all there is
+    config.loss.silent_share = 0.0  # share of a batch, among those, that sees no noise: decodes with γ = 0 start there
+    config.loss.content_gamma = 1.0  # scale of the noise that the others among those see
+    config.loss.rate_balance = 0.0  # rates count in proportion to β^−balance; ½ gives low and high ones a like share
+    config.loss.rho_start_step = 0  # LPIPS counts from this step on
+    config.loss.lpips_images = 0  # of a batch that LPIPS is taken on; 0: all
     config.loss.window = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 5e-5
-    config.optimizer.schedule = "step"  # "step": final_rate from drop_step on; "cosine": down to final_rate
+    config.optimizer.schedule = "step"  # "step": final_rate from drop_step on; "cosine": down to final_rate;
+    # "trapezoid": constant, then down to final_rate in a straight line over the last cooldown_steps
     config.optimizer.final_rate = 1e-5
     config.optimizer.drop_step = 100_000
+    config.optimizer.cooldown_steps = 0
+    config.optimizer.b2 = 0.999  # Adam's decay of the second moment
+    config.optimizer.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
+    config.optimizer.hyperprior_factor = 1.0  # on that of the entropy model
     config.optimizer.warmup_steps = 0
     config.optimizer.clip_norm = 1.0  # of the global gradient; 0: no clipping
 
@@ -77,6 +101,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.train.log_every = 100
     config.train.eval_every = 10_000  # steps between measurements on the held-out picture
     config.train.eval_steps = (1, 5)  # DDIM steps of these decodes
+    config.train.eval_qualities = (20, 50, 80)  # of a model of every rate
     config.train.checkpoint_every = 5_000
     config.train.keep_checkpoints = 3  # the latest ones; the best is kept besides
     config.train.accumulate = 1  # micro-batches that one step's gradient is summed over
@@ -89,7 +114,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 _CHOICES = {
     "init_weights": ("ema", "raw"),
-    "optimizer.schedule": ("step", "cosine"),
+    "optimizer.schedule": ("step", "cosine", "trapezoid"),
     "data.source": ("folder", "scikit-image", "tfds", "vimeo90k"),
     "data.small_images": ("skip", "upscale"),
     "train.compute_type": ("float32", "bfloat16"),
@@ -146,6 +171,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.window ({config.loss.window}) is larger than data.crop ({config.data.crop})")
     if not 0 <= config.loss.content_share <= 1:
         raise ConfigError(f"loss.content_share is {config.loss.content_share}; it must be between 0 and 1")
+    if not 0 <= config.loss.silent_share <= config.loss.content_share:
+        raise ConfigError(
+            f"loss.silent_share is {config.loss.silent_share}; it must be between 0 and loss.content_share, "
+            f"{config.loss.content_share}"
+        )
+    if not 1 <= config.data.max_downscale <= 8:
+        raise ConfigError(f"data.max_downscale is {config.data.max_downscale}; it must be between 1 and 8")
     for name in _AT_LEAST_ONE:
         if _value(config, name) < 1:
             raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1")

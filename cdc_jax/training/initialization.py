@@ -11,18 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 from etils import epath
 
 from cdc_jax.codec.bundle import check_same_weights, load_bundle
+from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.io.files import copy_tree, is_remote, telling
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.models.transform import PATCH_VALUES
 from cdc_jax.training.checkpoints import Checkpoints, choose_step
 from cdc_jax.training.config import model_config, stored_config
+from cdc_jax.training.klt import KLT, image_klt
 from cdc_jax.training.step import is_trained
 
 CODING_FILE = "coding.npz"
@@ -44,7 +48,7 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
       CdcError: it cannot be read.
     """
     if not config.init_from:
-        return StartingWeights(initial_weights(model_config(config), config.seed, latent_gain=config.init.latent_gain))
+        return StartingWeights(_fresh_weights(config))
     origin = epath.Path(config.init_from)
     with telling(f"cannot read init_from, {origin}", origin):
         is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
@@ -59,6 +63,22 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     except BundleError as error:
         raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
     return found
+
+
+def _fresh_weights(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    """With the transform, from the KLT of the training images, which the first process computes for all."""
+    model, klt = model_config(config), None
+    if model.transform:
+        klt = KLT(np.zeros((PATCH_VALUES, model.latent_channels)), np.ones(model.latent_channels))
+        if jax.process_index() == 0:
+            images = open_sources(config).training
+            klt = image_klt(images, model.latent_channels, patches=config.init.klt_patches, seed=config.seed)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            klt = KLT(*multihost_utils.broadcast_one_to_all(tuple(v.astype(np.float32) for v in klt)))
+        klt = KLT(*(np.asarray(value, np.float32) for value in klt))
+    return initial_weights(model, config.seed, latent_gain=config.init.latent_gain, klt=klt)
 
 
 def _from_bundle(origin: epath.Path) -> StartingWeights:

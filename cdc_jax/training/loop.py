@@ -86,7 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 with clock.waiting():
                     batch = next(batches)
                 images = global_batch(mesh, batch.images, config.data.batch_size)
-                state, terms = step_function(state, images, perceptual)
+                state, terms = step_function(state, images, perceptual if step >= config.loss.rho_start_step else {})
                 _finish(running, saved, log)  # one step ahead of the device, not more
                 running = (step + 1, terms, batch.names)
                 clock.steps += 1

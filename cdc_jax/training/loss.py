@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss, one_step_image
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.metrics.lpips import load_lpips, lpips
+from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import LATENT_STRIDE, STRIDE
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
@@ -35,6 +36,9 @@ class Draws(NamedTuple):
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
       corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
+      noise_scale: factor on ε: 1, but for the images at n = T − 1 that the configuration gives less noise or none,
+        as decoding starts from γ·ε.
+      quality: from 0 to 1, spread evenly over the batch; 0 in a model of one rate.
     """
 
     timesteps: Int[Array, " b"]
@@ -42,6 +46,8 @@ class Draws(NamedTuple):
     latent_noise: Float[Array, "b h w c"]
     hyper_noise: Float[Array, "b h w c"]
     corner: Int[Array, " 2"]
+    noise_scale: Float[Array, " b"]
+    quality: Float[Array, " b"]
 
 
 def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32) -> Draws:
@@ -50,17 +56,17 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dt
     crop, window = config.data.crop, config.loss.window or config.data.crop
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     corner_key, batch_key = jax.random.split(key)
+    quality_key = jax.random.fold_in(key, 2)
     corner = jax.random.randint(corner_key, (2,), 0, (crop - window) // LATENT_STRIDE + 1) * LATENT_STRIDE
 
     def one(index):
         keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
         y, z = crop // LATENT_STRIDE, crop // STRIDE
-        channels = model.latent_channels
         return (
             jax.random.uniform(keys[0], dtype=dtype),
             jax.random.normal(keys[1], (window, window, 3), dtype),
-            jax.random.uniform(keys[2], (y, y, channels), dtype, -0.5, 0.5),
-            jax.random.uniform(keys[3], (z, z, channels), dtype, -0.5, 0.5),
+            jax.random.uniform(keys[2], (y, y, model.latent_channels), dtype, -0.5, 0.5),
+            jax.random.uniform(keys[3], (z, z, model.hyper_channels), dtype, -0.5, 0.5),
         )
 
     fractions, *noises = jax.vmap(one)(jnp.arange(batch))
@@ -70,7 +76,12 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dt
     timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
     is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
     timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
-    return Draws(timesteps, *noises, corner)
+    is_silent = jnp.arange(batch) < round(config.loss.silent_share * batch)
+    noise_scale = jnp.where(is_silent, 0.0, jnp.where(is_content, config.loss.content_gamma, 1.0)).astype(dtype)
+    quality = jnp.zeros(batch, dtype)
+    if model.variable_rate:
+        quality = (jax.random.uniform(quality_key, dtype=dtype) + jnp.arange(batch, dtype=dtype) / batch) % 1
+    return Draws(timesteps, *noises, corner, noise_scale, quality)
 
 
 def loss_and_metrics(
@@ -91,38 +102,56 @@ def loss_and_metrics(
       params: the weights.
       image: the crops.
       draws: of these images.
-      beta: β_rate.
-      perceptual: LPIPS-VGG's weights; needed where loss.rho is not 0.
+      beta: β_rate; a model of every rate takes each image's from its quality instead.
+      perceptual: LPIPS-VGG's weights; without them, ρ is 0.
     """
     model_settings = model_config(config)
     model = merge(model_settings, params, **unet_options(config))
-    compressed = model.compress(image, (draws.latent_noise, draws.hyper_noise))
-    bpp = jnp.mean(compressed.rate_bits) / (image.shape[1] * image.shape[2])
+    quality = draws.quality if model_settings.transform else None
+    compressed = model.compress(image, (draws.latent_noise, draws.hyper_noise), quality)
+    pixels = image.shape[1] * image.shape[2]
+    bpp = compressed.rate_bits / pixels
+    importance = jnp.ones_like(bpp)
+    if model_settings.variable_rate:
+        ratio = model_settings.beta_min / model_settings.beta_max
+        beta = model_settings.beta_max * ratio**quality
+        importance = ratio ** (config.loss.rate_balance * (0.5 - quality))
 
     size = draws.noise.shape[1]
     target = _cut(image, draws.corner, size)
-    context = tuple(_cut(m, draws.corner >> level, size >> level) for level, m in enumerate(compressed.context))
+    context = _cut_context(compressed.context, model_settings.fold, draws.corner, size)
 
     schedule = schedule_for(model_settings)
     alpha_bar = jnp.asarray(schedule.alpha_bar)[draws.timesteps]
     level = Level.of(alpha_bar).per_image()
-    noisy = add_noise(target, draws.noise, level)
+    noisy = add_noise(target, draws.noise * draws.noise_scale[:, None, None, None], level)
     time = (draws.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
     unet = model.unet.prepare(context)
-    output = unet(noisy, model.unet.embed(time), rematerialize=config.train.rematerialize)
-    prediction, rho = model_settings.prediction, config.loss.rho
+    embedded = model.unet.embed(time, quality if model_settings.variable_rate else None)
+    output = unet(noisy, embedded, rematerialize=config.train.rematerialize)
+    prediction = model_settings.prediction
+    rho = config.loss.rho if perceptual else 0.0
     diffusion = diffusion_loss(
-        prediction, output, target, draws.noise, alpha_bar, weight_floor=config.loss.weight_floor
+        prediction,
+        output,
+        target,
+        draws.noise,
+        alpha_bar,
+        weight_floor=config.loss.weight_floor,
+        importance=importance,
     )
     prior = model.compressor.prior.median_loss()
-    loss = beta * bpp + (1 - rho) * diffusion + prior
-    metrics = {"bpp": bpp, "diffusion_loss": diffusion, "prior_loss": prior}
+    loss = jnp.mean(importance * beta * bpp) + (1 - rho) * diffusion + prior
+    metrics = {"bpp": jnp.mean(bpp), "diffusion_loss": diffusion, "prior_loss": prior}
+    metrics["hyper_bpp"] = jnp.mean(compressed.hyper_bits) / pixels
     if rho:
         estimate = one_step_image(prediction, output, noisy, level)
         if prediction == "epsilon":
             estimate = jnp.clip(estimate, -1, 1)
-        metrics["lpips"] = jnp.mean(lpips(perceptual, target, estimate))
-        loss += rho * metrics["lpips"]
+        count = config.loss.lpips_images or len(target)
+        distance = lpips(perceptual, target[:count], estimate[:count])
+        metrics["lpips"] = jnp.mean(distance)
+        loss += rho * jnp.mean(importance[:count] * distance)
     return loss, metrics | {"loss": loss}
 
 
@@ -145,6 +174,12 @@ def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Ar
         return jnp.float32(options.beta)
     progress = jnp.minimum(step / options.beta_ramp_steps, 1.0).astype(jnp.float32)
     return options.beta_start * (options.beta / options.beta_start) ** progress
+
+
+def _cut_context(context: Context, fold: int, corner: Int[Array, " 2"], size: int) -> Context:
+    strides = [fold << level for level in range(len(context.maps))]
+    maps = tuple(_cut(m, corner // stride, size // stride) for m, stride in zip(context.maps, strides, strict=True))
+    return Context(maps, None if context.preview is None else _cut(context.preview, corner, size))
 
 
 def _cut(x: Float[Array, "b h w c"], corner: Int[Array, " 2"], size: int) -> Float[Array, "b s s c"]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
+
+from cdc_jax.models.params import Params
+
+_GAINS = ("compressor.transform.log2_gain", "compressor.transform.gain_steps")
+_HYPERPRIOR = tuple(f"compressor.{part}." for part in ("hyper_encoder", "hyper_decoder", "checkerboard", "prior"))
 
 
 def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -14,6 +20,10 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     if options.schedule == "step":
         drop = options.final_rate / options.learning_rate
         schedule = optax.piecewise_constant_schedule(options.learning_rate, {options.drop_step: drop})
+    elif options.schedule == "trapezoid":
+        start = max(config.train.steps - options.cooldown_steps - options.warmup_steps, 0)
+        cooldown = optax.linear_schedule(options.learning_rate, options.final_rate, max(options.cooldown_steps, 1))
+        schedule = optax.join_schedules([optax.constant_schedule(options.learning_rate), cooldown], [start])
     else:
         steps = max(config.train.steps - options.warmup_steps, 1)
         schedule = optax.cosine_decay_schedule(
@@ -27,7 +37,20 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """Adam. Gradients go through `clip` first."""
-    return optax.adam(learning_rate_schedule(config))
+    return optax.adam(learning_rate_schedule(config), b2=config.optimizer.b2)
+
+
+def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
+    """Factors on the learning rate of each weight, in the order of `ravel_pytree`; None where all are 1."""
+    options = config.optimizer
+    groups = {_GAINS: options.gains_factor, _HYPERPRIOR: options.hyperprior_factor}
+    if all(factor == 1 for factor in groups.values()):
+        return None
+
+    def factor(name: str) -> float:
+        return next((value for prefixes, value in groups.items() if name.startswith(prefixes)), 1.0)
+
+    return ravel_pytree({name: jnp.full(value.shape, factor(name), jnp.float32) for name, value in params.items()})[0]
 
 
 def clip(

@@ -24,9 +24,19 @@ from cdc_jax.models.params import Params, shapes
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
 from cdc_jax.training.loss import Draws, beta_at, draw, loss_and_metrics
-from cdc_jax.training.optimizer import clip, ema_decay, learning_rate_schedule, make_optimizer, update_ema
+from cdc_jax.training.optimizer import (
+    clip,
+    ema_decay,
+    learning_rate_factors,
+    learning_rate_schedule,
+    make_optimizer,
+    update_ema,
+)
 
-ENTROPY_MODEL = tuple(f"compressor.{part}." for part in ("encoder", "hyper_encoder", "hyper_decoder", "prior"))
+# What a file's symbols depend on; the way back from them (Tᵀ, context decoder, U-Net) may change.
+_CODING_PARTS = ("encoder.", "hyper_encoder.", "hyper_decoder.", "prior.", "checkerboard.")
+_CODING_PARTS += ("transform.analysis", "transform.log2_gain", "transform.gain_steps")
+ENTROPY_MODEL = tuple(f"compressor.{part}" for part in _CODING_PARTS)
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]
 
@@ -134,11 +144,12 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
+    factors = learning_rate_factors(config, trained)
 
     def change(weights, average, optimizer):
         clipped = clip(config, gradient, norm)
         updates, optimizer = make_optimizer(config).update(clipped, optimizer, weights)
-        weights = weights + updates
+        weights = weights + (updates if factors is None else factors * updates)
         if config.ema.enabled:
             average = update_ema(average, weights, ema_decay(config, state.step))
         return weights, average, optimizer
@@ -158,7 +169,9 @@ def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
     return {name: value for name, value in params.items() if is_trained(config, name)}
 
 
-def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draws: Draws, beta, perceptual: Perceptual):
+def _gradients(
+    config, mesh: Mesh, trained: Params, frozen: Params, images, draws: Draws, beta, perceptual: Perceptual
+):
     """Mean gradients and metrics of the global batch."""
     count = config.train.accumulate
 
@@ -189,7 +202,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, draw
     return jax.shard_map(
         device_share,
         mesh=mesh,
-        in_specs=(whole, whole, whole, whole, split, Draws(split, split, split, split, whole)),
+        in_specs=(whole, whole, whole, whole, split, Draws(split, split, split, split, whole, split, split)),
         out_specs=whole,
         check_vma=False,  # the gradient stays the device's own until the one all-reduce
     )(trained, frozen, beta, perceptual, images, draws)

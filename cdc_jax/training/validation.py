@@ -21,7 +21,7 @@ from cdc_jax.codec.decoding import synthesize
 from cdc_jax.io.images import pad_to_multiple
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics.distortion import psnr_db
-from cdc_jax.models.config import STRIDE, ModelConfig
+from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.checkpoints import OBJECTIVE
 from cdc_jax.training.config import model_config
@@ -65,20 +65,32 @@ class HeldOut:
     def measure(self, params: Params) -> tuple[dict[str, float], dict[str, Picture]]:
         """(figures by name, averaged over the pictures; the first picture and its decodes, by title)."""
         config, model = self._config, model_config(self._config)
-        figures = {"held_out_bpp": []}
+        figures: dict[str, list[float]] = {}
         shown = {}
+        qualities = config.train.eval_qualities if model.variable_rate else (None,)
         for index, (_, picture) in enumerate(self._pictures):
             height, width, _ = picture.shape
-            y_hat, rate_bits = _compress(model, params, pad_to_multiple(picture, STRIDE)[None])
-            figures["held_out_bpp"].append(float(rate_bits[0]) / (height * width))
+            padded = pad_to_multiple(picture, STRIDE)[None]
             if index == 0:
                 shown["original"] = picture
-            for steps in config.train.eval_steps:
-                settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
-                decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings)[0])[:height, :width]
-                figures.setdefault(f"held_out_psnr_db_{steps}", []).append(psnr_db(picture, decoded))
-                if index == 0:
-                    shown[f"{steps} steps"] = decoded
+            for quality in qualities:
+                level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
+                suffix = "" if quality is None else f"_q{quality}"
+                y_hat, rate_bits, hyper_bits = _compress(model, params, padded, level)
+                values = {f"held_out_bpp{suffix}": float(rate_bits[0]) / (height * width)}
+                if model.transform:
+                    values[f"held_out_hyper_share{suffix}"] = float(hyper_bits[0] / rate_bits[0])
+                for steps in config.train.eval_steps:
+                    settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
+                    rate = level if model.variable_rate else None
+                    decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings, rate)[0])
+                    decoded = decoded[:height, :width]
+                    values[f"held_out_psnr_db_{steps}{suffix}"] = psnr_db(picture, decoded)
+                    if index == 0:
+                        title = f"{steps} steps" if quality is None else f"{steps} steps, quality {quality}"
+                        shown[title] = decoded
+                for name, value in values.items():
+                    figures.setdefault(name, []).append(value)
         means = {name: float(np.mean(values)) for name, values in figures.items()}
         means[OBJECTIVE] = float(self._objective(params, self._crops, self._perceptual))
         return means, shown
@@ -116,6 +128,6 @@ def _crop(picture: Picture, side: int) -> Picture:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compress(model: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
-    compressed = merge(model, params).compress(to_unit_range(images))
-    return compressed.y_hat, compressed.rate_bits
+def _compress(model: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"], quality=None):
+    compressed = merge(model, params).compress(to_unit_range(images), quality=quality)
+    return compressed.y_hat, compressed.rate_bits, compressed.hyper_bits

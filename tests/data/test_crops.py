@@ -11,9 +11,10 @@ from cdc_jax.data.folders import PictureFiles
 from cdc_jax.data.sharding import GlobalOrder
 
 
-def reader(folder, *, size=64, flip=False, upscale=False, seed=0):
+def reader(folder, *, size=64, flip=False, upscale=False, seed=0, **options):
     names = sorted(path.name for path in folder.iterdir())
-    return CropReader(PictureFiles(str(folder), names), GlobalOrder(len(names), seed), seed, size, flip, upscale)
+    order = GlobalOrder(len(names), seed)
+    return CropReader(PictureFiles(str(folder), names), order, seed, size, flip, upscale, **options)
 
 
 def test_crops_are_cut_from_the_pictures_at_any_place(folder):
@@ -81,13 +82,8 @@ def test_small_sources_are_decoded_once(folder, monkeypatch):
     assert len(reads) == 9
 
 
-def test_memory_for_decoded_pictures_is_bounded(folder, monkeypatch):
-    monkeypatch.setattr("cdc_jax.data.crops.CACHED_BYTES", 2 * 90 * 100 * 3)
-    crops = reader(folder)
+def test_memory_for_decoded_pictures_is_bounded(folder):
+    crops = reader(folder, cache_bytes=2 * 90 * 100 * 3)
     for place in range(40):
         crops(place)
     assert len(crops._cache) == 2
-    monkeypatch.setattr("cdc_jax.data.crops.CACHED_RECORDS", 8)
-    crops = reader(folder)
-    crops(0)
-    assert not crops._cache

@@ -8,7 +8,7 @@ import pytest
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
-from cdc_jax.models.params import is_transposed, merge, shapes
+from cdc_jax.models.params import merge, shapes, transposed_convolutions
 
 
 def count(config, prefix=""):
@@ -64,7 +64,7 @@ def test_latent_gain_scales_y():
 
 
 def test_transposed_layers():
-    names = [name for name in shapes(ModelConfig(width=2)) if is_transposed(name) and name.endswith("kernel")]
+    names = [f"{name}.kernel" for name in transposed_convolutions(ModelConfig(width=2))]
     assert len(names) == 4 + 2 + 5
     assert all(shapes(ModelConfig(width=2))[name].shape[0] in (4, 5) for name in names)
 

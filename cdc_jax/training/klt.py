@@ -1,0 +1,93 @@
+"""The Karhunen–Loève transform (principal components) of the training images' patches: where the transform starts.
+
+Patches are drawn from (seed, image) alone and their second moments are summed in integers, so the same images give the
+same moments whatever the machine. A run computes it once; checkpoints keep the weights that came of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from cdc_jax.data.sources import PictureSource
+from cdc_jax.errors import ConfigError, ImageError
+from cdc_jax.models.config import LATENT_STRIDE
+from cdc_jax.models.transform import PATCH_VALUES
+
+_MOST_IMAGES = 4096  # that patches are drawn from
+_LEAST_PATCHES_PER_VALUE = 4
+_LEAST_VARIANCE = 1e-6  # of the last component, in units of [−1, 1]²: an eighth of a grey level
+
+
+class KLT(NamedTuple):
+    """Orthonormal basis, the components of largest power first, and their standard deviations.
+
+    Attributes:
+      basis: [768, c], of patches in [−1, 1] folded row by row; each column's largest entry is positive.
+      deviations: [c], root mean squares of the coefficients.
+    """
+
+    basis: Float[np.ndarray, "768 c"]
+    deviations: Float[np.ndarray, " c"]
+
+
+def image_klt(source: PictureSource, components: int, *, patches: int, seed: int) -> KLT:
+    """The KLT of 16×16 patches of a source's images.
+
+    Args:
+      source: the training images.
+      components: c, at most 768.
+      patches: how many to draw, evenly over the images (or 4096 of them).
+      seed: of the draw.
+
+    Raises:
+      ConfigError: the images are too few, too small or too flat for so many components.
+    """
+    order = np.random.default_rng(seed).permutation(len(source))[:_MOST_IMAGES]
+    per_image = -(-patches // max(len(order), 1))
+    moments, count = np.zeros((PATCH_VALUES, PATCH_VALUES)), 0
+    for record in order.tolist():
+        try:
+            image = source.read(record, 0)
+        except ImageError:
+            continue  # the data pipeline counts and names it
+        if min(image.shape[:2]) >= LATENT_STRIDE:
+            drawn = _draw_patches(image, per_image, np.random.default_rng([seed, record]))
+            moments += drawn.T @ drawn
+            count += per_image
+    if count < _LEAST_PATCHES_PER_VALUE * PATCH_VALUES or components > PATCH_VALUES:
+        raise ConfigError(
+            f"the transform's KLT needs {_LEAST_PATCHES_PER_VALUE * PATCH_VALUES} patches of 16×16 pixels for at most "
+            f"{PATCH_VALUES} components, not {count} for {components}: raise init.klt_patches, or add images"
+        )
+    return klt_of_moments(moments / (count * 255.0**2), components)
+
+
+def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
+    """Eigenvectors of the second moments, largest eigenvalues first.
+
+    Raises:
+      ConfigError: fewer than `components` of them have a variance that is not negligible.
+    """
+    values, vectors = np.linalg.eigh(moments)
+    values, basis = values[::-1][:components], vectors[:, ::-1][:, :components]
+    if not values[-1] > _LEAST_VARIANCE:
+        raise ConfigError(
+            f"the training images are too flat for the KLT: fewer than {components} components have any variance"
+        )
+    largest = np.argmax(np.abs(basis), axis=0)
+    signs = np.sign(basis[largest, np.arange(components)])
+    return KLT(basis * signs, np.sqrt(values))
+
+
+def _draw_patches(
+    image: UInt8[np.ndarray, "h w 3"], count: int, random: np.random.Generator
+) -> Float[np.ndarray, "count 768"]:
+    """Patches at random places as integers −255 … 255, in float64: sums of their products are exact."""
+    tops, lefts = (random.integers(0, size - LATENT_STRIDE + 1, count) for size in image.shape[:2])
+    offsets: Int[np.ndarray, " 16"] = np.arange(LATENT_STRIDE)
+    rows = tops[:, None, None] + offsets[:, None]
+    columns = lefts[:, None, None] + offsets
+    return 2.0 * image[rows, columns].reshape(count, PATCH_VALUES) - 255.0

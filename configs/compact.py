@@ -1,0 +1,64 @@
+"""The compact model: one set of weights for every rate, trained on two CPU cores, decoding in one step.
+
+Command:   python -m cdc_jax.main --config=configs/compact.py:PHOTOGRAPHS[,MORE] --workdir=runs/compact
+           (folders of photographs, with commas between them)
+"""
+
+from cdc_jax.training.config import default_config
+
+
+def get_config(paths: str = ""):
+    """A transform codec at step 0, which the networks improve: first on squared error, then on LPIPS as well.
+
+    Args:
+      paths: folders of training images, with commas between them; or --config.data.path=….
+    """
+    config = default_config()
+    with config.unlocked():
+        config.model.width = 64
+        config.model.fold = 4
+        config.model.encoder_channels = (96, 128, 192)
+        config.model.unet_channels = (64, 128, 192)
+        config.model.latent_channels = 192
+        config.model.hyper_channels = 32
+        config.model.hyper_width = 96
+        config.model.transform = True
+        config.model.checkerboard = True
+        config.model.rate_anchors = 8
+        config.model.beta_max = 1.0
+        config.model.beta_min = 2.0**-7
+        config.model.decode_steps = 1
+        config.model.decode_gamma = 0.0
+        config.data.path = paths
+        config.data.batch_size = 4
+        config.data.flip = True
+        config.data.max_downscale = 2.0
+        config.data.cache_mib = 1024
+        config.loss.rho = 0.1
+        config.loss.rho_start_step = 8_000
+        config.loss.lpips_images = 3
+        config.loss.rate_balance = 0.5
+        config.loss.spread_timesteps = True
+        config.loss.content_share = 0.5
+        config.loss.silent_share = 0.25
+        config.loss.content_gamma = 0.8
+        config.loss.weight_floor = 1.0
+        config.loss.window = 128
+        config.optimizer.learning_rate = 6e-4
+        config.optimizer.final_rate = 1e-5
+        config.optimizer.schedule = "trapezoid"
+        config.optimizer.warmup_steps = 100
+        config.optimizer.cooldown_steps = 10_000
+        config.optimizer.b2 = 0.99
+        config.optimizer.gains_factor = 10.0
+        config.optimizer.hyperprior_factor = 2.5
+        config.ema.every = 1
+        config.ema.max_decay = 0.999
+        config.train.steps = 60_000
+        config.train.log_every = 50
+        config.train.eval_every = 500
+        config.train.eval_steps = (1,)
+        config.train.eval_qualities = (20, 45, 70)
+        config.train.checkpoint_every = 500
+        config.train.keep_checkpoints = 2
+    return config
