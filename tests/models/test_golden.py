@@ -36,7 +36,7 @@ def test_every_intermediate_of_the_compressor(golden, compressed):
         "scale": compressed.scale,
         "q_latent": compressed.y_hat,
         "q_hyper_latent": compressed.z_hat,
-        **{f"context_{i}": context for i, context in enumerate(compressed.context)},
+        **{f"context_{i}": context for i, context in enumerate(compressed.context.maps)},
     }
     errors = {name: relative_error(value, golden[name]) for name, value in found.items()}
     assert max(errors.values()) < 1e-5, errors

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import merge, shapes
@@ -32,7 +33,7 @@ def case():
         return jnp.asarray(random.normal(size=shape), jnp.float32)
 
     context = tuple(draw(2, SIDE >> i, SIDE >> i, c) for i, c in enumerate(config.context_channels))
-    return config, weights, draw(2, SIDE, SIDE, 3), jnp.asarray([0.1, 0.9], jnp.float32), context
+    return config, weights, draw(2, SIDE, SIDE, 3), jnp.asarray([0.1, 0.9], jnp.float32), Context(context, None)
 
 
 @pytest.mark.slow
@@ -47,7 +48,7 @@ def test_values_and_every_gradient(case):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
-    plain = gradients(lambda weights, context: plain_unet(weights, x, time, context))
+    plain = gradients(lambda weights, context: plain_unet(weights, x, time, context.maps))
     quick = gradients(lambda weights, context: merge(config, weights).unet(x, time, context))
     (_, expected_output), (expected, expected_context) = plain(weights, context)
     (_, output), (found, found_context) = quick(weights, context)
@@ -58,7 +59,7 @@ def test_values_and_every_gradient(case):
             np.testing.assert_allclose(
                 found[name], gradient, rtol=0, atol=1e-4 * float(jnp.abs(gradient).max()) + 1e-7 * largest, err_msg=name
             )
-    for a, b in zip(found_context, expected_context, strict=True):
+    for a, b in zip(found_context.maps, expected_context.maps, strict=True):
         assert relative_error(a, b) < 1e-4
 
 
@@ -80,7 +81,7 @@ def test_gradients_in_float64_and_rematerialized(case):
         def gradients(unet):
             return jax.jit(jax.grad(lambda weights: jnp.mean((unet(weights) - wanted) ** 2)))(weights)
 
-        expected = gradients(lambda weights: plain_unet(weights, x, time, context))
+        expected = gradients(lambda weights: plain_unet(weights, x, time, context.maps))
         for found in (gradients(ours(False)), gradients(ours(True))):
             for name, gradient in expected.items():
                 if name.startswith("unet."):
@@ -98,7 +99,7 @@ def test_steps_of_a_prepared_unet(case):
 
     @jax.jit
     def plain(weights):
-        return [plain_unet(weights, x, jnp.full((2,), t), context) for t in time]
+        return [plain_unet(weights, x, jnp.full((2,), t), context.maps) for t in time]
 
     for found, expected in zip(steps(weights), plain(weights), strict=True):
         assert relative_error(found, expected) < 1e-5
