@@ -198,7 +198,7 @@ def in_batches(
 
 
 def _in_background(items: Iterator) -> Iterator:
-    from cdc_jax.codec.batching import in_background
+    from cdc_jax.runtime.prefetch import in_background
 
     def picture_bytes(item) -> int:
         return 0 if isinstance(item, Outcome) else getattr(item[-1], "nbytes", 0)
@@ -212,7 +212,7 @@ def _windows(function: Callable, items: Sequence) -> Iterator[list]:
     if len(windows) < 2:
         yield from (list(_parallel(function, window)) for window in windows)
         return
-    from cdc_jax.codec.batching import ahead
+    from cdc_jax.runtime.prefetch import ahead
 
     for _, results in ahead(lambda window: list(_parallel(function, window)), windows):
         yield results
@@ -231,7 +231,7 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
 
 
 def _in_threads(function: Callable, items: Iterable) -> Iterator:
-    from cdc_jax.codec.batching import in_threads
+    from cdc_jax.runtime.prefetch import in_threads
 
     for _, result in in_threads(function, items, workers=WORKERS):
         yield result
