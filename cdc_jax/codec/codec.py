@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from cdc_jax.codec import tiling
+from cdc_jax.codec import memory, tiling
 from cdc_jax.codec.batching import Progress, collect, plan_batches
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
@@ -144,7 +144,7 @@ class Codec:
           ConfigError: no tile is small enough.
         """
         height, width = padded_size(self._open(data))
-        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
+        tile = memory.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
         shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
         return None if shapes[0] == shapes[1] else tile
 
