@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from timing import limit_rate
 
     from cdc_jax import load_codec
-    from cdc_jax.codec import tiling
+    from cdc_jax.codec import memory, tiling
     from cdc_jax.io.images import pad_to_multiple
     from cdc_jax.models.config import STRIDE
 
@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         "encode_bytes": encode_bytes,
         "decode_seconds": decode_seconds,
         "decode_bytes": decode_bytes,
-        "estimate_bytes": tiling.decoding_bytes(height, width, tile, codec.config.width),
+        "estimate_bytes": memory.decoding_bytes(height, width, tile, codec.config.width),
         "of_limit": decode_flops(codec, height, width, tile, args.steps) / decode_seconds / limit_rate(),
     }
 

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from cdc_jax import load_codec  # noqa: E402
-from cdc_jax.codec.codec import _y_hat  # noqa: E402
 from cdc_jax.codec.decoding import sample  # noqa: E402
+from cdc_jax.codec.image_decoder import y_hat as latents_of  # noqa: E402
 from cdc_jax.codec.tiled_decoding import sample_in_tiles  # noqa: E402
 from cdc_jax.codec.tiling import OVERLAP, Axis  # noqa: E402
 from cdc_jax.io.images import pad_to_multiple, read_image  # noqa: E402
@@ -56,7 +56,7 @@ def main() -> None:
 def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
     original = read_image(path)
-    y_hat = _y_hat(codec._read(codec.compress(original))[1])
+    y_hat = latents_of(codec._read(codec.compress(original))[1])
     size = original.shape[:2]
     original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
     whole = jax.jit(sample, static_argnums=(0, 1, 2))

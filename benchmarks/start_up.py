@@ -39,7 +39,7 @@ from cdc_jax.runtime import compilation_cache
 compilation_cache.enable()
 done("import jax")
 import numpy as np
-from cdc_jax.codec import codec
+from cdc_jax.codec import codec, image_decoder
 done("import cdc_jax.codec.codec")
 opened = codec.load_codec(os.environ["BENCHMARK_MODEL"])
 done("load the bundle")
@@ -47,7 +47,7 @@ container, symbols = opened._read(open(os.environ["BENCHMARK_FILE"], "rb").read(
 y_hat = (symbols.y.astype(np.float32) + symbols.mean)[None]
 done("entropy decoding")
 arguments = (opened.config, opened.config.decode_steps, False, opened._params, y_hat)
-traced = codec.synthesize.trace(*arguments, np.uint32(0), np.float32(0.8), np.float32(0))
+traced = image_decoder.synthesize.trace(*arguments, np.uint32(0), np.float32(0.8), np.float32(0))
 done("trace")
 lowered = traced.lower()
 done("lower")

@@ -83,6 +83,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How to decode: what compress, which may have to, and decompress have in common."""
+    steps, seed = whole_number(1), whole_number(0, 2**32 - 1)
+    parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
+    parser.add_argument("--gamma", type=gamma, metavar="G", help="scale of that noise (default: the model's)")
+    parser.add_argument("--bfloat16", action="store_true", help="run the U-Net in bfloat16 (other pixels)")
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """-q, with one meaning everywhere."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")

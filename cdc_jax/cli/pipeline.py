@@ -7,11 +7,19 @@ more wait for him than a few. A single task is done in the caller's thread.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cdc_jax.cli.paths import STANDARD, Task
+from cdc_jax.cli import console
+from cdc_jax.cli.paths import STANDARD, Plan, Task, UsageError, check_target, write_target
+from cdc_jax.errors import BundleError, CdcError
 
 WORKERS = 4
 WINDOW = 64  # files that are looked at together to find those of one size
@@ -42,9 +50,64 @@ class Outcome:
 Convert = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 
-def shown(name: str, stream: str = "input") -> str:
-    """What to call a source or target in a message."""
-    return f"standard {stream}" if name == STANDARD else name
+def target_check(args: argparse.Namespace, plan: Plan) -> Callable[[Task], None]:
+    """`check_target` for the tasks of a plan."""
+    return lambda task: check_target(task.target, force=args.force, makes_folders=plan.makes_folders)
+
+
+def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
+    """Converts every file of a plan; a failed one costs one line and does not stop the others.
+
+    Args:
+      args: `force`; `quiet`, to tell nothing but errors; `is_process`, to let Ctrl-C end the process at once while
+        converting, where else it is an exception, as usual in Python.
+      plan: what to read and write.
+      convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
+
+    Returns:
+      The exit code, see `console.exit_code_of`.
+
+    Raises:
+      UsageError: a file would go to a terminal.
+    """
+    if not args.force and any(task.target == STANDARD for task in plan.tasks):
+        if sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError("standard output is a terminal: redirect it, or name a file with -o")
+    failures: list[int] = []
+    for problem in plan.problems:
+        console.say(problem)
+        failures.append(CdcError.exit_code)
+    start = time.perf_counter()
+    written_bytes = 0
+    outcomes = _outcomes(plan, convert, interruptible=args.is_process)
+    for outcome in console.with_progress(outcomes, len(plan.tasks), args.quiet):
+        task, data = outcome.task, outcome.data
+        source, target = console.shown(task.source), console.shown(task.target, "output")
+        subject = outcome.subject  # of an error message
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            subject = target
+            write_target(task.target, data, makes_folders=plan.makes_folders)
+        except (BundleError, BrokenPipeError):
+            raise  # neither is about this file alone
+        except Exception as error:
+            line = console.describe(error, subject)
+            if line is None:
+                raise
+            console.say(line)
+            failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
+            continue
+        written_bytes += len(data)
+        if not args.quiet and len(plan.tasks) == 1:
+            console.say(f"{source} -> {target}: {outcome.details}")
+    if not args.quiet and len(plan.tasks) > 1:
+        done = len(plan.tasks) + len(plan.problems) - len(failures)
+        console.say(
+            f"{done} of {done + len(failures)} files done, {written_bytes} bytes written, "
+            f"{time.perf_counter() - start:.1f} s"
+        )
+    return console.exit_code_of(failures)
 
 
 def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[bytes, str]]) -> Convert:
@@ -62,7 +125,7 @@ def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[byt
         try:
             return Outcome(task, *convert(task.source))
         except Exception as error:
-            return Outcome(task, error=error, subject=shown(task.source))
+            return Outcome(task, error=error, subject=console.shown(task.source))
 
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
         return _parallel(outcome, tasks)
@@ -96,7 +159,7 @@ def in_batches(
         try:
             return task, read(task.source)
         except Exception as error:
-            return Outcome(task, error=error, subject=shown(task.source))
+            return Outcome(task, error=error, subject=console.shown(task.source))
 
     def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Picture] | Outcome]:
         for loaded in _windows(load, tasks):
@@ -124,7 +187,7 @@ def in_batches(
                 raise picture
             return Outcome(task, *finish(file, picture))
         except Exception as error:
-            return Outcome(task, error=error, subject=shown(task.source))
+            return Outcome(task, error=error, subject=console.shown(task.source))
 
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
         if not overlap or len(tasks) < 2:
@@ -135,7 +198,7 @@ def in_batches(
 
 
 def _in_background(items: Iterator) -> Iterator:
-    from cdc_jax.codec.batching import in_background
+    from cdc_jax.runtime.prefetch import in_background
 
     def picture_bytes(item) -> int:
         return 0 if isinstance(item, Outcome) else getattr(item[-1], "nbytes", 0)
@@ -149,7 +212,7 @@ def _windows(function: Callable, items: Sequence) -> Iterator[list]:
     if len(windows) < 2:
         yield from (list(_parallel(function, window)) for window in windows)
         return
-    from cdc_jax.codec.batching import ahead
+    from cdc_jax.runtime.prefetch import ahead
 
     for _, results in ahead(lambda window: list(_parallel(function, window)), windows):
         yield results
@@ -159,7 +222,7 @@ def _problem(check: Callable[[Task], None], task: Task) -> Outcome | None:
     try:
         check(task)
     except Exception as error:
-        return Outcome(task, error=error, subject=shown(task.target, "output"))
+        return Outcome(task, error=error, subject=console.shown(task.target, "output"))
     return None
 
 
@@ -168,7 +231,34 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
 
 
 def _in_threads(function: Callable, items: Iterable) -> Iterator:
-    from cdc_jax.codec.batching import in_threads
+    from cdc_jax.runtime.prefetch import in_threads
 
     for _, result in in_threads(function, items, workers=WORKERS):
         yield result
+
+
+def _outcomes(plan: Plan, convert: Convert, *, interruptible: bool) -> Iterator[Outcome]:
+    with contextlib.closing(convert(plan.tasks)) as outcomes:
+        while True:
+            with _ctrl_c_ends_process() if interruptible else contextlib.nullcontext():
+                outcome = next(outcomes, None)
+            if outcome is None:
+                return
+            yield outcome
+
+
+@contextlib.contextmanager
+def _ctrl_c_ends_process() -> Iterator[None]:
+    """XLA does not look at Python's signal flag: a decode of minutes could not be interrupted before its end.
+
+    None of the user's files is written inside, nor in another thread, so none can be left half-written.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

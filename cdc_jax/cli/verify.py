@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Protocol
 
 from cdc_jax.cli import arguments, console, paths
+from cdc_jax.cli.models import Models
 from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
 
@@ -14,13 +14,6 @@ _EPILOG = """\
 Decodes the symbols of each file and encodes them again, and checks the hash of the bundle's weights and the machine's
 arithmetic; makes no picture. Prints the bundle's hash, and a line for each file that agrees.
 """
-
-
-class Models(Protocol):
-    """The bundles of a command line."""
-
-    def for_file(self, fingerprint: bytes, name: str):
-        """The `Verifier` with a file's fingerprint; raises ModelMismatchError where there is none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line, failed ones too")
 
 
-def run(args: argparse.Namespace, models: Models) -> int:
+def run(args: argparse.Namespace) -> int:
     """Verifies all files and returns the exit code."""
+    models = Models(args, load=_load_verifier)
     failures, told = [], set()
     for path in args.inputs:
         try:
@@ -71,3 +65,9 @@ def run(args: argparse.Namespace, models: Models) -> int:
             "{symbols} symbols, format {format_version}".format(**facts)
         )
     return console.exit_code_of(failures)
+
+
+def _load_verifier(path: str, max_pixels: int):
+    from cdc_jax.codec.verification import load_verifier
+
+    return load_verifier(path, max_pixels=max_pixels)

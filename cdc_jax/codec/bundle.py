@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -27,7 +26,16 @@ from jaxtyping import Array
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CdcError, ConfigError
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import Params, hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.models.params import (
+    Params,
+    check_same_weights,
+    hyper_decoder_arrays,
+    nest,
+    prior_arrays,
+    shapes,
+    unnest,
+)
+from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
@@ -154,19 +162,8 @@ def _read_facts(path: Path) -> dict:
     return facts
 
 
-def _checkpointer():
-    """Orbax for this process alone: it does not wait for the others of a run, which know nothing of this bundle."""
-    import orbax.checkpoint as ocp
-
-    own = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"bundle-{own}"
-    )
-    return ocp.StandardCheckpointer(multiprocessing_options=options)
-
-
 def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
-    with quiet_orbax(), _checkpointer() as checkpointer:
+    with quiet_orbax(), local_checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), nest({name: np.asarray(value) for name, value in params.items()}))
     (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
 
@@ -178,7 +175,7 @@ def _load_weights(path: Path, config: ModelConfig) -> Params:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
     }
     try:
-        with quiet_orbax(), _checkpointer() as checkpointer:
+        with quiet_orbax(), local_checkpointer() as checkpointer:
             stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
             check_same_weights(expected, stored, str(path))
             return unnest(checkpointer.restore(path.absolute(), nest(target)))
@@ -187,50 +184,6 @@ def _load_weights(path: Path, config: ModelConfig) -> Params:
     except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BundleError(f"{path} cannot be read, so the bundle is incomplete or damaged: {reason}") from error
-
-
-def check_same_weights(expected: Mapping, found: Mapping, where: str) -> None:
-    """Raises BundleError naming the first weight that is missing, surplus or of another shape."""
-    for name, leaf in expected.items():
-        if name not in found:
-            raise BundleError(f"{where} lacks the weight {name}")
-        if tuple(found[name].shape) != tuple(leaf.shape):
-            raise BundleError(f"{where}: the weight {name} has shape {tuple(found[name].shape)}, not {leaf.shape}")
-    for name in found:
-        if name not in expected:
-            raise BundleError(f"{where} has a weight {name} that the model does not")
-
-
-def nest(flat: Mapping[str, object]) -> dict:
-    """{"a.b": x} → {"a": {"b": x}}."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
-
-
-def unnest(tree: Mapping, prefix: str = "") -> dict:
-    """The reverse of `nest`."""
-    flat = {}
-    for key, value in tree.items():
-        flat.update(unnest(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
-
-
-class quiet_orbax:
-    """Keeps orbax' progress messages off the screen within a `with` block."""
-
-    def __enter__(self):
-        self._logger = logging.getLogger("absl")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_):
-        self._logger.setLevel(self._level)
 
 
 def _model_card(facts: Mapping, coding: CodingModel, provenance: str, figures: Mapping[str, float | str]) -> str:

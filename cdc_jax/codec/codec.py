@@ -13,32 +13,28 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from cdc_jax.codec import tiling
-from cdc_jax.codec.batching import Batch, ahead, in_threads, plan_batches
+from cdc_jax.codec import memory, tiling
+from cdc_jax.codec.batching import Progress, collect, plan_batches
 from cdc_jax.codec.bundle import Bundle, load_bundle
-from cdc_jax.codec.decode_settings import DecodeSettings, decode_settings
-from cdc_jax.codec.decoding import COMPUTE_TYPES, synthesize
+from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import picture_latents
-from cdc_jax.codec.tiled_decoding import synthesize_in_tiles
+from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
-from cdc_jax.io import cdc_file as bitstream
+from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
-from cdc_jax.io.images import check_image, pad_to_multiple
+from cdc_jax.io.images import Picture, check_image, pad_to_multiple
 from cdc_jax.io.pixels import to_unit_range
-from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
+from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
-from cdc_jax.runtime.sharding import split_batch
-
-Picture = UInt8[np.ndarray, "h w 3"]
-Progress = Callable[[int, int], None]
+from cdc_jax.runtime.prefetch import ahead, in_threads
 
 _HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
 
@@ -75,6 +71,7 @@ class Codec:
         self._coding = bundle.coding
         self._coder = EntropyCoder(bundle.coding)
         self._devices = LocalDevices(bundle.params)
+        self._decoder = ImageDecoder(bundle.config, self._devices, compute_type)
         self._medians = np.asarray(bundle.params["compressor.prior.medians"])
 
     @property
@@ -99,7 +96,7 @@ class Codec:
         z_symbols = _to_symbols(z - self._medians)
         mean, scale_index = self._coding.hyper_decoder.decode(z_symbols)
         stream = self._coder.encode(z_symbols, _to_symbols(y - mean), scale_index)
-        return bitstream.pack(self.fingerprint, image.shape[0], image.shape[1], stream)
+        return cdc_file.pack(self.fingerprint, image.shape[0], image.shape[1], stream)
 
     def decompress(
         self,
@@ -133,11 +130,7 @@ class Codec:
         container, symbols = self._read(data)
         height, width = padded_size(container)
         tile = tiling.default_tile(height, width) if tile is None else tile
-        if tile is None or tile >= max(height, width):
-            with self._devices.one() as params:
-                picture = np.array(self._synthesize(params, _y_hat(symbols)[None], settings)[0])
-        else:
-            picture = self._in_tiles(symbols, settings, tile)
+        picture = self._decoder.decode(symbols, settings, tile)
         return picture[: container.height, : container.width]
 
     def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
@@ -151,7 +144,7 @@ class Codec:
           ConfigError: no tile is small enough.
         """
         height, width = padded_size(self._open(data))
-        tile = tiling.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
+        tile = memory.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
         shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
         return None if shapes[0] == shapes[1] else tile
 
@@ -166,7 +159,7 @@ class Codec:
           ImageError: as `compress`, for the first such picture.
         """
         found = in_threads(self.compress, images, workers=len(self._devices) + _HOST_THREADS)
-        return _collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
+        return collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
 
     def decompress_batch(
         self,
@@ -191,7 +184,7 @@ class Codec:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
         """
         found = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
-        return _collect(found, len(files), progress)
+        return collect(found, len(files), progress)
 
     def decompress_each(
         self,
@@ -226,34 +219,9 @@ class Codec:
                 else:
                     sound.append((index, *found))
             if sound:
-                pictures = self._decoded(batch, [symbols for _, _, symbols in sound], settings)
+                pictures = self._decoder.decode_batch([symbols for _, _, symbols in sound], settings, batch.size)
                 for (index, container, _), picture in zip(sound, pictures, strict=False):
                     yield index, picture[: container.height, : container.width]
-
-    def _decoded(self, batch: Batch, symbols: list[DecodedSymbols], settings: DecodeSettings) -> Iterator[Picture]:
-        """Pictures of one padded size; more than symbols where the batch had to be filled up."""
-        height, width, _ = symbols[0].y.shape
-        tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
-        if tile is not None:
-            for one in symbols:
-                yield self._in_tiles(one, settings, tile)
-            return
-        y_hat = np.stack([_y_hat(symbols[i % len(symbols)]) for i in range(batch.size)])
-        with self._devices.all() as (params, mesh):
-            if mesh.size > 1:
-                y_hat = jax.device_put(y_hat, split_batch(mesh))
-            pictures = np.array(self._synthesize(params, y_hat, settings))
-        yield from pictures
-
-    def _synthesize(self, params: Params, y_hat, settings: DecodeSettings) -> Array:
-        steps, seed, gamma, eta = settings
-        numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
-        return synthesize(self.config, steps, eta > 0, params, y_hat, *numbers, compute_type=self.compute_type)
-
-    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
-        with self._devices.all() as (params, mesh):
-            options = {**settings._asdict(), "tile": tile, "compute_type": self.compute_type}
-            return synthesize_in_tiles(self.config, params, mesh, _y_hat(symbols), **options)
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
         """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.
@@ -275,12 +243,12 @@ class Codec:
     def _padded(self, image: Picture) -> Picture:
         check_image(image)
         height, width, _ = image.shape
-        if bitstream.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
+        if cdc_file.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
             raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
         return pad_to_multiple(image, STRIDE)
 
-    def _open(self, data: bytes) -> bitstream.Container:
-        container = bitstream.unpack(data, max_pixels=self.max_pixels)
+    def _open(self, data: bytes) -> cdc_file.Container:
+        container = cdc_file.unpack(data, max_pixels=self.max_pixels)
         if container.fingerprint != self.fingerprint:
             raise ModelMismatchError(
                 f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
@@ -288,12 +256,12 @@ class Codec:
             )
         return container
 
-    def _read(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols]:
+    def _read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
         container = self._open(data)
         cells = (pixels // STRIDE for pixels in padded_size(container))
         return container, self._coder.decode(container.stream, (*cells, self.config.latent_channels))
 
-    def _read_or_error(self, data: bytes) -> tuple[bitstream.Container, DecodedSymbols] | CdcError:
+    def _read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
         try:
             return self._read(data)
         except CdcError as error:
@@ -305,25 +273,9 @@ def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
     return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)
 
 
-def padded_size(container: bitstream.Container) -> tuple[int, int]:
+def padded_size(container: cdc_file.Container) -> tuple[int, int]:
     """Height and width of a file's picture, rounded up to multiples of 64."""
     return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
-
-
-def _y_hat(symbols: DecodedSymbols) -> Float[np.ndarray, "h w c"]:
-    return symbols.y.astype(np.float32) + symbols.mean
-
-
-def _collect(found: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
-    """The results in the order of their indices; raises the first that is an error."""
-    results = [None] * total
-    for done, (index, result) in enumerate(found, 1):
-        if isinstance(result, CdcError):
-            raise result
-        results[index] = result
-        if progress is not None:
-            progress(done, total)
-    return results
 
 
 @functools.partial(jax.jit, static_argnums=0)

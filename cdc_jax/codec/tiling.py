@@ -9,7 +9,6 @@ count for nothing, and over the middle half one tile fades into the next.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +20,6 @@ from cdc_jax.models.config import STRIDE
 WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
 TILE = 768
 OVERLAP = 128
-
-_PROCESS_BYTES = 700 << 20  # Python, JAX, the compiler
-_WEIGHT_BYTES = 160 << 10  # times the square of the model's width: read, on the device, and as the U-Net wants them
-_PICTURE_BYTES = 40  # a pixel: the noisy picture and its prediction in float32, the result, its file
-_LATENT_BYTES = 1  # a pixel and channel of the model: symbols, means, scale indices and their order
-_PROGRAM_BYTES = 64  # a pixel of a tile and channel of the model: what the U-Net keeps at once
 
 Span = tuple[int, int]
 
@@ -110,41 +103,3 @@ def tile_shape(height: int, width: int, tile: int | None) -> tuple[int, int]:
     if tile is None or tile >= max(height, width):
         return height, width
     return Axis(height, tile, OVERLAP).tile_length, Axis(width, tile, OVERLAP).tile_length
-
-
-def tile_within(max_bytes: int, height: int, width: int, model_width: int, devices: int = 1) -> int:
-    """The largest tile for decoding a picture of this padded size in so much memory; the whole picture if it fits.
-
-    Args:
-      max_bytes: of the whole process, by the estimate of `decoding_bytes`.
-      height, width: pixels, multiples of 64.
-      model_width: d.
-      devices: that share the process' memory and work on a tile each.
-
-    Raises:
-      ConfigError: not even the smallest tile fits.
-    """
-    if decoding_bytes(height, width, None, model_width) <= max_bytes:
-        return max(height, width)
-    smallest = OVERLAP + STRIDE
-    for tile in range(max(height, width) - STRIDE, smallest - 1, -STRIDE):
-        if decoding_bytes(height, width, tile, model_width, devices) <= max_bytes:
-            return max(tile_shape(height, width, tile))
-    needed = decoding_bytes(height, width, smallest, model_width, devices)
-    needed_mib = math.ceil(needed / 2**20)
-    raise ConfigError(f"a picture of {width}x{height} pixels needs {needed_mib} MiB with this model at least")
-
-
-def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, devices: int = 1) -> int:
-    """About the memory of a process that decodes a picture of this size, on a CPU; measured, rounded up.
-
-    A picture without tiles is one device's work; otherwise each of the devices has a tile.
-    """
-    pixels = height * width
-    program_pixels = (1 if tile is None else devices) * math.prod(tile_shape(height, width, tile))
-    return (
-        _PROCESS_BYTES
-        + _WEIGHT_BYTES * model_width**2
-        + (_PICTURE_BYTES + _LATENT_BYTES * model_width) * pixels
-        + _PROGRAM_BYTES * model_width * program_pixels
-    )

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from cdc_jax.errors import BundleError
 from cdc_jax.models.blocks import TransposedConv
 from cdc_jax.models.cdc import CDC
 from cdc_jax.models.config import ModelConfig
@@ -69,3 +70,35 @@ def hyper_decoder_arrays(params: Mapping[str, Array]) -> list[tuple[np.ndarray, 
     """(kernel HWIO, bias) of the hyper decoder's three layers as NumPy arrays, for `entropy.integer_hyper_decoder`."""
     layer = "compressor.hyper_decoder.convs"
     return [(np.asarray(params[f"{layer}.{k}.kernel"]), np.asarray(params[f"{layer}.{k}.bias"])) for k in range(3)]
+
+
+def check_same_weights(expected: Mapping, found: Mapping, where: str) -> None:
+    """Raises BundleError naming the first weight that is missing, surplus or of another shape."""
+    for name, leaf in expected.items():
+        if name not in found:
+            raise BundleError(f"{where} lacks the weight {name}")
+        if tuple(found[name].shape) != tuple(leaf.shape):
+            raise BundleError(f"{where}: the weight {name} has shape {tuple(found[name].shape)}, not {leaf.shape}")
+    for name in found:
+        if name not in expected:
+            raise BundleError(f"{where} has a weight {name} that the model does not")
+
+
+def nest(flat: Mapping[str, object]) -> dict:
+    """{"a.b": x} → {"a": {"b": x}}."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def unnest(tree: Mapping, prefix: str = "") -> dict:
+    """The reverse of `nest`."""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(unnest(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat

@@ -18,9 +18,10 @@ from jax.sharding import Sharding
 from jaxtyping import Array
 from orbax.checkpoint import checkpoint_managers
 
-from cdc_jax.codec.bundle import check_same_weights, nest, quiet_orbax, unnest
 from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.io.files import is_remote
+from cdc_jax.models.params import check_same_weights, nest, unnest
+from cdc_jax.runtime.orbax import quiet_orbax
 from cdc_jax.runtime.sharding import make_mesh, replicated
 from cdc_jax.training.step import TrainState
 

@@ -16,13 +16,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from cdc_jax.codec.bundle import check_same_weights, load_bundle
+from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.io.files import copy_tree, is_remote, telling
 from cdc_jax.models.initialization import initial_weights
-from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.models.params import check_same_weights, hyper_decoder_arrays, prior_arrays, shapes
 from cdc_jax.models.transform import PATCH_VALUES
 from cdc_jax.training.checkpoints import Checkpoints, choose_step
 from cdc_jax.training.config import model_config, stored_config

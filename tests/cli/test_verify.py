@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-import cdc_jax.codec.codec
+import cdc_jax.codec.image_decoder
 from cdc_jax.cli import main
 from cdc_jax.codec.verification import check_machine
 from cdc_jax.entropy.coding_model import CodingModel
@@ -25,7 +25,7 @@ def verify(capfd, monkeypatch):
     def no_picture(*_):
         raise AssertionError("verify made a picture")
 
-    monkeypatch.setattr(cdc_jax.codec.codec, "synthesize", no_picture)
+    monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_picture)
 
     def run(*words):
         code = main(["verify", *map(str, words)])

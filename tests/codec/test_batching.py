@@ -1,19 +1,17 @@
-"""Many pictures at once: which share a batch, order, work ahead, one and eight devices."""
+"""Many pictures at once: which share a batch, order, one and eight devices."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_jax.codec.batching import ahead, in_background, in_threads, plan_batches
+from cdc_jax.codec.batching import plan_batches
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.errors import BitstreamError, ConfigError
 from cdc_jax.io import cdc_file
@@ -40,74 +38,6 @@ def test_batches_hold_each_picture_once_and_fit(sizes, devices, device_pixels):
 def test_batches_are_even():
     batches = plan_batches([(512, 512)] * 9, 1)
     assert [len(batch.members) for batch in batches] == [3, 3, 3]
-
-
-def test_work_goes_ahead_by_one_item():
-    begun, gate = [], threading.Event()
-
-    def work(item):
-        begun.append(item)
-        if item == 1:
-            gate.set()
-        return item * item
-
-    results = ahead(work, range(4))
-    assert next(results) == (0, 0)
-    assert gate.wait(30)  # item 1 is done although nobody has asked for it
-    assert begun == [0, 1] or begun == [0, 1, 2]
-    assert list(results) == [(1, 1), (2, 4), (3, 9)]
-
-
-def test_threads_keep_the_order_and_stop_at_an_error():
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        if item == 3:
-            raise ValueError("three")
-        return -item
-
-    assert list(in_threads(lambda item: -item, range(20), workers=3)) == [(item, -item) for item in range(20)]
-    with pytest.raises(ValueError, match="three"):
-        list(in_threads(work, range(100), workers=2))
-    assert max(begun) < 10
-
-
-def test_items_are_made_in_the_background_and_no_more_than_may_wait():
-    made, third = [], threading.Event()
-
-    def items():
-        for item in range(6):
-            made.append(item)
-            if item == 2:
-                third.set()
-            yield item
-
-    found = in_background(items(), lambda item: 1, most=2)
-    assert next(found) == 0
-    assert third.wait(30)  # nobody has asked for it
-    assert len(made) <= 5  # two wait, one is made and in nobody's hands
-    assert list(found) == [1, 2, 3, 4, 5]
-    assert list(in_background(items(), lambda item: 100, most=2)) == list(range(6)), "one of any size may wait"
-
-
-def test_the_background_s_error_comes_after_what_was_made_before():
-    def items():
-        yield 1
-        raise ValueError("two")
-
-    found = in_background(items(), lambda item: 1, most=9)
-    assert next(found) == 1
-    with pytest.raises(ValueError, match="two"):
-        next(found)
-
-
-def test_who_stops_early_leaves_no_thread_behind():
-    before = threading.active_count()
-    found = in_background(itertools.count(), lambda item: 1, most=3)
-    assert next(found) == 0
-    found.close()
-    assert threading.active_count() == before
 
 
 def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:

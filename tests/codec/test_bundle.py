@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import cdc_jax
-from cdc_jax.codec.bundle import load_bundle, nest, save_bundle, unnest, weights_hash
+from cdc_jax.codec.bundle import load_bundle, save_bundle, weights_hash
 from cdc_jax.errors import BundleError
+from cdc_jax.models.params import nest, unnest
 
 
 @pytest.fixture()

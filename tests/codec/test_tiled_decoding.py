@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cdc_jax.codec.decoding import sample
+from cdc_jax.codec.memory import decoding_bytes, tile_within
 from cdc_jax.codec.tiled_decoding import sample_in_tiles
-from cdc_jax.codec.tiling import Axis, decoding_bytes, default_tile, tile_shape, tile_within
+from cdc_jax.codec.tiling import Axis, default_tile, tile_shape
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights

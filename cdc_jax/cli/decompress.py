@@ -1,0 +1,107 @@
+"""`cdc decompress`: from the command line to the codec, and the pictures that it makes."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cdc_jax.cli import arguments, console, paths, pipeline
+from cdc_jax.cli.models import Models
+from cdc_jax.io.files import CDC_SUFFIX, PICTURE_FORMATS, picture_format
+
+
+@dataclass
+class _Stream:
+    """A file to decompress: where from, its bytes, its header, the codec for it, and how long that took by itself."""
+
+    source: str
+    data: bytes
+    header: object
+    codec: object
+    seconds: float = 0.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `cdc decompress`."""
+    arguments.add_files(parser, ".cdc files")
+    formats = list(PICTURE_FORMATS)
+    parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    parser.add_argument(
+        "--max-memory",
+        type=arguments.memory_size,
+        metavar="SIZE",
+        help="decode in the largest tiles for which so much memory will do, such as 4G or 800M, file by file "
+        "(default: the tiles depend on the picture's size alone)",
+    )
+    arguments.add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`cdc decompress`: the exit code."""
+    format = args.format or "png"
+    new_suffix = PICTURE_FORMATS[format][0]
+    plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
+    if args.output not in (None, paths.STANDARD) and not plan.makes_folders:
+        format = _format_of_output(args.output, args.format)
+    models = Models(args)
+
+    def read(source: str) -> _Stream:
+        from cdc_jax.io import cdc_file
+
+        data = paths.read_source(source, magic=cdc_file.MAGIC)
+        header = cdc_file.unpack(data, max_pixels=args.max_pixels)
+        return _Stream(source, data, header, models.for_file(header.fingerprint, source))
+
+    def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
+        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma}
+        if len(plan.tasks) == 1 or args.max_memory is not None:
+            for index, stream in enumerate(streams):
+                start = time.perf_counter()
+                picture = _decode_one(args, stream, settings)
+                stream.seconds = time.perf_counter() - start
+                yield index, picture
+            return
+        for codec in dict.fromkeys(stream.codec for stream in streams):
+            members = [index for index, stream in enumerate(streams) if stream.codec is codec]
+            for index, picture in codec.decompress_each([streams[i].data for i in members], **settings):
+                yield members[index], picture
+
+    def finish(stream: _Stream, image) -> tuple[bytes, str]:
+        from cdc_jax.io.images import encode_image
+
+        words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
+        return encode_image(image, format), words
+
+    overlap = args.max_memory is None
+    convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, overlap=overlap)
+    return pipeline.run_tasks(args, plan, convert)
+
+
+def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
+    """The picture, or the error in its place."""
+    try:
+        if args.max_memory is not None:
+            tile = stream.codec.tile_within(stream.data, args.max_memory)
+            if tile is not None:
+                settings = {**settings, "tile": tile}
+            if tile is not None and not args.quiet:
+                whole = tile >= max(stream.header.height, stream.header.width)
+                console.say(
+                    f"{console.shown(stream.source)}: decoded {'whole' if whole else f'in tiles of {tile} pixels'} "
+                    "for --max-memory, which gives a slightly different picture than without"
+                )
+        return stream.codec.decompress(stream.data, **settings)
+    except Exception as error:  # too little memory, for one: the files after it may be smaller
+        return error
+
+
+def _format_of_output(output: str, asked: str | None) -> str:
+    named = picture_format(output)
+    if named is None and asked is None:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise paths.UsageError(f"{output}: the suffix names no picture format; give --format ({formats})")
+    if named and asked and named != asked:
+        raise paths.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
+    return asked or named

@@ -1,0 +1,44 @@
+"""`cdc info`: what `.cdc` files hold, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from cdc_jax.cli import console, paths
+from cdc_jax.errors import CdcError
+from cdc_jax.io import cdc_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `cdc info`."""
+    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a line for each file; the exit code."""
+    failures = []
+    for path in args.inputs:
+        try:
+            data = paths.read_source(path, magic=cdc_file.MAGIC)
+            header = cdc_file.unpack(data)
+        except (CdcError, OSError, MemoryError) as error:
+            console.say(console.describe(error, console.shown(path)))
+            failures.append(1)
+            continue
+        facts = {
+            "file": path,
+            "width": header.width,
+            "height": header.height,
+            "bytes": len(data),
+            "bpp": 8 * len(data) / (header.width * header.height),
+            "format_version": header.version,
+            "fingerprint": header.fingerprint.hex(),
+        }
+        text = (
+            "{file}: {width}x{height} pixels, {bytes} bytes, {bpp:.4f} bpp, "
+            "format {format_version}, model {fingerprint}"
+        ).format(**facts)
+        console.put(json.dumps(facts) if args.json else text)
+    return console.exit_code_of(failures)

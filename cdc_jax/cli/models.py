@@ -1,0 +1,45 @@
+"""The models of a command line."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable
+
+from cdc_jax.errors import ModelMismatchError
+
+
+class Models:
+    """The bundles of a command line, each loaded when it is first needed."""
+
+    def __init__(self, args: argparse.Namespace, load: Callable | None = None):
+        """`load` takes the place of `args.load_codec`."""
+        self._args = args
+        self._load = load or args.load_codec
+        self._codecs = {}
+        self._loading = threading.Lock()
+
+    def load(self, path: str):
+        """The codec of one bundle."""
+        with self._loading:
+            if path not in self._codecs:
+                load_codec = self._load
+                if load_codec is None:
+                    from cdc_jax.codec.codec import load_codec
+                    from cdc_jax.runtime import compilation_cache
+
+                    compilation_cache.enable()
+                options = {"compute_type": "bfloat16"} if getattr(self._args, "bfloat16", False) else {}
+                self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels, **options)
+            return self._codecs[path]
+
+    def for_file(self, fingerprint: bytes, name: str):
+        """The first codec with a file's fingerprint."""
+        others = []
+        for path in self._args.model:
+            codec = self.load(path)
+            if codec.fingerprint == fingerprint:
+                return codec
+            others.append(f"{path} is {codec.fingerprint.hex()}")
+        needed = f"{name}: needs the model {fingerprint.hex()} that it was written with"
+        raise ModelMismatchError(f"{needed}, but {', '.join(others)}")

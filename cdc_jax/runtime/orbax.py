@@ -1,0 +1,30 @@
+"""What checkpoints and bundles both want of orbax."""
+
+from __future__ import annotations
+
+import logging
+
+import jax
+
+
+class quiet_orbax:
+    """Keeps orbax' progress messages off the screen within a `with` block."""
+
+    def __enter__(self):
+        self._logger = logging.getLogger("absl")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_):
+        self._logger.setLevel(self._level)
+
+
+def local_checkpointer():
+    """Orbax for this process alone: it does not wait for the others of a run, which know nothing of this bundle."""
+    import orbax.checkpoint as ocp
+
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"bundle-{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
