@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder, length_counts
+from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.part_coder import length_counts
 from cdc_jax.entropy.tables import TOTAL_COUNT, Tables, draw_symbols
 from cdc_jax.errors import BitstreamError
 from tests.helpers import python_decoder
