@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup_constants")
 MODULES = sorted((ROOT / "cdc_jax").rglob("*.py"))
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")
-MAX_MODULE_LINES = 340
+MAX_MODULE_LINES = 300
 
 # What opens and writes files: it must import with the base installation alone.
 CODEC_SIDE = ["__init__", "__main__", "cli", "codec.codec", "io.cdc_file", "io.images", "codec.bundle", "errors"]

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.quantize import at_least_float32
-from cdc_jax.models import precomputed as prepared
+from cdc_jax.models import precomputed
 from cdc_jax.models.convolution import transposed_phases
 
 LEAKY_SLOPE = 0.2
@@ -47,7 +47,7 @@ class Conv(nnx.Module):
         self.bias = _weight(out_channels) if use_bias else None
         self.stride, self.dtype, self.precision = stride, dtype, precision
 
-    def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> prepared.Conv:
+    def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> precomputed.Conv:
         """Ready to run on all maps, or on all but the last, which is `known` (that takes stride 1).
 
         With `centred`, the output's mean over the channels is subtracted from it.
@@ -60,8 +60,8 @@ class Conv(nnx.Module):
         kernels = [v.astype(self.dtype or v.dtype) for v in jnp.split(kernel, ends[:-1], axis=2)]
         padding = ((kernel.shape[0] // 2,) * 2,) * 2
         if known is not None:
-            bias = prepared.Conv((kernels.pop(),), bias, padding, self.stride, self.precision)(known)
-        return prepared.Conv(tuple(kernels), bias, padding, self.stride, self.precision)
+            bias = precomputed.Conv((kernels.pop(),), bias, padding, self.stride, self.precision)(known)
+        return precomputed.Conv(tuple(kernels), bias, padding, self.stride, self.precision)
 
     def __call__(self, *maps: Float[Array, "b h w _"]) -> Float[Array, "b _ _ o"]:
         return self.prepare()(*maps)
@@ -78,10 +78,10 @@ class TransposedConv(nnx.Module):
         self.bias = _weight(out_channels)
         self.dtype, self.precision = dtype, precision
 
-    def prepare(self) -> prepared.TransposedConv:
+    def prepare(self) -> precomputed.TransposedConv:
         """Ready to run."""
         kernel = self.kernel[...].astype(self.dtype or self.kernel.dtype)
-        return prepared.TransposedConv(kernel, transposed_phases(kernel), self.bias[...], self.precision)
+        return precomputed.TransposedConv(kernel, transposed_phases(kernel), self.bias[...], self.precision)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
         return self.prepare()(x)
@@ -126,10 +126,10 @@ class ConvNormRelu(nnx.Module):
         self.conv = Conv(in_channels, out_channels, kernel, **options)
         self.norm = ChannelNorm(out_channels)
 
-    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> prepared.ConvNormRelu:
+    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.ConvNormRelu:
         """Ready to run; `known` as for Conv."""
         conv = self.conv.prepare(known, centred=True)
-        return prepared.ConvNormRelu(conv, self.norm.scale[...], self.norm.bias[...])
+        return precomputed.ConvNormRelu(conv, self.norm.scale[...], self.norm.bias[...])
 
 
 class ResnetBlock(nnx.Module):
@@ -153,11 +153,11 @@ class ResnetBlock(nnx.Module):
         same = sum(self.block1.conv.in_channels) == out_channels
         self.skip = None if same else Conv(in_channels, out_channels, 1, **options)
 
-    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> prepared.ResnetBlock:
+    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.ResnetBlock:
         """Ready to run; `known` as for Conv."""
         skip = None if self.skip is None else self.skip.prepare(known)
         passed = known if self.skip is None else None
-        return prepared.ResnetBlock(self.block1.prepare(known), self.block2.prepare(), skip, passed)
+        return precomputed.ResnetBlock(self.block1.prepare(known), self.block2.prepare(), skip, passed)
 
     def embed(self, time: Float[Array, "b t"]) -> Float[Array, "b o"]:
         """The time embedding's features that are added."""
@@ -179,12 +179,12 @@ class LinearAttention(nnx.Module):
         self.qkv = Conv(channels, 3 * channels, 1, use_bias=False, **options)
         self.out = Conv(channels, channels, 1, **options)
 
-    def prepare(self) -> prepared.LinearAttention:
+    def prepare(self) -> precomputed.LinearAttention:
         """Ready to run."""
         gain, bias = self.norm.scale[...], self.norm.bias[...]
         query, key, value = jnp.split(self.qkv.kernel[0, 0], 3, axis=1)
         key = gain[:, None] * key
-        return prepared.LinearAttention(
+        return precomputed.LinearAttention(
             key.astype(self.qkv.dtype or key.dtype),
             query * query.shape[0] ** -0.5,
             jnp.dot(value, self.out.kernel[0, 0], precision="highest"),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cdc_jax.models import precomputed as prepared
+from cdc_jax.models import precomputed
 from cdc_jax.models.blocks import (
     ChannelNorm,
     ConditionEmbedding,
@@ -50,11 +50,11 @@ class Level(nnx.Module):
         self.attention = LinearAttention(out_channels, **options) if attention else None
         self.resize = None if resize is None else resize(out_channels, **options)
 
-    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> prepared.Level:
+    def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.Level:
         """Ready to run on the maps that are not `known`."""
         attention = None if self.attention is None else self.attention.prepare()
         resize = None if self.resize is None else self.resize.prepare()
-        return prepared.Level(self.block1.prepare(known), self.block2.prepare(), attention, resize)
+        return precomputed.Level(self.block1.prepare(known), self.block2.prepare(), attention, resize)
 
 
 class UNet(nnx.Module):
@@ -113,14 +113,14 @@ class UNet(nnx.Module):
         ups = [block for level in self.ups for block in (level.block1, level.block2)]
         return tuple(block.embed(embedded) for block in (*levels, *self.middle, *ups))
 
-    def prepare(self, context: Context) -> prepared.UNet:
+    def prepare(self, context: Context) -> precomputed.UNet:
         """The U-Net of these context maps: all that is the same at every step is done."""
         maps = list(context.maps)
         if context.preview is not None:
             maps[0] = jnp.concatenate([maps[0], fold(context.preview, self.fold)], axis=-1)
         known = (*maps, *[None] * (len(self.downs) - len(maps)))
         first, second = self.middle
-        return prepared.UNet(
+        return precomputed.UNet(
             tuple(level.prepare(maps) for level, maps in zip(self.downs, known, strict=True)),
             (first.prepare(), self.middle_attention.prepare(), second.prepare()),
             tuple(level.prepare() for level in self.ups),
