@@ -16,7 +16,7 @@ from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.tiled_decoding import synthesize_in_tiles
 from cdc_jax.entropy.coder import DecodedSymbols
 from cdc_jax.errors import ConfigError
-from cdc_jax.io.images import Picture
+from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import split_batch
@@ -64,7 +64,7 @@ class ImageDecoder:
     def __init__(self, config: ModelConfig, devices: LocalDevices, compute_type: str):
         self._config, self._devices, self._compute_type = config, devices, compute_type
 
-    def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Picture:
+    def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Image:
         """One image of the padded size, whole where `tile` is None or no smaller than it."""
         height, width, _ = symbols.y.shape
         if tile is not None and tile < LATENT_STRIDE * max(height, width):
@@ -74,7 +74,7 @@ class ImageDecoder:
 
     def decode_batch(
         self, symbols: list[DecodedSymbols], settings: DecodeSettings, batch_size: int
-    ) -> Iterator[Picture]:
+    ) -> Iterator[Image]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
         height, width, _ = symbols[0].y.shape
         tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
@@ -89,7 +89,7 @@ class ImageDecoder:
             pictures = np.array(self._synthesize(params, latents, settings))
         yield from pictures
 
-    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
+    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Image:
         with self._devices.all() as (params, mesh):
             options = {**settings._asdict(), "tile": tile, "compute_type": self._compute_type}
             return synthesize_in_tiles(self._config, params, mesh, y_hat(symbols), **options)
