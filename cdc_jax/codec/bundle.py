@@ -28,10 +28,9 @@ from cdc_jax.errors import BundleError, CdcError, ConfigError
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import (
     Params,
+    build_coding,
     check_same_weights,
-    hyper_decoder_arrays,
     nest,
-    prior_arrays,
     shapes,
     unnest,
 )
@@ -78,6 +77,7 @@ def save_bundle(
     figures: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
     lpips: Mapping[str, np.ndarray] | None = None,
+    weight_type: str = "float32",
     overwrite: bool = False,
 ) -> None:
     """Writes a bundle, under a temporary name first.
@@ -89,6 +89,8 @@ def save_bundle(
       figures: for the model card's table.
       coding: of a bundle whose files this one must open; None builds it from the weights.
       lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
+      weight_type: "float32", or "float16" for a bundle of half the size; `coding` is then built from the rounded
+        weights.
       overwrite: replace what is at `out_dir`.
 
     Raises:
@@ -97,7 +99,9 @@ def save_bundle(
     out_dir = Path(out_dir)
     if out_dir.exists() and not overwrite and not (out_dir.is_dir() and not any(out_dir.iterdir())):
         raise BundleError(f"{out_dir} exists already; choose another folder")
-    coding = coding or CodingModel.build(prior_arrays(params), hyper_decoder_arrays(params))
+    if weight_type != "float32":
+        params = {name: np.asarray(value).astype(weight_type) for name, value in params.items()}
+    coding = coding or build_coding({name: np.asarray(value, np.float32) for name, value in params.items()})
     temporary = out_dir.parent / f".{out_dir.name}-{secrets.token_hex(6)}.partial"
     try:
         temporary.mkdir(parents=True)
@@ -138,8 +142,12 @@ def load_bundle(path: str | Path) -> Bundle:
     except (ConfigError, TypeError) as error:
         raise BundleError(f"{path / 'config.json'} does not describe a model: {error}") from error
     coding = CodingModel.load(path / "coding.npz")
-    if coding.channels != config.latent_channels:
-        raise BundleError(f"{path}: coding.npz has {coding.channels} channels, the model {config.latent_channels}")
+    channels, wanted = (coding.channels, coding.latent_channels), (config.hyper_channels, config.latent_channels)
+    if channels != wanted or coding.format_version != config.format_version:
+        raise BundleError(f"{path}: coding.npz has {channels} channels of z and y, the model {wanted}")
+    gains, board = coding.latents.gains, coding.latents.checkerboard
+    if (board is not None) != config.checkerboard or (gains and len(gains.anchors) != config.rate_anchors):
+        raise BundleError(f"{path}: coding.npz is of another architecture than config.json says")
     if coding.fingerprint.hex() != facts["fingerprint"]:
         raise BundleError(f"{path}: coding.npz is not the one that config.json was written with")
     return Bundle(config, _load_weights(path / "weights", config), coding, facts["weights_sha256"])

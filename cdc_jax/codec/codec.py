@@ -24,10 +24,10 @@ from cdc_jax.codec.batching import Progress, collect, plan_batches
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.encoding import picture_latents
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
-from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BundleError, CdcError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
+from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
+from cdc_jax.errors import BitstreamError, CdcError, ConfigError, ImageError, ModelMismatchError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.io.images import Image, check_image, pad_to_multiple
@@ -71,32 +71,39 @@ class Codec:
         self._coding = bundle.coding
         self._coder = EntropyCoder(bundle.coding)
         self._devices = LocalDevices(bundle.params)
-        self._decoder = ImageDecoder(bundle.config, self._devices, compute_type)
-        self._medians = np.asarray(bundle.params["compressor.prior.medians"])
+        self._decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
+        self._encoder = ImageEncoder(bundle, self._coder, self._devices)
 
     @property
     def fingerprint(self) -> bytes:
         """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
         return self._coding.fingerprint
 
-    def compress(self, image: Image) -> bytes:
+    def compress(self, image: Image, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
 
         Args:
           image: uint8 [h, w, 3], sRGB, of any size from 1×1 up.
+          quality: 0 (smallest file) to 100, of a model of every rate; None: 50.
 
         Raises:
           ImageError: not such an array, or larger than `max_pixels`.
+          ConfigError: the quality is out of range, or the model has one rate.
         """
-        padded = self._padded(image)
-        with self._devices.one() as params:
-            y, z = picture_latents(self.config, params, padded)
-        if not (np.isfinite(y).all() and np.isfinite(z).all()):
-            raise BundleError("the model's latents are not finite numbers: its weights are damaged")
-        z_symbols = _to_symbols(z - self._medians)
-        mean, scale_index = self._coding.hyper_decoder.decode(z_symbols)
-        stream = self._coder.encode(z_symbols, _to_symbols(y - mean), scale_index)
-        return cdc_file.pack(self.fingerprint, image.shape[0], image.shape[1], stream)
+        level = quality_level(self.config, quality)
+        return self._encoder.write(self.analyze(image), level)
+
+    def analyze(self, image: Image) -> ImageLatents:
+        """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""
+        return self._encoder.analyze(self._padded(image), *image.shape[:2])
+
+    def write(self, latents: ImageLatents, *, quality: float | None = None) -> bytes:
+        """The file of analyzed latents. Raises ConfigError as `compress`."""
+        return self._encoder.write(latents, quality_level(self.config, quality))
+
+    def part_bits(self, latents: ImageLatents, *, quality: float | None = None) -> tuple[float, float]:
+        """Ideal bits of z (side information) and of y in that file. Raises ConfigError as `compress`."""
+        return self._encoder.part_bits(latents, quality_level(self.config, quality))
 
     def decompress(
         self,
@@ -112,7 +119,8 @@ class Codec:
 
         Args:
           data: the file's bytes.
-          steps: DDIM steps; more add texture and cost time. None: the model's default.
+          steps: DDIM steps; more add texture and cost time. 0: the preview of a model with the transform, one matrix
+            product without a network. None: the model's default.
           seed: of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
           eta: noise added at every step, 0 (none) to 1.
@@ -133,6 +141,22 @@ class Codec:
         picture = self._decoder.decode(symbols, settings, tile)
         return picture[: container.height, : container.width]
 
+    def decompress_progressively(
+        self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
+    ) -> Iterator[Image]:
+        """The preview of a model with the transform, then each step's estimate; the last is `decompress`'s image.
+
+        Args:
+          data, steps, seed, gamma, eta: as `decompress`.
+
+        Raises:
+          BitstreamError, ModelMismatchError, ConfigError: as `decompress`.
+        """
+        settings = decode_settings(self.config, steps, seed, gamma, eta)
+        container, symbols = self._read(data)
+        for image in self._decoder.decode_progressively(symbols, settings):
+            yield image[: container.height, : container.width]
+
     def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
         """The tile for `decompress` to decode a file in so much memory, by estimate: the largest that fits.
 
@@ -148,17 +172,21 @@ class Codec:
         shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
         return None if shapes[0] == shapes[1] else tile
 
-    def compress_batch(self, images: Sequence[Image], *, progress: Progress | None = None) -> list[bytes]:
+    def compress_batch(
+        self, images: Sequence[Image], *, quality: float | None = None, progress: Progress | None = None
+    ) -> list[bytes]:
         """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
 
         Args:
-          images: as `compress`.
+          images, quality: as `compress`.
           progress: called as `progress(done, total)` after each.
 
         Raises:
           ImageError: as `compress`, for the first such picture.
+          ConfigError: as `compress`.
         """
-        found = in_threads(self.compress, images, workers=len(self._devices) + _HOST_THREADS)
+        compress = functools.partial(self.compress, quality=quality)
+        found = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
         return collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
 
     def decompress_batch(
@@ -232,13 +260,15 @@ class Codec:
         symbols = self._read(data)[1]
         return symbols.z, symbols.y
 
-    def estimate_bits(self, image: Image) -> float:
+    def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
         """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
 
         Raises:
           ImageError: as `compress`.
         """
-        return float(_rate_bits(self.config, self._params, self._padded(image)[None])[0])
+        level = quality_level(self.config, quality)
+        rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
+        return float(_rate_bits(self.config, self._params, self._padded(image)[None], rate)[0])
 
     def _padded(self, image: Image) -> Image:
         check_image(image)
@@ -254,12 +284,16 @@ class Codec:
                 f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
                 f"{self.fingerprint.hex()}"
             )
+        one_level = not self.config.variable_rate and container.level
+        if container.version < self.config.format_version or one_level:
+            raise BitstreamError("The file's format or quality is not one that its model writes: it is damaged.")
         return container
 
     def _read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
         container = self._open(data)
         cells = (pixels // STRIDE for pixels in padded_size(container))
-        return container, self._coder.decode(container.stream, (*cells, self.config.latent_channels))
+        shape = (*cells, self.config.hyper_channels)
+        return container, self._coder.decode(container.stream, shape, container.level)
 
     def _read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
         try:
@@ -268,9 +302,9 @@ class Codec:
             return error
 
 
-def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Rounds half to even; beyond ±2²³, which no sane model reaches, symbols are clipped."""
-    return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)
+def _synthesis(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
+    name = "compressor.transform.synthesis"
+    return np.asarray(bundle.params[name]) if name in bundle.params else None
 
 
 def padded_size(container: cdc_file.Container) -> tuple[int, int]:
@@ -279,5 +313,5 @@ def padded_size(container: cdc_file.Container) -> tuple[int, int]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    return merge(config, params).compress(to_unit_range(images)).rate_bits
+def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"], quality) -> Float[Array, " b"]:
+    return merge(config, params).compress(to_unit_range(images), quality=quality).rate_bits

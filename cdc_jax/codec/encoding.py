@@ -1,8 +1,9 @@
 """The encoder's device side: picture → latents y and z, whole or, above a size, in tiles.
 
-A cell of y sees the 47 pixels before its 16 and the 32 after; tiles overlap by 128 and of each only those cells are
-taken that see nothing of its inner edges. z is made of the whole y. Which tiles there are follows from the picture's
-size alone, so that a picture gives the same file whatever the machine's memory.
+A cell of y sees the 47 pixels before its 16 and the 32 after in the paper's layout, and less than 96 on either side in
+the compact one. Tiles overlap by twice as much or more, and of each only those cells are taken that see nothing of its
+inner edges. z is made of the whole y. Which tiles there are follows from the image's size alone, so that an image gives
+the same file whatever the machine's memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cdc_jax.models.params import Params, merge
 
 WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is encoded whole
 TILE = 1024
-OVERLAP = 128
+OVERLAP, COMPACT_OVERLAP = 128, 192
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -31,15 +32,15 @@ def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_y(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
-    return merge(config, params).compressor.encoder(to_unit_range(images))
+    return merge(config, params).compressor.encode_y(to_unit_range(images))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_z(config: ModelConfig, params: Params, y: Float[Array, "b h w c"]):
-    return merge(config, params).compressor.hyper_encoder(y)
+    return merge(config, params).compressor.encode_z(y)
 
 
-def picture_latents(
+def image_latents(
     config: ModelConfig, params: Params, image: UInt8[np.ndarray, "h w 3"], *, tile: int | None = None
 ) -> tuple[Float[np.ndarray, "h/16 w/16 c"], Float[np.ndarray, "h/64 w/64 c"]]:
     """Latents (y, z) of one picture.
@@ -47,7 +48,8 @@ def picture_latents(
     Args:
       config, params: the model; params' device does the work.
       image: sides are multiples of 64.
-      tile: pixels along a tile's side at most, a multiple of 64 above 128; None: whole up to 2²⁰ pixels, else 1024.
+      tile: pixels along a tile's side at most, a multiple of 64 above the overlap; None: whole up to 2²⁰ pixels, else
+        1024.
     """
     height, width, _ = image.shape
     if tile is None:
@@ -55,7 +57,8 @@ def picture_latents(
     if tile >= max(height, width):
         y, z = encode_latents(config, params, image[None])
         return np.asarray(y[0]), np.asarray(z[0])
-    rows, columns = Axis(height, tile, OVERLAP), Axis(width, tile, OVERLAP)
+    overlap = COMPACT_OVERLAP if config.compact else OVERLAP
+    rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
     y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)
     for row, (top, bottom) in zip(rows.spans, rows.cores, strict=True):
         for column, (left, right) in zip(columns.spans, columns.cores, strict=True):

@@ -8,14 +8,17 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from cdc_jax.codec import tiling
 from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.tiled_decoding import synthesize_in_tiles
+from cdc_jax.codec.preview import preview
+from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
 from cdc_jax.entropy.coder import DecodedSymbols
 from cdc_jax.errors import ConfigError
+from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
@@ -40,9 +43,12 @@ def decode_settings(
       ConfigError: steps, seed, gamma or eta is impossible.
     """
     steps = config.decode_steps if steps is None else steps
+    if steps == 0 and not config.transform:
+        raise ConfigError("This model has no transform, and so no preview: steps must be at least 1.")
     gamma = config.decode_gamma if gamma is None else gamma
-    if not 1 <= steps <= config.num_timesteps:
-        raise ConfigError(f"steps is {steps}; it must be between 1 and {config.num_timesteps}")
+    if not 0 <= steps <= config.num_timesteps:
+        least = 0 if config.transform else 1
+        raise ConfigError(f"steps is {steps}; it must be between {least} and {config.num_timesteps}")
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed is {seed}; it must be between 0 and {2**32 - 1}")
     if not (gamma >= 0 and math.isfinite(gamma)):
@@ -59,47 +65,82 @@ class ImageDecoder:
       config: the model's settings.
       devices: the devices, with its weights.
       compute_type: of the U-Net's products.
+      synthesis: Tᵀ, None in a model without the transform.
     """
 
-    def __init__(self, config: ModelConfig, devices: LocalDevices, compute_type: str):
+    def __init__(
+        self,
+        config: ModelConfig,
+        devices: LocalDevices,
+        compute_type: str,
+        synthesis: Float[np.ndarray, "c 768"] | None = None,
+    ):
         self._config, self._devices, self._compute_type = config, devices, compute_type
+        self._synthesis = synthesis
 
     def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Image:
         """One image of the padded size, whole where `tile` is None or no smaller than it."""
+        if settings.steps == 0:
+            return preview(symbols.y_hat, self._synthesis)
         height, width, _ = symbols.y.shape
         if tile is not None and tile < LATENT_STRIDE * max(height, width):
             return self._in_tiles(symbols, settings, tile)
         with self._devices.one() as params:
-            return np.array(self._synthesize(params, y_hat(symbols)[None], settings)[0])
+            return np.array(self._synthesize(params, [symbols], settings)[0])
+
+    def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Image]:
+        """The preview where the model has one, then each step's estimate, of the padded size."""
+        if self._config.transform:
+            yield preview(symbols.y_hat, self._synthesis)
+        if settings.steps:
+            height, width, _ = symbols.y.shape
+            tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
+            whole = LATENT_STRIDE * max(height, width)
+            with self._devices.all() as (params, mesh):
+                options = self._tile_options(symbols, settings, tile or whole)
+                yield from estimates_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
     def decode_batch(
         self, symbols: list[DecodedSymbols], settings: DecodeSettings, batch_size: int
     ) -> Iterator[Image]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
+        if settings.steps == 0:
+            yield from (preview(one.y_hat, self._synthesis) for one in symbols)
+            return
         height, width, _ = symbols[0].y.shape
         tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
         if tile is not None:
             for one in symbols:
                 yield self._in_tiles(one, settings, tile)
             return
-        latents = np.stack([y_hat(symbols[i % len(symbols)]) for i in range(batch_size)])
+        filled = [symbols[i % len(symbols)] for i in range(batch_size)]
         with self._devices.all() as (params, mesh):
-            if mesh.size > 1:
-                latents = jax.device_put(latents, split_batch(mesh))
-            pictures = np.array(self._synthesize(params, latents, settings))
+            pictures = np.array(self._synthesize(params, filled, settings, mesh))
         yield from pictures
 
     def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Image:
         with self._devices.all() as (params, mesh):
-            options = {**settings._asdict(), "tile": tile, "compute_type": self._compute_type}
-            return synthesize_in_tiles(self._config, params, mesh, y_hat(symbols), **options)
+            options = self._tile_options(symbols, settings, tile)
+            return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
-    def _synthesize(self, params: Params, latents, settings: DecodeSettings) -> Array:
+    def _tile_options(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> dict:
+        quality = self._qualities([symbols])
+        quality = None if quality is None else quality[0]
+        return {**settings._asdict(), "tile": tile, "compute_type": self._compute_type, "quality": quality}
+
+    def _synthesize(
+        self, params: Params, symbols: list[DecodedSymbols], settings: DecodeSettings, mesh: Mesh | None = None
+    ) -> Array:
         steps, seed, gamma, eta = settings
         numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
-        return synthesize(self._config, steps, eta > 0, params, latents, *numbers, compute_type=self._compute_type)
+        latents, quality = np.stack([one.y_hat for one in symbols]), self._qualities(symbols)
+        if mesh is not None and mesh.size > 1:
+            latents, quality = jax.device_put((latents, quality), split_batch(mesh))
+        compute = {"compute_type": self._compute_type}
+        return synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
 
-
-def y_hat(symbols: DecodedSymbols) -> Float[np.ndarray, "h w c"]:
-    """The latents that symbols stand for."""
-    return symbols.y.astype(np.float32) + symbols.mean
+    def _qualities(self, symbols: list[DecodedSymbols]) -> Float[np.ndarray, " b"] | None:
+        """As the network takes them, from 0 to 1; None in a model of one rate."""
+        if not self._config.variable_rate:
+            return None
+        return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.codec.decoding import predict
 from cdc_jax.codec.tiling import OVERLAP, Axis
+from cdc_jax.diffusion.process import NoiseLevel, estimate
 from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
@@ -37,14 +38,40 @@ _STRIP = 4096  # pixels of a row that are advanced at once
 
 def synthesize_in_tiles(*arguments, **settings) -> UInt8[np.ndarray, "h w 3"]:
     """`sample_in_tiles` with the same arguments, as 8-bit pixels."""
-    x = sample_in_tiles(*arguments, **settings)
-    picture = np.empty(x.shape, np.uint8)
-    for place in _strips(*x.shape[:2]):
-        picture[place] = _to_uint8(x[place])
-    return picture
+    return _as_pixels(sample_in_tiles(*arguments, **settings))
+
+
+def estimates_in_tiles(*arguments, **settings) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """What each step takes the image to be, x̂₀, as 8-bit pixels; the last is `synthesize_in_tiles`' image."""
+    for _, image in _denoise(*arguments, **settings):
+        yield _as_pixels(image)
 
 
 def sample_in_tiles(
+    config: ModelConfig,
+    params: Params,
+    mesh: Mesh,
+    y_hat: Float[np.ndarray, "h/16 w/16 c"],
+    **settings,
+) -> Float[np.ndarray, "h w 3"]:
+    """Decodes ŷ of one picture.
+
+    Args:
+      config, params: the model, its weights on every device of the mesh.
+      mesh: devices that compute a tile each at a time.
+      y_hat: latents, h and w multiples of 64.
+      settings: steps, seed, gamma, eta: as `Codec.decompress`; tile: pixels along a tile's side at most, a multiple of
+        64; overlap: of neighbouring tiles, at least; compute_type: of the U-Net's products, "float32" or "bfloat16";
+        quality: from 0 to 1, None in a model of one rate.
+
+    Returns:
+      x̂₀ of the last step, nominally in [−1, 1].
+    """
+    [*_, (x, _)] = _denoise(config, params, mesh, y_hat, **settings)
+    return x
+
+
+def _denoise(
     config: ModelConfig,
     params: Params,
     mesh: Mesh,
@@ -57,21 +84,9 @@ def sample_in_tiles(
     tile: int,
     overlap: int = OVERLAP,
     compute_type: str = "float32",
-) -> Float[np.ndarray, "h w 3"]:
-    """Decodes ŷ of one picture.
-
-    Args:
-      config, params: the model, its weights on every device of the mesh.
-      mesh: devices that compute a tile each at a time.
-      y_hat: latents, h and w multiples of 64.
-      steps, seed, gamma, eta: as `Codec.decompress`.
-      tile: pixels along a tile's side at most, a multiple of 64.
-      overlap: of neighbouring tiles, at least.
-      compute_type: of the U-Net's products, "float32" or "bfloat16".
-
-    Returns:
-      x̂₀ of the last step, nominally in [−1, 1].
-    """
+    quality: float | None = None,
+) -> Iterator[tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
+    """(x, x̂₀) after each step; both are overwritten by the next."""
     height, width = (LATENT_STRIDE * cells for cells in y_hat.shape[:2])
     tiles = _tiles(height, width, tile, overlap)
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
@@ -80,14 +95,23 @@ def sample_in_tiles(
         x[place] = _start(place[1].stop - place[1].start, seed, gamma, _block(place))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
+    network = config, params, mesh, quality, compute_type
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
-        for place, (row, column), found in _predictions(config, params, mesh, y_hat, x, time, tiles, compute_type):
+        for place, (row, column), found in _predictions(network, y_hat, x, time, tiles):
             predicted[place] += (row[:, None] * column)[..., None] * found
         numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
         for place in _strips(height, width):
-            x[place] = _advance(config.prediction, stochastic, predicted[place], x[place], *numbers, _block(place))
-    return x
+            arguments = predicted[place], x[place], *numbers, _block(place)
+            x[place], predicted[place] = _advance(config.prediction, stochastic, *arguments)
+        yield x, predicted
+
+
+def _as_pixels(x: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    picture = np.empty(x.shape, np.uint8)
+    for place in _strips(*x.shape[:2]):
+        picture[place] = _to_uint8(x[place])
+    return picture
 
 
 def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
@@ -99,8 +123,10 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     ]
 
 
-def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], compute_type) -> Iterator[tuple]:
+def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
     """(place, weights, prediction) of every tile, one tile per device at a time."""
+    config, params, mesh, quality, compute_type = network
+    quality = None if quality is None else np.full(mesh.size, quality, np.float32)
     for start in range(0, len(tiles), mesh.size):
         group = tiles[start : start + mesh.size]
         filled = list(itertools.islice(itertools.cycle(group), mesh.size))
@@ -108,7 +134,7 @@ def _predictions(config, params, mesh: Mesh, y_hat, x, time, tiles: list[Tile], 
         batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
-        found = np.asarray(predict(config, params, *batch, np.float32(time), compute_type=compute_type))
+        found = np.asarray(predict(config, params, *batch, np.float32(time), quality, compute_type=compute_type))
         for (place, weights), prediction in zip(group, found, strict=False):
             yield place, weights, prediction
 
@@ -137,9 +163,11 @@ def _start(width: int, seed: Array, gamma: Array, block: tuple[Array, Array]) ->
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _advance(
     prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, block
-) -> Float[Array, "64 w 3"]:
+) -> tuple[Float[Array, "64 w 3"], Float[Array, "64 w 3"]]:
+    """x of the next step, and x̂₀."""
     noise = image_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
-    return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise)
+    image = estimate(prediction, output, x, NoiseLevel.of(alpha_bar)).image
+    return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise), image
 
 
 _to_uint8 = jax.jit(to_uint8)

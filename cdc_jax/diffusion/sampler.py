@@ -122,7 +122,7 @@ def ddim_sample(
       denoise: (x_n, time input [b]) → the network's prediction; with `embedded`, (x_n, its entry of the step).
       prediction: what it predicts: "x", "epsilon" or "v".
       start: γ·N(0, 1).
-      steps: from `sampling_steps`.
+      steps: from `sampling_grid`.
       embedded: what the network makes of the steps' time inputs, a pytree of arrays [S, …], computed beforehand.
       eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `step_noise`.
       step_noise: k → N(0, 1) for the k-th step; None where η is 0.

@@ -8,6 +8,8 @@
      entry in the table of its scale index. The indices follow from z through the integer hyper decoder.
   4. y's escaped values, in the order of their escape entries in 3
 
+A model with a checkerboard codes y in two passes, 3 and 4 for the anchors and then 3 and 4 for the other positions.
+
 **Entries.** Entry e of a table with n ordinary entries stands for the symbol low + e where e < n. Entry n is the
 escape: the symbol lies outside [low, low + n - 1]; its value comes later. Its excess is the distance from the nearest
 ordinary symbol, at least 1; L is the number of binary digits of the excess, 1 to 24, and its raw bits are the L - 1
@@ -41,6 +43,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.latents import Pass
 from cdc_jax.entropy.part_coder import Entries, PartCoder, RangeDecoder, RangeEncoder
 from cdc_jax.errors import BitstreamError
 
@@ -58,12 +61,16 @@ class DecodedSymbols:
       y: int32 [4h, 4w, c], round(y - mean).
       mean: float32 [4h, 4w, c].
       scale_index: uint8 [4h, 4w, c].
+      y_hat: float32 [4h, 4w, c], what the image is decoded from.
+      level: the quality in units of 1/256.
     """
 
-    z: Int[np.ndarray, "h w c"]
+    z: Int[np.ndarray, "h w z"]
     y: Int[np.ndarray, "4*h 4*w c"]
     mean: Float[np.ndarray, "4*h 4*w c"]
     scale_index: UInt8[np.ndarray, "4*h 4*w c"]
+    y_hat: Float[np.ndarray, "4*h 4*w c"]
+    level: int = 0
 
 
 class EntropyCoder:
@@ -98,15 +105,25 @@ class EntropyCoder:
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> float:
         """Ideal size of `encode`'s stream in bits under the integer tables, without rounding to bytes."""
-        z_part, y_part = self._to_entries(z, y, scale_index)
-        return self._z_coder.rate_bits(z_part) + self._y_coder.rate_bits(y_part)
+        return sum(self.part_bits(z, y, scale_index))
 
-    def decode(self, stream: bytes, z_shape: tuple[int, int, int]) -> DecodedSymbols:
+    def part_bits(
+        self,
+        z: Int[np.ndarray, "h w z"],
+        y: Int[np.ndarray, "4*h 4*w c"],
+        scale_index: UInt8[np.ndarray, "4*h 4*w c"],
+    ) -> tuple[float, float]:
+        """`rate_bits` of z and of y."""
+        z_part, y_parts = self._to_entries(z, y, scale_index)
+        return self._z_coder.rate_bits(z_part), sum(map(self._y_coder.rate_bits, y_parts))
+
+    def decode(self, stream: bytes, z_shape: tuple[int, int, int], level: int = 0) -> DecodedSymbols:
         """The symbols of a stream, and the means and scale indices that follow from them.
 
         Args:
           stream: what `encode` returned.
           z_shape: (h, w, c) of z; memory and time depend on it alone, not on the stream.
+          level: the quality in units of 1/256; not used in a model of format 1.
 
         Raises:
           BitstreamError: no encoder writes this stream for this shape under this model.
@@ -118,20 +135,25 @@ class EntropyCoder:
         z_part = _guarded(self._z_coder.read, decoder, np.full(channels, height * width))
         z = _in_range(self._z_coder.to_symbols(z_part)).reshape(channels, height, width)
         z = np.ascontiguousarray(z.transpose(1, 2, 0))
-        mean, scale_index = self.model.hyper_decoder.decode(z)
-        order, sizes = _group_by_scale(scale_index)
-        y_part = _guarded(self._y_coder.read, decoder, sizes)
-        y = np.empty(scale_index.shape, np.int32)
-        y.reshape(-1)[order] = _in_range(self._y_coder.to_symbols(y_part))
-        if self._write(z_part, y_part) != stream:
-            raise BitstreamError("The file is damaged: its contents do not encode to the same bytes again.")
-        return DecodedSymbols(z, y, mean, scale_index)
+        y_parts = []
 
-    def _to_entries(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[Entries, Entries]:
+        def read(step: Pass) -> np.ndarray:
+            order, sizes = _group_by_scale(step.scale_index, step.positions)
+            y_parts.append(_guarded(self._y_coder.read, decoder, sizes))
+            y = np.zeros(step.scale_index.shape, np.int32)
+            y.reshape(-1)[order] = _in_range(self._y_coder.to_symbols(y_parts[-1]))
+            return y
+
+        y, mean, y_hat, scale_index = self.model.latents.code(z, level, read)
+        if self._write(z_part, y_parts) != stream:
+            raise BitstreamError("The file is damaged: its contents do not encode to the same bytes again.")
+        return DecodedSymbols(z, y, mean, scale_index, y_hat, level)
+
+    def _to_entries(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[Entries, list[Entries]]:
         channels = self.model.channels
         if z.ndim != 3 or z.shape[2] != channels or z.size == 0:
             raise ValueError(f"z must have shape (h, w, {channels}), not {z.shape}.")
-        y_shape = (4 * z.shape[0], 4 * z.shape[1], channels)
+        y_shape = (4 * z.shape[0], 4 * z.shape[1], self.model.latent_channels)
         if y.shape != y_shape or scale_index.shape != y_shape:
             raise ValueError(f"y and scale_index must have shape {y_shape}, not {y.shape} and {scale_index.shape}.")
         if z.dtype != np.int32 or y.dtype != np.int32 or scale_index.dtype != np.uint8:
@@ -140,21 +162,29 @@ class EntropyCoder:
             if symbols.min() < -MAX_ABS_SYMBOL or symbols.max() > MAX_ABS_SYMBOL:
                 raise ValueError(f"Symbols must lie in [-{MAX_ABS_SYMBOL}, {MAX_ABS_SYMBOL}]: clip them first.")
         by_channel = np.ascontiguousarray(z.reshape(-1, channels).T).reshape(-1)
-        order, sizes = _group_by_scale(scale_index)
         z_part = self._z_coder.to_entries(by_channel, np.full(channels, z.shape[0] * z.shape[1]))
-        return z_part, self._y_coder.to_entries(y.reshape(-1)[order], sizes)
+        y_parts = []
+        for positions in self.model.latents.passes(*y_shape[:2]):
+            order, sizes = _group_by_scale(scale_index, positions)
+            y_parts.append(self._y_coder.to_entries(y.reshape(-1)[order], sizes))
+        return z_part, y_parts
 
-    def _write(self, z_part: Entries, y_part: Entries) -> bytes:
+    def _write(self, z_part: Entries, y_parts: list[Entries]) -> bytes:
         encoder = RangeEncoder()
         self._z_coder.write(encoder, z_part)
-        self._y_coder.write(encoder, y_part)
+        for part in y_parts:
+            self._y_coder.write(encoder, part)
         return _shortest_stream(encoder)
 
 
-def _group_by_scale(scale_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in raster order, grouped by scale index (stable), and the groups' sizes."""
+def _group_by_scale(scale_index: np.ndarray, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of the positions (None: all) in raster order, grouped by scale index, and the groups' sizes."""
     flat = scale_index.reshape(-1)
-    return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=256)
+    if positions is None:
+        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=256)
+    chosen = np.flatnonzero(np.repeat(positions.reshape(-1), scale_index.shape[2]))
+    order = chosen[np.argsort(flat[chosen], kind="stable")]
+    return order, np.bincount(flat[chosen], minlength=256)
 
 
 def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:

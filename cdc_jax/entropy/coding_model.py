@@ -1,29 +1,36 @@
 """All that a decoder must share with the encoder, as one immutable value and one file, `coding.npz`.
 
-The file is an ordinary NumPy archive (`np.load` reads it), but written here byte by byte: the same content gives the
-same file on every machine, under every Python and NumPy. Its arrays, little-endian, in this order:
+The file is an ordinary NumPy archive (`np.load` reads it) that is the same whenever its content is (`stored_npz`). Its
+arrays, little-endian, in this order, with z's channels Z, y's channels c and the network's width H:
 
-  format_version      int32 []           1
+  format_version      int32 []           1: a model of one rate; 2: normalized latents with gains
   z_low, z_offsets, z_counts             int32, the tables of z: see `tables.Tables`
   y_low, y_offsets, y_counts             int32, the 256 tables of y
   scales              float64 [256]      the scales of y's tables, increasing
-  scale_thresholds    int32 [255]        of the scale indices, with fractional_bits[3] fractional bits
-  medians             int32 [c]          of z's prior, with fractional_bits[0] fractional bits
+  scale_thresholds    int32 [255]        of the scale indices; 1: with fractional_bits[3] fractional bits; 2: of log2
+                                         of the scale, with 16
+  medians             int32 [Z]          of z's prior, with fractional_bits[0] fractional bits
   fractional_bits     int32 [4]          of the integer net's input and its three layers' outputs
   weight_bits         int32 [3]          fractional bits of the three kernels
-  kernel_0 .. 2       int32 [5, 5, c, c], [5, 5, c, c], [3, 3, c, 2 c]
-  bias_0 .. 2         int64 [c], [c], [2 c]
+  kernel_0 .. 2       int32 [5, 5, Z, H], [5, 5, H, H], [3, 3, H, 2 c]
+  bias_0 .. 2         int64 [H], [H], [2 c]
 
-The fingerprint is the beginning of the SHA-256 of, for each array in this order: its name, type, and shape as in
-`name:<i4:(5, 5, 8, 8)\\n`, and its bytes in C order.
+and in format 2
+
+  log2_gains          int32 [anchors, c] with 16 fractional bits: see `integer_gains`
+
+and with a checkerboard (`integer_checkerboard`)
+
+  checkerboard_bits   int32 [3]          mix_weight_bits, mix_bits, rest_weight_bits
+  anchor_kernel, feature_kernel, rest_kernel    int32 [12, c, H], [H, H], [H, 2 c]
+  mix_bias, rest_bias                    int64 [H], [2 c]
+
+In format 1, Z = H = c. The fingerprint is the beginning of the SHA-256 of, for each array in this order: its name,
+type, and shape as in `name:<i4:(5, 5, 8, 8)\\n`, and its bytes in C order.
 """
 
 import hashlib
-import io
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,40 +39,46 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.entropy.integer_export import quantize_hyper_decoder
-from cdc_jax.entropy.integer_hyper_decoder import STRIDES, IntegerHyperDecoder, IntegerLayer
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
+from cdc_jax.entropy.integer_export import quantize_checkerboard, quantize_hyper_decoder
+from cdc_jax.entropy.integer_gains import IntegerGains, quantize_gains
+from cdc_jax.entropy.integer_hyper_decoder import STRIDES, IntegerHyperDecoder
+from cdc_jax.entropy.integer_layer import IntegerLayer
+from cdc_jax.entropy.latents import LatentModel
+from cdc_jax.entropy.stored_npz import pack_npz, read_npz
 from cdc_jax.entropy.tables import NUM_SCALES, Tables, factorized_tables, gaussian_tables, scale_table
 from cdc_jax.errors import BundleError
 from cdc_jax.io.files import write_atomically
 
-FORMAT_VERSION = 1
 FINGERPRINT_BYTES = 4
 
 _TABLE_FIELDS = ("low", "offsets", "counts")
-_DTYPES = {"scales": "<f8", "bias_0": "<i8", "bias_1": "<i8", "bias_2": "<i8"}  # all others are "<i4"
+_INT64 = {"bias_0", "bias_1", "bias_2", "mix_bias", "rest_bias"}
 _NAMES = (
     "format_version",
     *(f"{family}_{field}" for family in "zy" for field in _TABLE_FIELDS),
     *("scales", "scale_thresholds", "medians", "fractional_bits", "weight_bits"),
     *(f"{part}_{i}" for part in ("kernel", "bias") for i in range(3)),
 )
+_BOARD_ARRAYS = ("anchor_kernel", "feature_kernel", "mix_bias", "rest_kernel", "rest_bias")
+_BOARD_NAMES = ("checkerboard_bits", *_BOARD_ARRAYS)
 
 
 @dataclass(frozen=True, eq=False)
 class CodingModel:
-    """Tables and integer hyper decoder of one trained entropy model.
+    """Tables and integer networks of one trained entropy model.
 
     Attributes:
-      z_tables: one table per channel.
+      z_tables: one table per channel of z.
       y_tables: one table per scale.
       scales: float64 [256], increasing; for information, coding does not use them.
-      hyper_decoder: from z's symbols to y's means and scale indices.
+      latents: from z's symbols to y's means and scale indices.
     """
 
     z_tables: Tables
     y_tables: Tables
     scales: Float[np.ndarray, " 256"]
-    hyper_decoder: IntegerHyperDecoder
+    latents: LatentModel
 
     def __post_init__(self):
         self.z_tables.validate("z", self.channels)
@@ -76,26 +89,53 @@ class CodingModel:
             raise BundleError("The scales must be positive, finite and increasing.")
 
     @property
+    def hyper_decoder(self) -> IntegerHyperDecoder:
+        return self.latents.hyper_decoder
+
+    @property
     def channels(self) -> int:
+        """Of z."""
         return self.hyper_decoder.channels
+
+    @property
+    def latent_channels(self) -> int:
+        """Of y."""
+        return self.hyper_decoder.latent_channels
+
+    @property
+    def format_version(self) -> int:
+        """Of `coding.npz` and of the files that it writes: 1 for a model without gains, else 2."""
+        return 1 if self.latents.gains is None else 2
 
     @classmethod
     def build(
-        cls, prior_params: Mapping, hyper_decoder_layers: Sequence[tuple[np.ndarray, np.ndarray]]
+        cls,
+        prior_params: Mapping,
+        hyper_decoder_layers: Sequence[tuple[np.ndarray, np.ndarray]],
+        log2_gains: Float[np.ndarray, "anchors c"] | None = None,
+        checkerboard_params: Mapping | None = None,
     ) -> "CodingModel":
         """The coding side of trained float32 weights; the same weights give the same bits on every machine.
 
         Args:
           prior_params: see `tables.factorized_tables`.
           hyper_decoder_layers: see `integer_export.quantize_hyper_decoder`.
+          log2_gains: log2 of the gains at the anchors of a model with normalized latents.
+          checkerboard_params: the arguments of `integer_export.quantize_checkerboard`, but for the bits.
 
         Raises:
           BundleError: weights that are missing, mis-shaped, not finite or too large.
         """
         scales = scale_table()
         z_tables = factorized_tables(prior_params)
-        net = quantize_hyper_decoder(hyper_decoder_layers, prior_params["medians"], z_tables, scales)
-        return cls(z_tables, gaussian_tables(scales), scales, net)
+        net = quantize_hyper_decoder(
+            hyper_decoder_layers, prior_params["medians"], z_tables, scales, log2_scales=log2_gains is not None
+        )
+        gains = None if log2_gains is None else quantize_gains(log2_gains)
+        board = None
+        if checkerboard_params is not None:
+            board = quantize_checkerboard(**checkerboard_params, latent_bits=net.layers[2].output_bits)
+        return cls(z_tables, gaussian_tables(scales), scales, LatentModel(net, gains, board))
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -107,9 +147,9 @@ class CodingModel:
         return digest.digest()[:FINGERPRINT_BYTES]
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        net = self.hyper_decoder
+        net, gains, board = self.hyper_decoder, self.latents.gains, self.latents.checkerboard
         values = {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             **{f"z_{field}": getattr(self.z_tables, field) for field in _TABLE_FIELDS},
             **{f"y_{field}": getattr(self.y_tables, field) for field in _TABLE_FIELDS},
             "scales": self.scales,
@@ -120,11 +160,17 @@ class CodingModel:
             **{f"kernel_{i}": layer.kernel for i, layer in enumerate(net.layers)},
             **{f"bias_{i}": layer.bias for i, layer in enumerate(net.layers)},
         }
-        return {name: np.asarray(values[name], _DTYPES.get(name, "<i4"), order="C") for name in _NAMES}
+        if gains is not None:
+            values["log2_gains"] = gains.anchors
+        if board is not None:
+            values["checkerboard_bits"] = [board.mix_weight_bits, board.mix_bits, board.rest_weight_bits]
+            values |= {name: getattr(board, name) for name in _BOARD_ARRAYS}
+        names = _names(self.format_version, values)
+        return {name: np.asarray(values[name], _dtype(name), order="C") for name in names}
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `coding.npz`, whole or not at all. Raises OSError where that is impossible."""
-        write_atomically(path, _pack_npz(self._arrays()))
+        write_atomically(path, pack_npz(self._arrays()))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "CodingModel":
@@ -133,10 +179,10 @@ class CodingModel:
         Raises:
           BundleError: the file is missing, damaged, of a newer format, or breaks a promise of the format.
         """
-        arrays = _read_npz(Path(path))
+        arrays = read_npz(Path(path), _names)
         for name, array in arrays.items():
-            if array.dtype.str != _DTYPES.get(name, "<i4"):
-                raise BundleError(f"{path}: {name} must have type {_DTYPES.get(name, '<i4')}, not {array.dtype.str}.")
+            if array.dtype.str != _dtype(name):
+                raise BundleError(f"{path}: {name} must have type {_dtype(name)}, not {array.dtype.str}.")
         bits = [arrays[name] for name in ("fractional_bits", "weight_bits")]
         if bits[0].shape != (4,) or bits[1].shape != (3,):
             raise BundleError(f"{path}: fractional_bits must have 4 entries and weight_bits 3.")
@@ -152,69 +198,30 @@ class CodingModel:
                 for i in range(3)
             )
             net = IntegerHyperDecoder(layers, native["medians"], native["scale_thresholds"])
+            gains = IntegerGains(native["log2_gains"]) if "log2_gains" in native else None
+            latents = LatentModel(net, gains, _board(native, fractional[3]))
             tables = [Tables(*(native[f"{family}_{field}"] for field in _TABLE_FIELDS)) for family in "zy"]
-            return cls(*tables, native["scales"], net)
+            return cls(*tables, native["scales"], latents)
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
 
 
-def _npy(array: np.ndarray) -> bytes:
-    """The array as a .npy file, version 1.0, its data aligned to 64 bytes."""
-    header = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {array.shape}, }}"
-    header += " " * (-(10 + len(header) + 1) % 64) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode("ascii") + array.tobytes()
+def _board(native: Mapping[str, np.ndarray], latent_bits: int) -> IntegerCheckerboard | None:
+    if "anchor_kernel" not in native:
+        return None
+    if native["checkerboard_bits"].shape != (3,):
+        raise BundleError("checkerboard_bits must have 3 entries.")
+    bits = [int(b) for b in native["checkerboard_bits"]]
+    return IntegerCheckerboard(*(native[name] for name in _BOARD_ARRAYS), latent_bits, *bits)
 
 
-def _pack_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A zip archive without compression, dates or anything else that could differ between two runs."""
-    body, directory = bytearray(), bytearray()
-    for name, array in arrays.items():
-        file_name, data = f"{name}.npy".encode("ascii"), _npy(array)
-        # Version 2.0, no flags, stored, 1980-01-01 00:00, CRC, size twice, name length, no extra field.
-        sizes = zlib.crc32(data), len(data), len(data), len(file_name), 0
-        common = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0x21, *sizes)
-        # Made by version 2.0 for MS-DOS; no comment, first disk, no attributes, offset of the local header.
-        directory += b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, len(body))
-        directory += file_name
-        body += b"PK\x03\x04" + common + file_name + data
-    counts = len(arrays), len(arrays), len(directory), len(body)
-    return bytes(body + directory + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, *counts, 0))
+def _names(version: int, there: Mapping | set[str]) -> tuple[str, ...]:
+    """The arrays of a format version in their order, with the checkerboard's where one of them is there."""
+    if version not in (1, 2):
+        raise BundleError(f"coding.npz has the format version {version}, which is unknown here: upgrade cdc_jax.")
+    board = version == 2 and any(name in there for name in _BOARD_NAMES)
+    return (*_NAMES, *(("log2_gains",) if version == 2 else ()), *(_BOARD_NAMES if board else ()))
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The format's arrays from an archive whose members are all stored: no array is larger than the file."""
-    if not path.is_file():
-        raise BundleError(f"{path} does not exist: the bundle is incomplete.")
-    try:
-        content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            names = [info.filename.removesuffix(".npy") for info in members]
-            if "format_version" not in names:
-                raise ValueError("it has no format_version")
-            version = _parse_npy(archive, members[names.index("format_version")], len(content))
-            if version.dtype != "<i4" or version.shape != () or version != FORMAT_VERSION:
-                raise BundleError(f"{path} has a format that this version does not read: upgrade cdc_jax.")
-            if sorted(names) != sorted(_NAMES):
-                odd = sorted(set(names) ^ set(_NAMES))
-                raise ValueError(f"missing, unknown or repeated arrays: {', '.join(odd) or 'repeated'}")
-            return {
-                name: _parse_npy(archive, info, len(content)) for name, info in zip(names, members, strict=True)
-            }
-    except BundleError:
-        raise
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged input; all mean the same here
-        raise BundleError(f"{path} is not a readable coding model ({error}): export the bundle again.") from error
-
-
-def _parse_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most_bytes: int) -> np.ndarray:
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most_bytes:
-        raise ValueError(f"{info.filename} is compressed or too large")
-    data = archive.read(info)
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{info.filename} is not a .npy file of version 1.0")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    if fortran_order or dtype.hasobject:
-        raise ValueError(f"{info.filename} is not a plain array in C order")
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+def _dtype(name: str) -> str:
+    return "<f8" if name == "scales" else "<i8" if name in _INT64 else "<i4"

@@ -1,4 +1,4 @@
-"""Export of the hyper decoder: float weights -> `IntegerHyperDecoder`, once per trained model.
+"""Export of the networks that coding takes: float weights -> integers, once per trained model.
 
 Only operations that IEEE 754 fixes (scaling by powers of two, rint, sums of integers), so that the same weights give
 the same integers on every machine.
@@ -10,7 +10,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.entropy.integer_hyper_decoder import (
+from cdc_jax.entropy import exact_math
+from cdc_jax.entropy.integer_checkerboard import TAPS, IntegerCheckerboard
+from cdc_jax.entropy.integer_gains import LOG2_BITS
+from cdc_jax.entropy.integer_hyper_decoder import STRIDES, IntegerHyperDecoder
+from cdc_jax.entropy.integer_layer import (
     EXACT_LIMIT,
     KERNEL_SIDE,
     MAX_ACTIVATION,
@@ -19,8 +23,6 @@ from cdc_jax.entropy.integer_hyper_decoder import (
     MAX_WEIGHT,
     MAX_WEIGHT_BITS,
     MIN_ACTIVATION,
-    STRIDES,
-    IntegerHyperDecoder,
     IntegerLayer,
 )
 from cdc_jax.entropy.tables import Tables, draw_symbols
@@ -37,9 +39,13 @@ def _half_range_bits(largest: float, most_bits: int) -> int:
 def _check_layers(layers: Sequence[tuple[np.ndarray, np.ndarray]], channels: int) -> None:
     if len(layers) != len(STRIDES):
         raise BundleError(f"The hyper decoder must have {len(STRIDES)} layers, not {len(layers)}.")
+    hidden = layers[0][0].shape[-1] if layers[0][0].ndim else 0
+    outputs = layers[2][0].shape[-1] if layers[2][0].ndim else 0
+    widths = (channels, hidden, hidden, outputs)
     for i, ((kernel, bias), stride) in enumerate(zip(layers, STRIDES, strict=True)):
-        side, out = KERNEL_SIDE[stride], channels if stride == 2 else 2 * channels
-        for name, array, shape in (("kernel", kernel, (side, side, channels, out)), ("bias", bias, (out,))):
+        side = KERNEL_SIDE[stride]
+        shapes = ("kernel", kernel, (side, side, *widths[i : i + 2])), ("bias", bias, widths[i + 1 : i + 2])
+        for name, array, shape in shapes:
             if array.dtype != np.float32 or array.shape != shape:
                 raise BundleError(
                     f"The hyper decoder's {name} {i} must be float32 {shape}, not {array.dtype} {array.shape}."
@@ -68,6 +74,8 @@ def quantize_hyper_decoder(
     medians: Float[np.ndarray, " c"],
     z_tables: Tables,
     scales: Float[np.ndarray, " 256"],
+    *,
+    log2_scales: bool = False,
 ) -> IntegerHyperDecoder:
     """Turns the float hyper decoder into integers. Deterministic: the same weights give the same net everywhere.
 
@@ -79,6 +87,8 @@ def quantize_hyper_decoder(
       medians: the prior's medians, float32.
       z_tables: the prior's tables, one per channel.
       scales: the scales of y's tables; the thresholds between indices are their geometric midpoints.
+      log2_scales: whether the scales are held against log2 of the network's output and the gains (format 2); the last
+        two layers then have equally many fractional bits.
 
     Raises:
       BundleError: weights of the wrong type or shape, not finite, or too large.
@@ -90,6 +100,21 @@ def quantize_hyper_decoder(
     bits = _half_range_bits(float(np.abs(drawn + medians).max()), MAX_FRACTIONAL_BITS)
     fixed = np.clip(np.rint(np.ldexp(medians, bits)), MIN_ACTIVATION, MAX_ACTIVATION).astype(np.int32)
     x = np.clip(drawn * 2.0**bits + fixed, MIN_ACTIVATION, MAX_ACTIVATION)
+    integer_layers = _quantize_layers(layers, x, bits)
+    if log2_scales:
+        common = min(layer.output_bits for layer in integer_layers[1:])
+        integer_layers[1] = replace(integer_layers[1], output_bits=common)
+        kernel, bias = layers[2]
+        integer_layers[2] = replace(_quantize_layer(kernel, bias, 1, False, common), output_bits=common)
+        midpoints = exact_math.log(np.asarray(scales[:-1])) + exact_math.log(np.asarray(scales[1:]))
+        midpoints = np.ldexp(midpoints / (2 * exact_math.log(np.float64(2))), LOG2_BITS)
+    else:
+        midpoints = np.ldexp(np.sqrt(scales[:-1] * scales[1:]), integer_layers[2].output_bits)
+    return IntegerHyperDecoder(tuple(integer_layers), fixed, np.ceil(midpoints).astype(np.int32))
+
+
+def _quantize_layers(layers, x: np.ndarray, bits: int) -> list[IntegerLayer]:
+    """Each layer with the most output bits that the drawn input x allows."""
     integer_layers = []
     for (kernel, bias), stride, leaky in zip(layers, STRIDES, (True, True, False), strict=True):
         layer = _quantize_layer(kernel, bias, stride, leaky, bits)
@@ -100,5 +125,61 @@ def quantize_hyper_decoder(
         layer = replace(layer, output_bits=bits)
         integer_layers.append(layer)
         x, _ = layer(x, np.matmul)
-    midpoints = np.ldexp(np.sqrt(scales[:-1] * scales[1:]), bits)
-    return IntegerHyperDecoder(tuple(integer_layers), fixed, np.ceil(midpoints).astype(np.int32))
+    return integer_layers
+
+
+def quantize_checkerboard(
+    anchors: Float[np.ndarray, "5 5 c H"],
+    features: tuple[Float[np.ndarray, "1 1 H H"], Float[np.ndarray, " H"]],
+    anchors_bias: Float[np.ndarray, " H"],
+    out: tuple[Float[np.ndarray, "1 1 H 2*c"], Float[np.ndarray, " 2*c"]],
+    latent_bits: int,
+) -> IntegerCheckerboard:
+    """Turns the float checkerboard into integers. Deterministic, as `quantize_hyper_decoder`.
+
+    Args:
+      anchors, anchors_bias: the 5×5 layer over ŷ; only the 12 taps that meet anchors are kept.
+      features: kernel and bias of the layer over the hyper decoder's features.
+      out: kernel and bias of the last layer.
+      latent_bits: fractional bits of the hyper decoder's output.
+
+    Raises:
+      BundleError: weights that are not finite or too large.
+    """
+    kernel = np.stack([anchors[row, column] for row, column in TAPS])
+    hidden = kernel.shape[-1]
+    inputs = np.concatenate([kernel.reshape(-1, hidden), features[0].reshape(-1, hidden)])
+    bias = anchors_bias.astype(np.float64) + features[1].astype(np.float64)
+    mix_weight_bits, inputs, mix_bias = _quantize_matrix(inputs, bias, latent_bits)
+    # ŷ is normalized and the features are of the order of 1: four times the root mean square leaves room.
+    typical = 4 * np.sqrt(np.max(np.sum(np.square(np.ldexp(inputs.astype(np.float64), -mix_weight_bits)), axis=0)))
+    mix_bits = _half_range_bits(float(4 * typical + np.abs(bias).max()), MAX_FRACTIONAL_BITS)
+    mix_bits = min(mix_bits, mix_weight_bits + latent_bits - 1)
+    rest_weight_bits, rest, rest_bias = _quantize_matrix(out[0][0, 0], out[1].astype(np.float64), mix_bits)
+    split = len(inputs) - hidden
+    return IntegerCheckerboard(
+        inputs[:split].reshape(kernel.shape),
+        inputs[split:],
+        mix_bias,
+        rest,
+        rest_bias,
+        latent_bits,
+        mix_weight_bits,
+        mix_bits,
+        rest_weight_bits,
+    )
+
+
+def _quantize_matrix(matrix: np.ndarray, bias: np.ndarray, input_bits: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """(weight bits, int32 matrix [inputs, out], int64 bias) with the finest weights that keep every sum exact."""
+    if not (np.all(np.isfinite(matrix)) and np.all(np.isfinite(bias))):
+        raise BundleError("The checkerboard's weights are not all finite: the training has diverged.")
+    largest = max(float(np.abs(matrix).max()), 2.0**-MAX_WEIGHT_BITS)
+    _, exponent = np.frexp(largest)
+    for bits in range(min(MAX_WEIGHT_BITS, 17 - int(exponent)), 0, -1):
+        integers = np.rint(np.ldexp(matrix.astype(np.float64), bits))
+        offsets = np.rint(np.ldexp(bias, bits + input_bits))
+        sums = np.abs(integers).sum(axis=0) * -MIN_ACTIVATION + np.abs(offsets) + 2.0 ** (bits + input_bits)
+        if np.abs(integers).max() <= MAX_WEIGHT and sums.max() < EXACT_LIMIT:
+            return bits, integers.astype(np.int32), offsets.astype(np.int64)
+    raise BundleError("The checkerboard's weights are too large for integers: the training has diverged.")

@@ -136,6 +136,11 @@ class ModelConfig:
         """Whether one set of weights serves every quality."""
         return self.rate_anchors > 1
 
+    @property
+    def format_version(self) -> int:
+        """Of the files that it writes."""
+        return 2 if self.transform else 1
+
     def beta(self, quality: float) -> float:
         """Rate weight β of a quality from 0 to 100."""
         return self.beta_max * (self.beta_min / self.beta_max) ** (quality / MAX_QUALITY)

@@ -14,6 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from cdc_jax.entropy import exact_math
+from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
 from cdc_jax.models.blocks import TransposedConv
 from cdc_jax.models.cdc import CDC
@@ -102,3 +104,37 @@ def unnest(tree: Mapping, prefix: str = "") -> dict:
     for key, value in tree.items():
         flat.update(unnest(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
+
+
+def log2_gains(params: Mapping[str, Array]) -> np.ndarray | None:
+    """log₂ g at every anchor as a NumPy array, [anchors, c]; None in a model without the transform."""
+    gains = "compressor.transform"
+    if f"{gains}.log2_gain" not in params:
+        return None
+    first = np.asarray(params[f"{gains}.log2_gain"], np.float32)[None]
+    if f"{gains}.gain_steps" not in params:
+        return first
+    growth = exact_math.softplus(np.asarray(params[f"{gains}.gain_steps"], np.float64))
+    levels = [first[0].astype(np.float64)]
+    for step in growth:  # one after the other: NumPy's sums may add in another order
+        levels.append(levels[-1] + step)
+    return np.stack(levels)
+
+
+def checkerboard_arrays(params: Mapping[str, Array]) -> dict | None:
+    """The arguments of `entropy.integer_export.quantize_checkerboard`, but for the bits; None without one."""
+    board = "compressor.checkerboard"
+    if f"{board}.anchors.kernel" not in params:
+        return None
+
+    def layer(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.asarray(params[f"{board}.{name}.{leaf}"]) for leaf in ("kernel", "bias"))
+
+    anchors, anchors_bias = layer("anchors")
+    return {"anchors": anchors, "anchors_bias": anchors_bias, "features": layer("features"), "out": layer("out")}
+
+
+def build_coding(params: Mapping[str, Array]) -> CodingModel:
+    """The coding side of a model's weights. Raises BundleError as `CodingModel.build`."""
+    arrays = prior_arrays(params), hyper_decoder_arrays(params)
+    return CodingModel.build(*arrays, log2_gains(params), checkerboard_arrays(params))

@@ -22,7 +22,7 @@ from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError
 from cdc_jax.io.files import copy_tree, is_remote, reraise_as
 from cdc_jax.models.initialization import initial_weights
-from cdc_jax.models.params import check_same_weights, hyper_decoder_arrays, prior_arrays, shapes
+from cdc_jax.models.params import build_coding, check_same_weights, shapes
 from cdc_jax.models.transform import PATCH_VALUES
 from cdc_jax.training.checkpoints import Checkpoints, choose_step
 from cdc_jax.training.config import model_config, stored_config
@@ -132,4 +132,4 @@ def read_coding(workdir: epath.Path) -> CodingModel | None:
 
 def frozen_coding(starting: StartingWeights) -> CodingModel:
     """The coding model that a run with `freeze_entropy` keeps."""
-    return starting.coding or CodingModel.build(prior_arrays(starting.weights), hyper_decoder_arrays(starting.weights))
+    return starting.coding or build_coding(starting.weights)

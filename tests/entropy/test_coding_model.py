@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.latents import LatentModel
 from cdc_jax.errors import BundleError
 from tests.entropy.npz import rewrite
 
 _BUILD_SCRIPT = """
 import hashlib
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.latents import LatentModel
 from tests.helpers.coding_weights import coding_weights
 model = CodingModel.build(*coding_weights(6))
 digest = hashlib.sha256()
@@ -60,7 +62,8 @@ def test_other_weights_give_another_fingerprint(small_model, coding_weights):
     prior["biases"][0][0, 0] += np.float32(0.01)
     fingerprints.add(CodingModel.build(prior, layers).fingerprint)
     net = small_model.hyper_decoder
-    fingerprints.add(replace(small_model, hyper_decoder=replace(net, medians=net.medians + np.int32(1))).fingerprint)
+    latents = LatentModel(replace(net, medians=net.medians + np.int32(1)))
+    fingerprints.add(replace(small_model, latents=latents).fingerprint)
     assert len(fingerprints) == 4
 
 
@@ -103,7 +106,7 @@ def test_loading_what_numpy_wrote(saved, small_model):
         ({"drop": ["z_low"]}, "z_low"),
         ({"drop": ["format_version"]}, "format_version"),
         ({"surplus": np.int32(1)}, "surplus"),
-        ({"format_version": np.int32(2)}, "upgrade"),
+        ({"format_version": np.int32(3)}, "upgrade"),
         ({"format_version": np.array([1], np.int32)}, "upgrade"),
         ({"format_version": np.array("1")}, "upgrade"),
         ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),

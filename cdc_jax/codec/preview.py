@@ -1,0 +1,29 @@
+"""Decoding in no step at all: Tᵀ(ŷ), one matrix product in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from cdc_jax.models.config import LATENT_STRIDE
+
+_ROWS = 16  # of y at a time, so that little memory is taken beside the image
+
+
+def preview(
+    y_hat: Float[np.ndarray, "h w c"], synthesis: Float[np.ndarray, "c 768"]
+) -> UInt8[np.ndarray, "16*h 16*w 3"]:
+    """The transform's image.
+
+    Args:
+      y_hat: latents, normalized.
+      synthesis: Tᵀ.
+    """
+    side, (height, width, _) = LATENT_STRIDE, y_hat.shape
+    image = np.empty((height * side, width * side, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        patches = y_hat[top : top + _ROWS] @ synthesis
+        rows = patches.reshape(-1, width, side, side, 3).swapaxes(1, 2).reshape(-1, width * side, 3)
+        pixels = np.floor(np.clip((rows + 1) * np.float32(127.5) + np.float32(0.5), 0, 255))
+        image[top * side : top * side + len(rows)] = pixels.astype(np.uint8)
+    return image

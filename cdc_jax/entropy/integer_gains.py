@@ -1,0 +1,82 @@
+"""The gains of a model of every rate, in integers: quality -> log2 of the gains and the gains' inverses.
+
+Between two anchors log2 g is interpolated linearly, so that g grows geometrically; everything a decoder needs of it is
+an integer that every machine computes alike.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cdc_jax.entropy import exact_math
+from cdc_jax.errors import BundleError
+
+LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds that it is held against
+INVERSE_BITS = 16  # of 1/g, beyond those of the latents
+MAX_LEVEL = 100 << 8  # quality 100 in units of 1/256
+MAX_LOG2 = 7 << LOG2_BITS  # |log2 g|: then a symbol times 1/g fits 62 bits
+MAX_ANCHORS = 64
+
+_LN2 = float.fromhex("0x1.62e42fefa39efp-1")
+
+
+class LevelGains(NamedTuple):
+    """The gains of one quality.
+
+    Attributes:
+      log2: log2 g with 16 fractional bits.
+      inverse: 1/g with 16 fractional bits more than the latents have.
+    """
+
+    log2: Int[np.ndarray, " c"]
+    inverse: Int[np.ndarray, " c"]
+
+    def gains(self) -> Float[np.ndarray, " c"]:
+        """g in float32, for the encoder: nothing that a decoder must reproduce depends on it."""
+        return np.exp2(self.log2 * 2.0**-LOG2_BITS).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGains:
+    """log2 g at qualities evenly spaced from 0 to 100.
+
+    Attributes:
+      anchors: int32 [anchors, c], 16 fractional bits, at most 7 in magnitude, not decreasing along the first axis.
+    """
+
+    anchors: Int[np.ndarray, "anchors c"]
+
+    def __post_init__(self):
+        shape = self.anchors.shape
+        if self.anchors.dtype != np.int32 or len(shape) != 2 or not (1 <= shape[0] <= MAX_ANCHORS and shape[1] >= 1):
+            raise BundleError(f"The gains must be int32 [1 to {MAX_ANCHORS} anchors, channels].")
+        wide = self.anchors.astype(np.int64)
+        if np.abs(wide).max() > MAX_LOG2 or np.any(np.diff(wide, axis=0) < 0):
+            raise BundleError("The gains must lie between 2^-7 and 2^7 and not fall with the quality.")
+
+    def at(self, level: int, fractional_bits: int) -> LevelGains:
+        """The gains of a quality.
+
+        Args:
+          level: the quality in units of 1/256, 0 to 25600.
+          fractional_bits: of the latents.
+        """
+        anchors, last = self.anchors.astype(np.int64), len(self.anchors) - 1
+        lower = min(level * last // MAX_LEVEL, max(last - 1, 0))
+        share = level * last - lower * MAX_LEVEL
+        upper = anchors[min(lower + 1, last)]
+        log2 = (anchors[lower] * (MAX_LEVEL - share) + upper * share + MAX_LEVEL // 2) // MAX_LEVEL
+        inverse = exact_math.exp(-(log2 * 2.0**-LOG2_BITS) * _LN2)
+        inverse = np.rint(np.ldexp(inverse, fractional_bits + INVERSE_BITS)).astype(np.int64)
+        return LevelGains(log2, np.maximum(inverse, 1))
+
+
+def quantize_gains(log2_gains: Float[np.ndarray, "anchors c"]) -> IntegerGains:
+    """Rounds trained log2 gains. Raises BundleError for values that are not finite; others are clipped to ±7."""
+    log2_gains = np.asarray(log2_gains, np.float64)
+    if not np.all(np.isfinite(log2_gains)):
+        raise BundleError("The gains are not all finite: the training has diverged.")
+    fixed = np.clip(np.rint(np.ldexp(log2_gains, LOG2_BITS)), -MAX_LOG2, MAX_LOG2)
+    return IntegerGains(np.maximum.accumulate(fixed, axis=0).astype(np.int32))

@@ -1,0 +1,153 @@
+"""One layer of an integer network: sums of products that are exact in any order, then a rounded shift.
+
+  sum = Σ kernel * x + bias;  x' = saturate(floor(sum * 2^-k + 1/2)),  k at least 1
+  saturate      to 24-bit signed integers
+  LeakyReLU     x >= 0 ? x : floor(x * 52429 * 2^-18 + 1/2), after the saturation
+
+Kernels are 18-bit signed integers. The integers travel in float64, where products and sums below 2^53 are exact; that
+Σ|kernel| * 2^23 + |bias| + 2^(k-1) stays below 2^53 for every output channel is checked whenever a layer is made, so
+no file can break the promise.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from cdc_jax.errors import BundleError
+
+MAX_SYMBOL = 127  # larger symbols of z are clipped on their way into the net
+MAX_WEIGHT = (1 << 17) - 1
+MAX_ACTIVATION = (1 << 23) - 1
+MIN_ACTIVATION = -(1 << 23)
+EXACT_LIMIT = 1 << 53
+MAX_FRACTIONAL_BITS = 16
+MAX_WEIGHT_BITS = 30
+MAX_CHANNELS = 1 << 12
+LEAKY_SLOPE = 52429.0 * 2.0**-18  # 0.2 to 6 digits
+
+CHUNK_VALUES = 1 << 20  # float64 values in the left operand of one matrix product: 8 MiB
+
+# (kernel index, offset into a window padded by one) of the taps that meet output samples of each parity. A transposed
+# convolution reads the input with zeros between its samples, so even outputs meet kernel rows 0, 2, 4, odd ones 1, 3.
+_TAPS = {1: (((0, 0), (1, 1), (2, 2)),), 2: (((0, 0), (2, 1), (4, 2)), ((1, 1), (3, 2)))}
+KERNEL_SIDE = {1: 3, 2: 5}
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """One (transposed) convolution in integers.
+
+    Attributes:
+      kernel: int32 [side, side, in, out], at most 18 bits signed; in the order of a cross-correlation over the input
+        (stride 1: padded by 1; stride 2: with a zero after every sample, padded by 2 before and 2 after).
+      bias: int64 [out], with weight_bits + input_bits fractional bits.
+      stride: samples of output per sample of input along each axis: 1 or 2.
+      leaky: whether LeakyReLU follows.
+      weight_bits, input_bits, output_bits: fractional bits of kernel, input and output.
+    """
+
+    kernel: Int[np.ndarray, "side side in out"]
+    bias: Int[np.ndarray, " out"]
+    stride: int
+    leaky: bool
+    weight_bits: int
+    input_bits: int
+    output_bits: int
+
+    def __post_init__(self):
+        side = KERNEL_SIDE[self.stride]
+        if self.kernel.dtype != np.int32 or self.kernel.ndim != 4 or self.kernel.shape[:2] != (side, side):
+            raise BundleError(f"A kernel of the integer hyper decoder must be int32 [{side}, {side}, in, out].")
+        if not all(1 <= size <= 2 * MAX_CHANNELS for size in self.kernel.shape):
+            raise BundleError(f"The integer hyper decoder must have 1 to {MAX_CHANNELS} channels.")
+        if self.bias.dtype != np.int64 or self.bias.shape != self.kernel.shape[3:]:
+            raise BundleError("A bias of the integer hyper decoder must be int64, one per output channel.")
+        if not 1 <= self.weight_bits <= MAX_WEIGHT_BITS:
+            raise BundleError(f"The integer hyper decoder's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
+        if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.input_bits, self.output_bits)):
+            raise BundleError(f"The integer hyper decoder's fractional bits must lie in 0 to {MAX_FRACTIONAL_BITS}.")
+        if self.shift < 1:
+            raise BundleError("A layer of the integer hyper decoder would shift to the left.")
+        if np.abs(self.kernel.astype(np.int64)).max() > MAX_WEIGHT:
+            raise BundleError("A weight of the integer hyper decoder has more than 18 bits.")
+        if self.largest_sum() >= EXACT_LIMIT:
+            raise BundleError("Sums in the integer hyper decoder could exceed 2^53 and would not be exact.")
+
+    @property
+    def shift(self) -> int:
+        return self.weight_bits + self.input_bits - self.output_bits
+
+    def largest_sum(self) -> int:
+        """The largest |sum| that any input can lead to, intermediate sums in any order included."""
+        weights = [np.abs(matrix).sum(axis=0) for _, _, _, matrix in self.phases]  # integers below 2^53: exact
+        per_channel = np.max(weights, axis=0).astype(np.int64)
+        largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, self.bias, strict=True))
+        return largest + (1 << (self.shift - 1))
+
+    @cached_property
+    def phases(self) -> list[tuple[int, int, list[tuple[int, int]], np.ndarray]]:
+        """Per parity of the output (row, column, window offsets of the taps, float64 matrix [taps * in, out])."""
+        phases = []
+        for row, row_taps in enumerate(_TAPS[self.stride]):
+            for column, column_taps in enumerate(_TAPS[self.stride]):
+                pairs = [(r, c) for r in row_taps for c in column_taps]
+                matrix = np.concatenate([self.kernel[r[0], c[0]] for r, c in pairs]).astype(np.float64)
+                phases.append((row, column, [(r[1], c[1]) for r, c in pairs], matrix))
+        return phases
+
+    def sums(self, x: np.ndarray, matmul) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+        """Σ kernel * x in pieces: (where in the output, float64 [rows, columns, out]); x is padded by 1 all round."""
+        height, width, channels = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
+        for row, column, offsets, matrix in self.phases:
+            step = max(1, CHUNK_VALUES // (width * len(offsets) * channels))
+            for top in range(0, height, step):
+                rows = min(step, height - top)
+                windows = np.empty((rows, width, len(offsets), channels))
+                for tap, (down, right) in enumerate(offsets):
+                    windows[:, :, tap] = x[top + down : top + down + rows, right : right + width]
+                products = matmul(windows.reshape(rows * width, -1), matrix).reshape(rows, width, -1)
+                first, last = self.stride * top + row, self.stride * (top + rows)
+                yield (slice(first, last, self.stride), slice(column, None, self.stride)), products
+
+    def finish(self, sums: np.ndarray) -> tuple[np.ndarray, int]:
+        """Bias, shift, saturation and LeakyReLU, in place; also returns how many values were saturated."""
+        return finish_sums(sums, self.bias, self.shift, self.leaky)
+
+    def __call__(self, x: np.ndarray, matmul) -> tuple[np.ndarray, int]:
+        """Output for an input padded by 1 all round: (float64 integers [stride*h, stride*w, out], saturations)."""
+        height, width = self.stride * (x.shape[0] - 2), self.stride * (x.shape[1] - 2)
+        result, saturations = np.empty((height, width, len(self.bias))), 0
+        for where, sums in self.sums(x, matmul):
+            result[where], saturated = self.finish(sums)
+            saturations += saturated
+        return result, saturations
+
+
+def finish_sums(
+    sums: np.ndarray, bias: Int[np.ndarray, " out"], shift: int, leaky: bool
+) -> tuple[np.ndarray, int]:
+    """Bias, shift, saturation and LeakyReLU of sums, in place; also returns how many values were saturated."""
+    sums += bias.astype(np.float64) + 2.0 ** (shift - 1)
+    sums *= 2.0**-shift
+    np.floor(sums, out=sums)
+    saturated = np.count_nonzero(sums > MAX_ACTIVATION) + np.count_nonzero(sums < MIN_ACTIVATION)
+    np.clip(sums, MIN_ACTIVATION, MAX_ACTIVATION, out=sums)
+    if leaky:  # floor(0.2 x + 1/2) is above x exactly for negative x
+        lower = sums * LEAKY_SLOPE
+        lower += 0.5
+        np.floor(lower, out=lower)
+        np.maximum(sums, lower, out=sums)
+    return sums, int(saturated)
+
+
+def check_sums(weights: np.ndarray, bias: np.ndarray, shift: int) -> None:
+    """Raises BundleError unless |sums| stay below 2^53 for weights [inputs, out] and any 24-bit inputs."""
+    if np.abs(weights.astype(np.int64)).max() > MAX_WEIGHT:
+        raise BundleError("A weight of the integer network has more than 18 bits.")
+    per_channel = np.abs(weights.astype(np.int64)).sum(axis=0)
+    largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, bias, strict=True))
+    if largest + (1 << (shift - 1)) >= EXACT_LIMIT:
+        raise BundleError("Sums in the integer network could exceed 2^53 and would not be exact.")

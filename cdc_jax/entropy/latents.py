@@ -1,0 +1,134 @@
+"""y's symbols given z's: means, scales, and the order of passes, shared by the encoder and the decoder.
+
+A model of format 1 has one pass: means and scale indices of all positions follow from z. A model of format 2 works in
+normalized latents with F fractional bits:
+
+  scale     log2 σ = 4 * output * 2^-F; its index is the number of thresholds that are at most
+            (output << 18 - F) + log2 g, both with 16 fractional bits
+  latent    ŷ = saturate(mean + (symbol * (1/g) + 2^15 >> 16)), 1/g with F + 16 fractional bits
+
+With the checkerboard there are two passes: the anchors, then the other positions, whose means and scales are corrected
+by what the anchors are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard, anchor_mask
+from cdc_jax.entropy.integer_gains import INVERSE_BITS, LOG2_BITS, IntegerGains, LevelGains
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.entropy.integer_layer import MAX_ACTIVATION, MIN_ACTIVATION
+from cdc_jax.errors import BundleError
+
+LOG2_SCALE_SHIFT = 2  # log2 σ is 4 times the network's output
+
+Symbols = Int[np.ndarray, "h w c"]
+
+
+class Pass(NamedTuple):
+    """What is known when a pass's symbols are to be coded.
+
+    Attributes:
+      mean: float32, of every position.
+      gain: float32 [c], symbols per unit of y; None: 1.
+      scale_index: of every position.
+      positions: the ones that the pass codes; None: all.
+    """
+
+    mean: Float[np.ndarray, "h w c"]
+    gain: Float[np.ndarray, " c"] | None
+    scale_index: UInt8[np.ndarray, "h w c"]
+    positions: Bool[np.ndarray, "h w"] | None
+
+
+class Latents(NamedTuple):
+    """y's symbols, what the image is decoded from, and the scale indices that the symbols were coded with."""
+
+    symbols: Symbols
+    mean: Float[np.ndarray, "h w c"]
+    y_hat: Float[np.ndarray, "h w c"]
+    scale_index: UInt8[np.ndarray, "h w c"]
+
+
+@dataclass(frozen=True, eq=False)
+class LatentModel:
+    """From z's symbols to everything that coding y takes. Immutable; may be used from several threads.
+
+    Attributes:
+      hyper_decoder: the integer network.
+      gains: of a model of format 2; None in one of format 1.
+      checkerboard: None in a model of one pass.
+    """
+
+    hyper_decoder: IntegerHyperDecoder
+    gains: IntegerGains | None = None
+    checkerboard: IntegerCheckerboard | None = None
+
+    def __post_init__(self):
+        channels, board = self.hyper_decoder.latent_channels, self.checkerboard
+        if self.gains is None:
+            if board is not None:
+                raise BundleError("A checkerboard needs gains.")
+            return
+        if self.gains.anchors.shape[1] != channels:
+            raise BundleError(f"The gains are for {self.gains.anchors.shape[1]} channels, y has {channels}.")
+        if board is not None:
+            hidden = self.hyper_decoder.layers[2].kernel.shape[2]
+            if board.anchor_kernel.shape[1:] != (channels, hidden):
+                raise BundleError("The checkerboard does not fit the hyper decoder.")
+            if {layer.output_bits for layer in self.hyper_decoder.layers[1:]} != {board.latent_bits}:
+                raise BundleError("The checkerboard's fractional bits are not the hyper decoder's.")
+
+    def passes(self, height: int, width: int) -> list[Bool[np.ndarray, "h w"] | None]:
+        """The positions that each pass codes, of y of this size; None: all."""
+        if self.checkerboard is None:
+            return [None]
+        mask = anchor_mask(height, width)
+        return [mask, ~mask]
+
+    def code(self, z: Int[np.ndarray, "h w z"], level: int, symbols_of: Callable[[Pass], Symbols]) -> Latents:
+        """Runs the passes.
+
+        Args:
+          z: its symbols, int32.
+          level: the quality in units of 1/256; not used in a model of format 1.
+          symbols_of: gives a pass's symbols, int32 [4h, 4w, c]; only those at the pass's positions are used.
+        """
+        if self.gains is None:
+            mean, scale_index = self.hyper_decoder.decode(z)
+            symbols = symbols_of(Pass(mean, None, scale_index, None))
+            return Latents(symbols, mean, symbols.astype(np.float32) + mean, scale_index)
+        bits = self.hyper_decoder.layers[2].output_bits
+        gains = self.gains.at(level, bits)
+        features, output = self.hyper_decoder.decode_with_features(z)
+        positions, *others = self.passes(*output.shape[:2])
+        step = self._pass(output, gains, positions)
+        symbols = symbols_of(step)
+        y_hat = self._latents(output, symbols, gains)
+        mean, scale_index = step.mean, step.scale_index
+        for positions in others:
+            output = self.checkerboard.correct(output, features, y_hat)
+            step = self._pass(output, gains, positions)
+            chosen = positions[..., None]
+            symbols = np.where(chosen, symbols_of(step), symbols)
+            mean = np.where(chosen, step.mean, mean)
+            scale_index = np.where(chosen, step.scale_index, scale_index)
+            y_hat = np.where(chosen, self._latents(output, symbols, gains), y_hat)
+        return Latents(symbols, mean, (y_hat * 2.0**-bits).astype(np.float32), scale_index)
+
+    def _pass(self, output: np.ndarray, gains: LevelGains, positions: np.ndarray | None) -> Pass:
+        channels, bits = self.hyper_decoder.latent_channels, self.hyper_decoder.layers[2].output_bits
+        scale = output[..., channels:].astype(np.int64) << (LOG2_BITS + LOG2_SCALE_SHIFT - bits)
+        scale_index = np.searchsorted(self.hyper_decoder.thresholds, scale + gains.log2, side="right")
+        mean = (output[..., :channels] * 2.0**-bits).astype(np.float32)
+        return Pass(mean, gains.gains(), scale_index.astype(np.uint8), positions)
+
+    def _latents(self, output: np.ndarray, symbols: np.ndarray, gains: LevelGains) -> Int[np.ndarray, "h w c"]:
+        """ŷ in fixed point."""
+        channels = self.hyper_decoder.latent_channels
+        offset = symbols.astype(np.int64) * gains.inverse + (1 << (INVERSE_BITS - 1)) >> INVERSE_BITS
+        return np.clip(output[..., :channels] + offset, MIN_ACTIVATION, MAX_ACTIVATION).astype(np.int32)
