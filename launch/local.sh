@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on this machine, and goes on after a crash: an interrupted run resumes from its last checkpoint.
+# Trains on this machine, and resumes after a crash: an interrupted run resumes from its last checkpoint.
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
 #   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000

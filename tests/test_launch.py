@@ -69,7 +69,7 @@ def test_the_scripts_can_be_called_by_their_names(script):
 
 
 def documented_commands():
-    """What documentation, scripts and configurations say to run with one of our configurations."""
+    """The commands with one of our configurations in documentation, scripts and configurations."""
     commands = []
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *LAUNCH.iterdir(), *ROOT.glob("configs/*.py")]:
         text = re.sub(r" \\\n#? *", " ", path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def documented_commands():
 
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_commands_can_work(command):
-    """Their settings exist, they say where the data are, and the batch spreads over the devices that they mean."""
+    """Their settings exist, they name the data, and the batch spreads over the devices that they mean."""
     path, argument = re.search(r"(configs/\w+\.py)(?::(\S+))?", command).groups()
     config = runpy.run_path(str(ROOT / path))["get_config"](*filter(None, [argument]))
     given = dict(word.lstrip("-").split("=", 1) for word in shlex.split(command, comments=True) if "=" in word)
@@ -264,7 +264,7 @@ class TestTpuVm:
         acted = [name for name in made if name not in ("look", "status", "ask the queue")]
         assert acted == ["queue", "delete", "queue", *self.START]
 
-    def test_a_training_that_goes_on_is_watched_not_started_twice(self, cloud):
+    def test_a_training_that_continues_is_watched_not_started_twice(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="running\nrunning\n0\n")
         assert finished.returncode == 0 and "train" not in made and "create" not in made
 
@@ -306,7 +306,7 @@ class TestTpuVm:
         assert finished.returncode == 2 and "bucket" in finished.stderr and made == [""]
 
     def test_what_the_worker_runs_leaves_exit_code_and_state(self, cloud, tmp_path):
-        """The shell text for the workers, run here: it starts, says so, is stopped, and the exit code is kept."""
+        """The shell text for the workers, run here: it starts, reports it, is stopped, and the exit code is kept."""
         home = tmp_path / "home"
         (home / "cdc_jax").mkdir(parents=True)
         ready = home / "ready"

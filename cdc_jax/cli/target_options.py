@@ -40,10 +40,10 @@ def _positive(text: str) -> float:
 
 
 def choose_model(args: argparse.Namespace, load: Callable, image, source: str) -> tuple[bytes, str]:
-    """The file of the model that keeps to the target, and words about the choice, which are told for every file.
+    """The file of the model that keeps to the target, and a description of the choice, which is logged for every file.
 
     Raises:
-      CdcError: no model does; the message says which comes nearest.
+      CdcError: no model does; the message names the nearest.
     """
     from cdc_jax.codec.model_selection import Target, choose
 

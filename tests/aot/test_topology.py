@@ -1,4 +1,4 @@
-"""libtpu and its lock: who holds it, and what a user is told."""
+"""libtpu and its lock: who holds it, and what is reported to a user."""
 
 import importlib.metadata
 import os

@@ -163,7 +163,7 @@ def test_only_known_suffixes_are_replaced(cdc):
     assert tree() == ["scan.2024", "scan.2024.cdc"]
 
 
-def test_quiet_tells_nothing(cdc, photo):
+def test_quiet_logs_nothing(cdc, photo):
     assert cdc("compress", "photo.png", "-q", "--model=b") == (0, "", [])
 
 
@@ -178,13 +178,13 @@ def test_decoding_options_arrive(cdc, bundles):
     assert bundles.max_pixels == 1000
 
 
-def test_max_memory_is_for_each_file_and_told_where_it_changes_the_image(cdc, bundles):
+def test_max_memory_is_for_each_file_and_logged_where_it_changes_the_image(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "-q", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
-    told = [line for line in err if "--max-memory" in line]
-    assert code == 0 and [line.split(": ")[1] for line in told] == ["a.cdc", "b.cdc"]
-    assert "in tiles of 6 pixels" in told[0] and "decoded whole" in told[1]
+    logged = [line for line in err if "--max-memory" in line]
+    assert code == 0 and [line.split(": ")[1] for line in logged] == ["a.cdc", "b.cdc"]
+    assert "in tiles of 6 pixels" in logged[0] and "decoded whole" in logged[1]
     assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 6, 6]
 
 
@@ -194,7 +194,7 @@ def test_max_memory_is_for_each_file_and_told_where_it_changes_the_image(cdc, bu
     + ["--steps=0", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
     + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"],
 )
-def test_impossible_options_are_usage_errors(cdc, bundles, option):
+def test_invalid_options_are_usage_errors(cdc, bundles, option):
     put("a.cdc")
     fails(cdc("decompress", "a.cdc", "--model=b", option), 2, option.split("=")[0])
     assert bundles.loaded == []
@@ -208,7 +208,7 @@ def test_max_pixels_is_checked_before_the_model_is_loaded(cdc, bundles, photo):
     assert cdc("compress", "photo.png", "--max-pixels=600", "--model=b")[0] == 0
 
 
-def test_alpha_is_told_once_per_file(cdc):
+def test_alpha_is_reported_once_per_file(cdc):
     Image.new("RGBA", (4, 4), (9, 9, 9, 9)).save("a.png")
     code, _, err = cdc("compress", "a.png", "--model=b")
     assert code == 0 and [line for line in err if "warning" in line] == [err[0]]
@@ -335,8 +335,8 @@ def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bund
     Path("out/3.png").write_bytes(b"precious")
     code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
     assert code == 1 and "8 of 11 files done" in err[-1]
-    told = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
-    assert sorted(line.split(":")[1].strip() for line in told) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
+    logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
+    assert sorted(line.split(":")[1].strip() for line in logged) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
     assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
     for value in (0, 1, 2, 4, 5, 6, 7, 8):
         np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))
@@ -470,19 +470,19 @@ def test_a_failure_leaves_an_existing_output_as_it_was(cdc):
 
 
 @pytest.mark.parametrize("output", ["missing/a.cdc", "photo.png/a.cdc", "folder.cdc"])
-def test_places_that_cannot_be_written_to(cdc, bundles, photo, output):
+def test_paths_that_cannot_be_written_to(cdc, bundles, photo, output):
     Path("folder.cdc").mkdir()
     code = 2 if output == "folder.cdc" else 1
     fails(cdc("compress", "photo.png", "-o", output, "--force", "--model=b"), code, output)
     assert tree() == ["photo.png"] and bundles.loaded == []
 
 
-def test_a_folder_in_the_place_of_the_output(cdc, photo):
+def test_a_folder_where_the_output_should_be(cdc, photo):
     Path("photo.cdc").mkdir()
     fails(cdc("compress", "photo.png", "--force", "--model=b"), 1, "photo.cdc", "folder")
 
 
-def test_a_file_in_the_place_of_an_output_folder(cdc):
+def test_a_file_where_an_output_folder_should_be(cdc):
     put("in/sub/a.png")
     put("in/b.png")
     Path("out").mkdir()
@@ -552,11 +552,11 @@ def test_a_mismatch_names_both_and_exits_with_3(cdc):
     assert tree() == ["a.cdc", "b.cdc"]
 
 
-def test_a_corrupt_bundle_is_told_once(cdc, photo):
+def test_a_corrupt_bundle_is_reported_once(cdc, photo):
     put("b.png")
     code, out, err = cdc("compress", "photo.png", "b.png", "--model=corrupt")
-    told = [line for line in err if "corrupt is not a bundle" in line]
-    assert (code, len(told)) == (1, 1) and tree() == ["b.png", "photo.png"]
+    logged = [line for line in err if "corrupt is not a bundle" in line]
+    assert (code, len(logged)) == (1, 1) and tree() == ["b.png", "photo.png"]
 
 
 def test_words_may_come_in_any_order(cdc, photo):

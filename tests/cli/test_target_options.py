@@ -61,7 +61,7 @@ def test_the_smallest_file_with_a_quality(compress):
         (["--min-psnr", 90, "--steps", 1], ["90 dB", "nearest is fine with"]),
     ],
 )
-def test_impossible_targets_name_the_nearest_possible(compress, words, parts):
+def test_targets_out_of_reach_name_the_nearest(compress, words, parts):
     code, data, err = compress(*words)
     assert code == 1 and data is None
     assert err.count("\n") == 1 and all(part in err for part in parts)

@@ -57,7 +57,7 @@ def test_random_bytes_are_refused(data):
 
 @given(st.binary(max_size=40))
 def test_random_bodies_with_a_right_checksum(body):
-    """Whatever is behind a right checksum: fields in their range, or a BitstreamError."""
+    """Whatever follows with a right checksum: fields in their range, or a BitstreamError."""
     data = _sealed(MAGIC + b"\x01" + body)
     try:
         container = unpack(data)
@@ -89,7 +89,7 @@ def test_random_bodies_with_a_right_checksum(body):
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
     ],
 )
-def test_messages_say_what_is_wrong(data, message):
+def test_messages_name_what_is_wrong(data, message):
     with pytest.raises(BitstreamError, match=message):
         unpack(data)
 

@@ -112,9 +112,9 @@ def test_writing_names_what_cannot_be_done(tmp_path):
         write_image(tmp_path / "image.xyz", image)
     with pytest.raises(ImageError, match="'gif' is not an image format"):
         write_image(tmp_path / "image.gif", image, format="gif")
-    for place in ("missing/a.png", "file/a.png", ""):
+    for name in ("missing/a.png", "file/a.png", ""):
         with pytest.raises(ImageError, match="cannot be written"):
-            write_image(tmp_path / place, image, format="png")
+            write_image(tmp_path / name, image, format="png")
     with pytest.raises(ImageError, match="17000x1 pixels cannot be written as webp"):
         write_image(tmp_path / "wide.webp", random_image(1, 17000))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -148,7 +148,7 @@ def test_exif_orientation_is_applied(format, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 60000])
-def test_an_impossible_orientation_is_ignored(orientation):
+def test_an_invalid_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = smooth()
@@ -483,8 +483,8 @@ def test_damage_never_raises_anything_else(format):
     refused = 0
     for _ in range(150):
         damaged = bytearray(data)
-        for place in generator.integers(0, min(len(data), 400), 3):
-            damaged[place] = generator.integers(256)
+        for position in generator.integers(0, min(len(data), 400), 3):
+            damaged[position] = generator.integers(256)
         try:
             load_image(bytes(damaged), max_pixels=2**20)
         except ImageError as error:

@@ -1,4 +1,4 @@
-"""The main job as a user runs it, and the recipe behind it."""
+"""The main job as a user runs it, and its recipe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_run_leaves_what_it_promises(trained_workdir, photograph):
     assert sheet.shape[1] >= 2 * photograph.shape[1]
 
 
-def test_the_run_prints_figures_of_the_file(trained_workdir, photograph):
+def test_the_run_prints_metrics_of_the_file(trained_workdir, photograph):
     output = (trained_workdir / "stdout.txt").read_text()
     size = (trained_workdir / "example.cdc").stat().st_size
     assert f"{size} bytes, {8 * size / (300 * 451):.3f} bpp" in output
@@ -125,7 +125,7 @@ def test_missing_flags_and_stray_arguments(tmp_path):
         ({"model.prediction": "z"}, "prediction"),
     ],
 )
-def test_impossible_settings(changes, word):
+def test_invalid_settings(changes, word):
     config = tiny_config(**changes)
     with pytest.raises(ConfigError, match=word):
         check_config(config)
@@ -174,7 +174,7 @@ def test_beta_rises_geometrically():
         assert float(beta_at(config, jnp.int32(step))) == pytest.approx(beta, rel=1e-4)
 
 
-def test_draws_are_what_the_recipe_says():
+def test_randomness_is_what_the_recipe_asks_for():
     from cdc_jax.training.loss import step_randomness
 
     config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.max_noise_fraction": 0.0})
@@ -189,15 +189,15 @@ def test_draws_are_what_the_recipe_says():
     assert len(corners) > 5
 
 
-def test_not_finite_is_told_with_step_term_and_images(tmp_path):
+def test_not_finite_is_reported_with_step_term_and_images(tmp_path):
     from cdc_jax.errors import CdcError
     from cdc_jax.training.loop import _sync_and_check
     from cdc_jax.training.metrics_writer import RunLog
 
     log = RunLog(tmp_path)
     assert _sync_and_check((6, {"loss": 1.0}, ["a.png"]), None, log) == {"loss": 1.0}
-    told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
-    with pytest.raises(CdcError, match=told):
+    message = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
+    with pytest.raises(CdcError, match=message):
         _sync_and_check((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), 5, log)
     names = [f"{number}.png" for number in range(30)]
     with pytest.raises(CdcError, match=r"0\.png, .*7\.png and 22 more, listed in .*batch_of_step_8_0\.txt"):
@@ -263,14 +263,14 @@ def test_phases_of_the_recipe():
     )
     assert (better_decoder.init_weights, better_decoder.freeze_entropy) == ("raw", True)
     assert (rate.init_weights, rate.freeze_entropy) == ("ema", False)
-    impossible = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
-    impossible |= {"warmup,prediction=eps": "eps", "warmup,freeze_entropy=perhaps": "perhaps"}
-    for argument, word in impossible.items():
+    invalid = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
+    invalid |= {"warmup,prediction=eps": "eps", "warmup,freeze_entropy=perhaps": "perhaps"}
+    for argument, word in invalid.items():
         with pytest.raises(ConfigError, match=word):
             apply_phase(default_config(), argument)
 
 
-def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
+def test_a_run_resumes_with_the_settings_that_make_it_that_run():
     stored = tiny_config().to_dict()
     check_same_run(stored, tiny_config(**{"train.steps": 7, "optimizer.learning_rate": 1e-5}), "runs/a")
     older = {name: value for name, value in stored.items() if name != "freeze_entropy"}

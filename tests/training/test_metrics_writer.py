@@ -1,4 +1,4 @@
-"""The log of a run, where the run's folder is not the place that it is written in."""
+"""The log of a run, where the run's folder is not the one that it is written in."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_other_processes_write_nothing(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX'")
 @pytest.mark.parametrize("images", [False, True])
 def test_a_full_disk_is_one_line_and_nothing_hangs(images, tmp_path):
-    """In a process of its own, which may write files of so many bytes and no more."""
+    """In a process of its own, which may write files up to a limit and no more."""
     program = f"""
 import resource, signal
 import numpy as np
