@@ -43,8 +43,8 @@ def random_model(channels: int) -> CodingModel:
     return CodingModel.build(*coding_weights(channels, gain=GAIN))
 
 
-def draw_picture(model: CodingModel, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols (z, y) of a picture of this many pixels, from the model's own distributions."""
+def draw_image(model: CodingModel, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols (z, y) of an image of this many pixels, from the model's own distributions."""
     rows, columns = -(-height // 64), -(-width // 64)
     z = draw_symbols(model.z_tables, rows * columns).reshape(rows, columns, model.channels)
     _, scale_index = model.hyper_decoder.decode(z)
@@ -64,7 +64,7 @@ def best_seconds(function: Callable[[], object], repeats: int) -> float:
 
 def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[tuple[str, float, float]]:
     """Rows (what, seconds, symbols per second; 0 where that means nothing)."""
-    z, y = draw_picture(model, height, width)
+    z, y = draw_image(model, height, width)
     net = model.hyper_decoder
     mean, scale_index = net.decode(z)
 

@@ -27,13 +27,13 @@ def time_in_turns(programs: Mapping[str, Callable[[], object]], repeats: int) ->
     """Runs all programs once unmeasured, then in turns, so that what else the machine does meets all alike."""
     for program in programs.values():
         jax.block_until_ready(program())
-    found = {name: [] for name in programs}
+    samples = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
             start, start_core = time.perf_counter(), time.process_time()
             jax.block_until_ready(program())
-            found[name].append((time.perf_counter() - start, time.process_time() - start_core))
-    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in found.items()}
+            samples[name].append((time.perf_counter() - start, time.process_time() - start_core))
+    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in samples.items()}
 
 
 def limit_program() -> tuple[Callable[[], jax.Array], float]:

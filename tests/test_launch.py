@@ -74,8 +74,8 @@ def documented_commands():
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *LAUNCH.iterdir(), *ROOT.glob("configs/*.py")]:
         text = re.sub(r" \\\n#? *", " ", path.read_text(encoding="utf-8"))
         for line in text.splitlines():
-            found = re.findall(r"`([^`]+)`", line) or [re.sub(r"^(#|Command:)? *", "", line)]
-            commands += [one for one in found if re.search(r"(\.main|\.sh|\.sbatch) .*configs/[a-z]", one)]
+            quoted = re.findall(r"`([^`]+)`", line) or [re.sub(r"^(#|Command:)? *", "", line)]
+            commands += [one for one in quoted if re.search(r"(\.main|\.sh|\.sbatch) .*configs/[a-z]", one)]
     return sorted(set(commands))
 
 
@@ -127,13 +127,13 @@ class TestLocal:
 
     def test_processes_find_their_places_and_fail_together(self, tmp_path):
         body = f'echo $CDC_PROCESS_INDEX $CDC_PROCESS_COUNT $CDC_COORDINATOR $XLA_FLAGS >> "{tmp_path}/seen"\n'
-        body += "if [ $CDC_PROCESS_INDEX = 1 ]; then echo broken; exit 7; fi\nexec sleep 30"
+        body += "if [ $CDC_PROCESS_INDEX = 1 ]; then echo failed; exit 7; fi\nexec sleep 30"
         python = str(executable(tmp_path, "python", body))
         started = time.monotonic()
         settings = {"PROCESSES": "2", "PORT": "4321", "ATTEMPTS": "2", "TMPDIR": str(tmp_path)}
         finished = launch(LOCAL, "c.py", "w", PYTHON=python, **settings)
         assert finished.returncode == 7 and time.monotonic() - started < 20
-        assert "broken" in finished.stderr, "the log of the process that failed is shown"
+        assert "failed" in finished.stderr, "the log of the process that failed is shown"
         seen = (tmp_path / "seen").read_text().splitlines()
         assert sorted(seen) == ["0 2 localhost:4321"] * 2 + ["1 2 localhost:4321"] * 2
 

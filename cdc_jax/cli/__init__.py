@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     except SystemExit as stop:  # argparse: --help, --version, usage
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        console.say("interrupted")
+        console.log("interrupted")
         return 130
     except BrokenPipeError:  # as when the output goes to `head`: nobody wants to hear about it
         return 1
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
         line = console.describe(error)
         if line is None:
             raise
-        console.say(line)
+        console.log(line)
         return error.exit_code if isinstance(error, CdcError) else 1
 
 
@@ -52,14 +52,14 @@ _COMMANDS = (
     Command(
         "compress",
         "IN... --model=BUNDLE [-o OUT] [options]",
-        "make .cdc files of pictures",
+        "make .cdc files of images",
         compress.add_arguments,
         compress.run,
     ),
     Command(
         "decompress",
         "IN... --model=BUNDLE [-o OUT] [options]",
-        "make pictures of .cdc files",
+        "make images of .cdc files",
         decompress.add_arguments,
         decompress.run,
     ),
@@ -80,7 +80,7 @@ _COMMANDS = (
     Command(
         "evaluate",
         evaluate.USAGE,
-        "measure models and other codecs on a folder of pictures, and write a report",
+        "measure models and other codecs on a folder of images, and write a report",
         evaluate.add_arguments,
         evaluate.run,
     ),

@@ -79,7 +79,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=whole_number(1),
         default=MAX_PIXELS,
-        help="refuse pictures with more pixels (default: %(default)s)",
+        help="refuse images with more pixels (default: %(default)s)",
     )
 
 
@@ -143,7 +143,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _ModelAction(argparse.Action):
-    """`--model A B --model C`; in `--model A photo.png` the picture is meant as an input, and can be told apart."""
+    """`--model A B --model C`; in `--model A photo.png` the image is meant as an input, and can be told apart."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         first, *others = values
@@ -157,7 +157,7 @@ class _ModelAction(argparse.Action):
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cdc",
-        description="Compress pictures with a learned model, and decompress them.",
+        description="Compress images with a learned model, and decompress them.",
         epilog="See 'cdc COMMAND --help'; " + _EXIT_CODES + ".",
         allow_abbrev=False,
     )

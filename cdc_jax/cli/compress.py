@@ -7,12 +7,12 @@ import time
 
 from cdc_jax.cli import arguments, console, paths, pipeline, target_options
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, PICTURE_SUFFIXES
+from cdc_jax.io.files import CDC_SUFFIX, IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc compress`."""
-    arguments.add_files(parser, "pictures (PNG, JPEG, WebP, TIFF, BMP)")
+    arguments.add_files(parser, "images (PNG, JPEG, WebP, TIFF, BMP)")
     target_options.add_targets(parser)
     arguments.add_decoding(parser)
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     by_target = target_options.has_target(args)
     if len(args.model) > 1 and not by_target:
         raise paths.UsageError("compress takes one --model: without a target size there is nothing to choose by")
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=PICTURE_SUFFIXES, new_suffix=CDC_SUFFIX)
+    plan = paths.plan_tasks(args.inputs, args.output, suffixes=IMAGE_SUFFIXES, new_suffix=CDC_SUFFIX)
     models = Models(args)
 
     def convert(source: str) -> tuple[bytes, str]:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             image, notes = load_image(file, max_pixels=args.max_pixels)
         if not args.quiet:
             for note in notes:
-                console.say(f"warning: {note}")
+                console.log(f"warning: {note}")
         codec = models.load(args.model[0])
         start = time.perf_counter()
         picked = ""

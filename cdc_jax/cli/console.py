@@ -18,7 +18,7 @@ _STANDARD_ERROR = threading.RLock()
 Item = TypeVar("Item")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line on standard error, above the progress bar where there is one."""
     if sys.stderr is None:  # closed by the caller: cdc … 2>&-; print would take standard output instead
         return
@@ -31,7 +31,7 @@ def say(text: str) -> None:
             print(line, file=sys.stderr)
 
 
-def put(text: str) -> None:
+def print_line(text: str) -> None:
     """One line on standard output, whatever characters it has.
 
     Raises:
@@ -80,7 +80,7 @@ def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[It
 
 @contextlib.contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Keeps what picture libraries write to standard error by themselves (libtiff, past Python) out of our one line."""
+    """Keeps what image libraries write to standard error by themselves (libtiff, past Python) out of our one line."""
     import logging
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)

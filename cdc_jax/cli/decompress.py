@@ -1,4 +1,4 @@
-"""`cdc decompress`: from the command line to the codec, and the pictures that it makes."""
+"""`cdc decompress`: from the command line to the codec, and the images that it makes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cdc_jax.cli import arguments, console, paths, pipeline
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, PICTURE_FORMATS, picture_format
+from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
 
 
 @dataclass
@@ -26,14 +26,14 @@ class _Stream:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc decompress`."""
     arguments.add_files(parser, ".cdc files")
-    formats = list(PICTURE_FORMATS)
+    formats = list(IMAGE_FORMATS)
     parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
     parser.add_argument(
         "--max-memory",
         type=arguments.memory_size,
         metavar="SIZE",
         help="decode in the largest tiles for which so much memory will do, such as 4G or 800M, file by file "
-        "(default: the tiles depend on the picture's size alone)",
+        "(default: the tiles depend on the image's size alone)",
     )
     arguments.add_decoding(parser)
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`cdc decompress`: the exit code."""
     format = args.format or "png"
-    new_suffix = PICTURE_FORMATS[format][0]
+    new_suffix = IMAGE_FORMATS[format][0]
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
     if args.output not in (None, paths.STANDARD) and not plan.makes_folders:
         format = _format_of_output(args.output, args.format)
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
         if len(plan.tasks) == 1 or args.max_memory is not None:
             for index, stream in enumerate(streams):
                 start = time.perf_counter()
-                picture = _decode_one(args, stream, settings)
+                image = _decode_one(args, stream, settings)
                 stream.seconds = time.perf_counter() - start
-                yield index, picture
+                yield index, image
             return
         for codec in dict.fromkeys(stream.codec for stream in streams):
             members = [index for index, stream in enumerate(streams) if stream.codec is codec]
-            for index, picture in codec.decompress_each([streams[i].data for i in members], **settings):
-                yield members[index], picture
+            for index, image in codec.decompress_each([streams[i].data for i in members], **settings):
+                yield members[index], image
 
     def finish(stream: _Stream, image) -> tuple[bytes, str]:
         from cdc_jax.io.images import encode_image
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
-    """The picture, or the error in its place."""
+    """The image, or the error in its place."""
     try:
         if args.max_memory is not None:
             tile = stream.codec.tile_within(stream.data, args.max_memory)
@@ -88,9 +88,9 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
                 settings = {**settings, "tile": tile}
             if tile is not None and not args.quiet:
                 whole = tile >= max(stream.header.height, stream.header.width)
-                console.say(
+                console.log(
                     f"{console.shown(stream.source)}: decoded {'whole' if whole else f'in tiles of {tile} pixels'} "
-                    "for --max-memory, which gives a slightly different picture than without"
+                    "for --max-memory, which gives a slightly different image than without"
                 )
         return stream.codec.decompress(stream.data, **settings)
     except Exception as error:  # too little memory, for one: the files after it may be smaller
@@ -98,10 +98,10 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
 
 
 def _format_of_output(output: str, asked: str | None) -> str:
-    named = picture_format(output)
+    named = image_format(output)
     if named is None and asked is None:
-        formats = ", ".join(PICTURE_FORMATS)
-        raise paths.UsageError(f"{output}: the suffix names no picture format; give --format ({formats})")
+        formats = ", ".join(IMAGE_FORMATS)
+        raise paths.UsageError(f"{output}: the suffix names no image format; give --format ({formats})")
     if named and asked and named != asked:
         raise paths.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
     return asked or named

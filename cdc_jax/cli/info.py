@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
             header = cdc_file.unpack(data)
         except (CdcError, OSError, MemoryError) as error:
-            console.say(console.describe(error, console.shown(path)))
+            console.log(console.describe(error, console.shown(path)))
             failures.append(1)
             continue
         facts = {
@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
             "{file}: {width}x{height} pixels, {bytes} bytes, {bpp:.4f} bpp, "
             "format {format_version}, model {fingerprint}"
         ).format(**facts)
-        console.put(json.dumps(facts) if args.json else text)
+        console.print_line(json.dumps(facts) if args.json else text)
     return console.exit_code_of(failures)

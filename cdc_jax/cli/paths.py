@@ -87,15 +87,15 @@ def _plan_several(inputs: Sequence[str], output: str | None, suffixes: Collectio
     plan = Plan(makes_folders=output is not None)
 
     def add(source: str, relative: str) -> None:
-        place = source if output is None else os.path.join(output, relative)
-        plan.tasks.append(Task(source, _with_suffix(place, suffixes, new_suffix)))
+        target = source if output is None else os.path.join(output, relative)
+        plan.tasks.append(Task(source, _with_suffix(target, suffixes, new_suffix)))
 
     for path in inputs:
         if os.path.isdir(path):
-            found = _files_below(path, suffixes, plan.problems)
-            for source in found:
+            files = _files_below(path, suffixes, plan.problems)
+            for source in files:
                 add(source, os.path.relpath(source, path))
-            if not found:
+            if not files:
                 plan.problems.append(f"{path}: no {', '.join(suffixes)} file in this folder")
         elif os.path.exists(path):
             add(path, os.path.basename(path))
@@ -105,18 +105,18 @@ def _plan_several(inputs: Sequence[str], output: str | None, suffixes: Collectio
 
 
 def _files_below(folder: str, suffixes: Collection[str], problems: list[str]) -> list[str]:
-    """Files with one of the suffixes; not hidden ones: some systems keep notes beside pictures as `._name.jpg`."""
+    """Files with one of the suffixes; not hidden ones: some systems keep notes beside images as `._name.jpg`."""
 
     def unreadable(error: OSError) -> None:
         problems.append(f"{error.filename}: {error.strerror}")
 
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(os.path.join(parent, name))
-    return found
+                files.append(os.path.join(parent, name))
+    return files
 
 
 def _with_suffix(path: str, suffixes: Collection[str], new_suffix: str) -> str:
@@ -232,7 +232,7 @@ def standard_output_errors() -> Iterator[None]:
 
 
 def is_bundle(path: str) -> bool:
-    """Whether a path looks like a bundle, and neither like a picture nor like a folder of them."""
+    """Whether a path looks like a bundle, and neither like an image nor like a folder of them."""
     return os.path.isfile(os.path.join(path, "coding.npz"))
 
 

@@ -50,5 +50,5 @@ def choose_model(args: argparse.Namespace, load: Callable, image, source: str) -
     target = Target(args.target_bpp, args.target_bytes, args.min_psnr, args.steps, args.seed, args.gamma)
     choice = choose(args.model, load, image, target)
     if not args.quiet and len(args.inputs) > 1:
-        console.say(f"{source}: {choice.model} ({choice.reason})")
+        console.log(f"{source}: {choice.model} ({choice.reason})")
     return choice.data, f", by {choice.model} ({choice.reason})"

@@ -30,11 +30,11 @@ from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BitstreamError, CdcError, ConfigError, ImageError, ModelMismatchError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
-from cdc_jax.io.images import Picture, check_image, pad_to_multiple
+from cdc_jax.io.images import Image, check_image, pad_to_multiple
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
-from cdc_jax.runtime.prefetch import ahead, in_threads
+from cdc_jax.runtime.prefetch import in_threads, prefetch_one
 
 _HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
 
@@ -79,7 +79,7 @@ class Codec:
         """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
         return self._coding.fingerprint
 
-    def compress(self, image: Picture, *, quality: float | None = None) -> bytes:
+    def compress(self, image: Image, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
 
         Args:
@@ -93,7 +93,7 @@ class Codec:
         level = quality_level(self.config, quality)
         return self._encoder.write(self.analyze(image), level)
 
-    def analyze(self, image: Picture) -> ImageLatents:
+    def analyze(self, image: Image) -> ImageLatents:
         """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""
         return self._encoder.analyze(self._padded(image), *image.shape[:2])
 
@@ -114,7 +114,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
-    ) -> Picture:
+    ) -> Image:
         """The picture of a `.cdc` file.
 
         Args:
@@ -143,7 +143,7 @@ class Codec:
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
-    ) -> Iterator[Picture]:
+    ) -> Iterator[Image]:
         """The preview of a model with the transform, then each step's estimate; the last is `decompress`'s image.
 
         Args:
@@ -173,7 +173,7 @@ class Codec:
         return None if shapes[0] == shapes[1] else tile
 
     def compress_batch(
-        self, images: Sequence[Picture], *, quality: float | None = None, progress: Progress | None = None
+        self, images: Sequence[Image], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
         """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
 
@@ -198,7 +198,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         progress: Progress | None = None,
-    ) -> list[Picture]:
+    ) -> list[Image]:
         """`decompress` for many files, over all devices: pictures of the same padded size share batches.
 
         The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
@@ -222,7 +222,7 @@ class Codec:
         seed: int = 0,
         gamma: float | None = None,
         eta: float = 0.0,
-    ) -> Iterator[tuple[int, Picture | CdcError]]:
+    ) -> Iterator[tuple[int, Image | CdcError]]:
         """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
 
         While the devices are busy with one batch, the next one's streams are read.
@@ -239,7 +239,7 @@ class Codec:
                 sizes.append(None)
                 yield index, error
         batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
-        for batch, read in ahead(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
+        for batch, read in prefetch_one(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
             sound = []
             for index, found in zip(batch.members, read, strict=True):
                 if isinstance(found, CdcError):
@@ -260,7 +260,7 @@ class Codec:
         symbols = self._read(data)[1]
         return symbols.z, symbols.y
 
-    def estimate_bits(self, image: Picture, *, quality: float | None = None) -> float:
+    def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
         """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
 
         Raises:
@@ -270,7 +270,7 @@ class Codec:
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
         return float(_rate_bits(self.config, self._params, self._padded(image)[None], rate)[0])
 
-    def _padded(self, image: Picture) -> Picture:
+    def _padded(self, image: Image) -> Image:
         check_image(image)
         height, width, _ = image.shape
         if cdc_file.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):

@@ -1,4 +1,4 @@
-"""Training pictures, from where they lie to batches of crops.
+"""Training images, from where they lie to batches of crops.
 
     folders, vimeo, tfds_source ─► sources: records with random access ─┐
     sharding: which record comes at which place of the global order ────┼─► crops: place → crop ─► pipeline: batches

@@ -26,12 +26,12 @@ class GlobalOrder:
         self.records = records
         self._order = grain.MapDataset.range(records).shuffle(seed=seed).repeat()
 
-    def __getitem__(self, place: int) -> int:
-        return int(self._order[place])
+    def __getitem__(self, position: int) -> int:
+        return int(self._order[position])
 
 
 @dataclass(frozen=True)
-class LocalPlaces:
+class LocalPositions:
     """Places of the global order that process p of P fills: of each batch its rows p·B/P … (p + 1)·B/P − 1.
 
     Attributes:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.io.images import Picture, load_image
+from cdc_jax.io.images import Image, load_image
 
 TRAINING_LIST = "sep_trainlist.txt"
-HELD_OUT_SEPTUPLETS = 8
+VALIDATION_SEPTUPLETS = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VimeoSeptuplets:
         """Such as 00001/0266/im4.png for frame 3."""
         return f"{self.septuplets[record]}/im{frame + 1}.png"
 
-    def read(self, record: int, frame: int) -> Picture:
+    def read(self, record: int, frame: int) -> Image:
         """uint8 [h, w, 3]. Raises ImageError where the frame is missing or damaged."""
         return load_image(os.path.join(self.root, "sequences", self.name(record, frame)))[0]
 
@@ -68,7 +68,7 @@ def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuple
     return VimeoSeptuplets(root, septuplets)
 
 
-def without(training: VimeoSeptuplets, held_out: VimeoSeptuplets) -> VimeoSeptuplets:
-    """The septuplets that are not among the held-out ones."""
-    measured = set(held_out.septuplets)
+def without(training: VimeoSeptuplets, validation: VimeoSeptuplets) -> VimeoSeptuplets:
+    """The septuplets that are not among the validation ones."""
+    measured = set(validation.septuplets)
     return VimeoSeptuplets(training.root, [name for name in training.septuplets if name not in measured])

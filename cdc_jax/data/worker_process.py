@@ -33,6 +33,6 @@ def check_death(error: RuntimeError) -> None:
     _, died, how = str(error).partition(_DEATH)
     if died:
         raise CdcError(
-            f"a process that reads training pictures was ended{how.partition('.')[0]} (-9: often for lack of memory): "
+            f"a process that reads training images was ended{how.partition('.')[0]} (-9: often for lack of memory): "
             "start the same command again, with fewer data.workers if need be; it goes on from the last checkpoint"
         ) from error

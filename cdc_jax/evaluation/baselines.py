@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image as PILImage
 from PIL import __version__ as pillow_version
+from PIL import features
 
 from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.evaluation.rate_points import RatePoint
+from cdc_jax.io.images import Image
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,22 @@ def baseline_points(names: Sequence[str], qualities: Sequence[int] | None = None
     return points
 
 
-def encode(baseline: Baseline, image: Picture, quality: int) -> bytes:
-    """The bytes of a file. Raises ImageError where the format cannot hold the picture."""
+def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
+    """The bytes of a file. Raises ImageError where the format cannot hold the image."""
     buffer = io.BytesIO()
     try:
-        Image.fromarray(np.ascontiguousarray(image)).save(buffer, baseline.format, quality=quality, **baseline.options)
+        pil_image = PILImage.fromarray(np.ascontiguousarray(image))
+        pil_image.save(buffer, baseline.format, quality=quality, **baseline.options)
     except Exception as error:  # encoders raise OSError, ValueError, RuntimeError and worse
         height, width, _ = image.shape
-        raise ImageError(f"{baseline.label} cannot hold a picture of {width}×{height} pixels ({error})") from None
+        raise ImageError(f"{baseline.label} cannot hold an image of {width}×{height} pixels ({error})") from None
     return buffer.getvalue()
 
 
-def decode(baseline: Baseline, data: bytes) -> Picture:
-    """The picture in a file."""
-    with Image.open(io.BytesIO(data), formats=[baseline.format]) as picture:
-        return np.asarray(picture.convert("RGB"))
+def decode(baseline: Baseline, data: bytes) -> Image:
+    """The image in a file."""
+    with PILImage.open(io.BytesIO(data), formats=[baseline.format]) as pil_image:
+        return np.asarray(pil_image.convert("RGB"))
 
 
 def _point(baseline: Baseline, quality: int, library: str) -> RatePoint:

@@ -34,7 +34,7 @@ def our_points(
       seed, gamma: of the noise that decoding starts from; gamma None: each bundle's own.
       names: of the families; None: "CDC", told apart by what their bundles are called.
       load_codec: as `cdc_jax.load_codec`.
-      max_pixels: of pictures.
+      max_pixels: of images.
 
     Raises:
       ConfigError: a bundle is given twice, a family mixes variants, or a step count is impossible.

@@ -18,7 +18,7 @@ from cdc_jax.evaluation.plots import draw_plots
 from cdc_jax.evaluation.published_curves import data_set_of, load_published
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.report import ReportFacts, write_report
-from cdc_jax.evaluation.report_images import chosen_images, is_lossless, pictures_data
+from cdc_jax.evaluation.report_images import chosen_images, images_data, is_lossless
 from cdc_jax.evaluation.result_store import Store
 from cdc_jax.evaluation.results import write_results
 from cdc_jax.evaluation.scoring import Metrics
@@ -34,7 +34,7 @@ class Settings:
     """What to evaluate.
 
     Attributes:
-      images: a folder of pictures.
+      images: a folder of images.
       out: the folder for everything that is written; finished results in it are used again.
       models: for each curve, its bundles.
       released: a folder of the authors' checkpoints, imported and evaluated beside `models`.
@@ -48,8 +48,8 @@ class Settings:
       published_codecs: which of them; None: a short list.
       data_set: the name of `images` in that CSV; None: found out, for Kodak.
       fid_weights: Inception weights for the metric fid.
-      max_pixels: refuse larger pictures.
-      report_images: at most this many pictures in the report; None: all.
+      max_pixels: refuse larger images.
+      report_images: at most this many images in the report; None: all.
     """
 
     images: str
@@ -87,7 +87,7 @@ def evaluate(
     *,
     load_codec: Callable | None = None,
     metric_loaders: Any = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     progress_bar: Callable[[int], Any] | None = None,
 ) -> Evaluation:
     """Measures everything that is not measured yet, and writes results, plots and report.
@@ -110,7 +110,7 @@ def evaluate(
     out = Path(settings.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: this is a file, where a folder should go")
-    points = _points(settings, load_codec, say)
+    points = _points(settings, load_codec, log)
     metrics = Metrics(settings.metrics, fid_weights=settings.fid_weights, loaders=metric_loaders)
     data_set = settings.data_set or data_set_of(list(images))
     published, remarks = _published(settings, data_set, [facts.name for facts in metrics.facts])
@@ -120,13 +120,13 @@ def evaluate(
     total = len(images) * len(points)
     with _bar(progress_bar, total) as bar:
         measured = measure(
-            images, points, metrics, store, max_pixels=settings.max_pixels, say=say, progress=bar.update
+            images, points, metrics, store, max_pixels=settings.max_pixels, log=log, progress=bar.update
         )
     curves, excluded = average(measured, points, metrics.facts)
     if published and measured.left_out and settings.data_set is None:
-        published, remarks = [], ["Published curves are not drawn: pictures of the data set were left out."]
+        published, remarks = [], ["Published curves are not drawn: images of the data set were left out."]
     for remark in remarks:
-        say(remark)
+        log(remark)
     every = [*curves, *published]
     rates = bd_rates(every, next(c for c in every if c.name == anchor), metrics.facts) if anchor else []
     write_results(out, measured, curves, rates, metrics.facts)
@@ -141,7 +141,7 @@ def evaluate(
         rates=rates,
         metrics=metrics.facts,
         plots=drawn,
-        pictures=pictures_data(
+        images=images_data(
             measured, points, metrics.facts, store, names, lossless=lossless, max_pixels=settings.max_pixels
         ),
         notes=[*_notes(measured, curves, published, excluded, names, lossless), *remarks],
@@ -150,14 +150,14 @@ def evaluate(
     return Evaluation(measured, curves, published, rates, out / REPORT)
 
 
-def _points(settings: Settings, load_codec: Callable | None, say: Callable[[str], None]) -> list[RatePoint]:
+def _points(settings: Settings, load_codec: Callable | None, log: Callable[[str], None]) -> list[RatePoint]:
     families, names = [list(family) for family in settings.models], None
     if load_codec is None and (families or settings.released is not None):
         from cdc_jax.codec.codec import load_codec
     if settings.released is not None:
         from cdc_jax.evaluation.released import import_released
 
-        imported, names = import_released(settings.released, Path(settings.out) / "bundles", say=say)
+        imported, names = import_released(settings.released, Path(settings.out) / "bundles", log=log)
         names = [*(f"CDC {number}" for number in range(1, len(families) + 1)), *names]
         families += imported
     ours = our_points(
@@ -238,8 +238,8 @@ def _and(names: Sequence[str]) -> str:
 def _summary(settings: Settings, data_set: str | None, measured: Measured, curves: Sequence[Curve]) -> str:
     source = data_set.capitalize() if data_set else os.path.basename(os.path.abspath(settings.images))
     return (
-        f"{source}: {_count(len(measured.records), 'picture')}, {_count(len(curves), 'curve')}. Rates are the sizes "
-        "of real files, headers included; scores are means over the pictures."
+        f"{source}: {_count(len(measured.records), 'image')}, {_count(len(curves), 'curve')}. Rates are the sizes "
+        "of real files, headers included; scores are means over the images."
     )
 
 
@@ -259,7 +259,7 @@ def _notes(
     notes += [f"{curve.name} (dashed) is {curve.description}." for curve in published]
     notes.append("Times are of single calls on this machine, bytes to pixels, without compilation.")
     if len(names) < len(measured.records):
-        notes.append(f"{len(names)} of {len(measured.records)} pictures are shown; the averages are over all.")
+        notes.append(f"{len(names)} of {len(measured.records)} images are shown; the averages are over all.")
     if not lossless:
-        notes.append("To keep this page small, originals and our pictures are shown as WebP of quality 95.")
+        notes.append("To keep this page small, originals and our images are shown as WebP of quality 95.")
     return notes

@@ -40,7 +40,7 @@ _KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 
 
 def data_set_of(names: Sequence[str]) -> str | None:
-    """The data set that these pictures, all of them, are: "kodak", or None."""
+    """The data set that these images, all of them, are: "kodak", or None."""
     return "kodak" if len(names) == 24 and {Path(name).stem.lower() for name in names} == _KODAK else None
 
 

@@ -21,7 +21,7 @@ WHERE_FROM = (
 _PERCEPTUAL_WEIGHT = re.compile(r"aux(\d+(?:\.\d+)?)")
 
 
-def import_released(folder: str | Path, cache: Path, *, say: Callable[[str], None] = lambda line: None):
+def import_released(folder: str | Path, cache: Path, *, log: Callable[[str], None] = lambda line: None):
     """Imports every `.pt` file below a folder that is not in the cache yet.
 
     Args:
@@ -42,12 +42,12 @@ def import_released(folder: str | Path, cache: Path, *, say: Callable[[str], Non
         raise ConfigError(f"there is no .pt file in {folder}: {WHERE_FROM} that folder")
     families: dict[str, list[str]] = {}
     for path in files:
-        bundle = _cached(path, cache, say)
+        bundle = _cached(path, cache, log)
         families.setdefault(_family(path, _prediction(bundle)), []).append(str(bundle))
     return list(families.values()), list(families)
 
 
-def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
+def _cached(path: Path, cache: Path, log: Callable[[str], None]) -> Path:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle, note = cache / slug(path.stem), cache / f"{slug(path.stem)}.json"
     try:
@@ -61,7 +61,7 @@ def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
         note = bundle.with_name(bundle.name + ".json")
         if bundle.exists():
             return bundle
-    say(f"importing {path.name}")
+    log(f"importing {path.name}")
     import_torch(path, bundle)
     write_atomically(note, json.dumps({"file": path.name, "sha256": digest}).encode())
     return bundle
@@ -78,5 +78,5 @@ def _prediction(bundle: Path) -> str:
 
 def _family(path: Path, prediction: str) -> str:
     variant = {"epsilon": "ε"}.get(prediction, prediction)
-    found = _PERCEPTUAL_WEIGHT.search(path.name)
-    return f"CDC {variant}, ρ = {float(found.group(1)):g}" if found else f"CDC {variant}"
+    match = _PERCEPTUAL_WEIGHT.search(path.name)
+    return f"CDC {variant}, ρ = {float(match.group(1)):g}" if match else f"CDC {variant}"

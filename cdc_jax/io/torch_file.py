@@ -152,12 +152,12 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
     value, storages = load()
     keys = [str(key) for key in load()[0]]
     rest = memoryview(data)[file.tell() :]
-    places, position = {}, 0
+    offsets, position = {}, 0
     for key in keys:  # each: the number of elements as int64, then the elements
         length = int(np.frombuffer(rest[position : position + 8], "<i8")[0])
-        places[key] = position + 8
+        offsets[key] = position + 8
         position += 8 + length * np.dtype(storages[key].dtype).itemsize
-    return value, lambda storage: _from_bytes(rest[places[storage.key] :], storage)
+    return value, lambda storage: _from_bytes(rest[offsets[storage.key] :], storage)
 
 
 def _unpickler(file: BinaryIO, length: int) -> _Unpickler:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
-from cdc_jax.data.sources import PictureSource
+from cdc_jax.data.sources import ImageSource
 from cdc_jax.errors import ConfigError, ImageError
+from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.transform import PATCH_VALUES
 
@@ -33,7 +34,7 @@ class KLT(NamedTuple):
     deviations: Float[np.ndarray, " c"]
 
 
-def image_klt(source: PictureSource, components: int, *, patches: int, seed: int) -> KLT:
+def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) -> KLT:
     """The KLT of 16×16 patches of a source's images.
 
     Args:
@@ -83,7 +84,7 @@ def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
 
 
 def _draw_patches(
-    image: UInt8[np.ndarray, "h w 3"], count: int, random: np.random.Generator
+    image: Image, count: int, random: np.random.Generator
 ) -> Float[np.ndarray, "count 768"]:
     """Patches at random places as integers −255 … 255, in float64: sums of their products are exact."""
     tops, lefts = (random.integers(0, size - LATENT_STRIDE + 1, count) for size in image.shape[:2])

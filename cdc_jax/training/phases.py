@@ -4,7 +4,7 @@
     --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup
 
 The warm-up trains with next to no price on bits (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate; without
-it, the x model gives grey pictures. The second phase starts from its moving average, with a fresh optimizer, schedule
+it, the x model gives grey images. The second phase starts from its moving average, with a fresh optimizer, schedule
 and step counter, and asks for the wanted rate. `init_weights=raw` takes the raw weights instead; `freeze_entropy=true`
 trains the decoder alone, so that files of the model it starts from stay readable.
 """
@@ -15,8 +15,8 @@ import ml_collections
 
 from cdc_jax.errors import ConfigError
 
-WARM_UP_BETA = 1e-6
-WARM_UP_STEPS = 700_000
+WARMUP_BETA = 1e-6
+WARMUP_STEPS = 700_000
 RATE_STEPS = 1_000_000
 _VALUES = {
     "beta": float,
@@ -48,14 +48,14 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
         if prediction == "epsilon":
             _use_epsilon(config)
         if phase == "warmup":
-            config.loss.beta, config.loss.rho = WARM_UP_BETA, 0.0
-            config.train.steps = WARM_UP_STEPS
+            config.loss.beta, config.loss.rho = WARMUP_BETA, 0.0
+            config.train.steps = WARMUP_STEPS
         elif phase == "rate":
             missing = [name for name in ("beta", "init_from") if name not in values]
             if missing:
                 raise ConfigError(f"the phase rate needs {missing[0]}=…, as in rate,beta=0.0128,init_from=runs/warmup")
             config.train.steps = RATE_STEPS
-            config.ema.warm_up = False
+            config.ema.warmup = False
         else:
             raise ConfigError(f"the recipe has the phases warmup and rate, not {phase!r}")
         for name, value in values.items():
@@ -77,6 +77,6 @@ def _use_epsilon(config: ml_collections.ConfigDict) -> None:
     """What the released epsilon models were trained with: another rate, no clipping, no moving average."""
     config.model.prediction = "epsilon"
     config.model.decode_steps = 200
-    config.optimizer.learning_rate, config.optimizer.final_rate = 4e-5, 2e-5
+    config.optimizer.learning_rate, config.optimizer.final_learning_rate = 4e-5, 2e-5
     config.optimizer.clip_norm = 0.0
     config.ema.enabled = False

@@ -48,7 +48,7 @@ class StoringCodec:
         return None if max_memory_bytes > 2**30 else 6
 
     def decompress_each(self, files, **settings):
-        """Last first: any order is allowed. A stream that cannot be read is an error in the picture's place."""
+        """Last first: any order is allowed. A stream that cannot be read is an error in the image's place."""
         self.batches = [*getattr(self, "batches", []), len(files)]
         for index in reversed(range(len(files))):
             try:
@@ -66,7 +66,7 @@ class Bundles:
     def __call__(self, path, *, max_pixels):
         self.loaded.append(str(path))
         self.max_pixels = max_pixels
-        if "broken" in str(path):
+        if "corrupt" in str(path):
             raise BundleError(f"{path} is not a bundle")
         return self.codecs.setdefault(str(path), StoringCodec(OTHER if "other" in str(path) else FINGERPRINT))
 
@@ -178,7 +178,7 @@ def test_decoding_options_arrive(cdc, bundles):
     assert bundles.max_pixels == 1000
 
 
-def test_max_memory_is_for_each_file_and_told_where_it_changes_the_picture(cdc, bundles):
+def test_max_memory_is_for_each_file_and_told_where_it_changes_the_image(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "-q", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
@@ -266,7 +266,7 @@ def test_bytes_are_not_written_to_a_terminal(cdc, photo, monkeypatch):
 
 def test_bad_standard_input(cdc, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
-    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: this is not a picture")
+    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: this is not an image")
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
     fails(cdc("decompress", "-", "-o", "a.png", "--model=b"), 1, "standard input: ")
     assert tree() == []
@@ -281,7 +281,7 @@ def test_a_folder_keeps_its_tree(cdc):
         put(f"in/{name}")
     for name in ("in/notes.txt", "in/.hidden.png", "in/.git/x.png"):
         Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_bytes(b"not a picture")
+        Path(name).write_bytes(b"not an image")
     code, out, err = cdc("compress", "in", "-o", "made/out", "--model=b")
     assert (code, out) == (0, "")
     assert tree("made/out") == ["B.cdc", "a.cdc", "sub/a.cdc", "sub/deep/c.cdc", "sub/deep/d.cdc"]
@@ -320,12 +320,12 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
     code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "-q")
     assert code == 1 and len(err) == 2
     assert err[0] == "cdc: missing.png: no such file or folder"
-    assert err[1].startswith("cdc: b.png: this is not a picture")
+    assert err[1].startswith("cdc: b.png: this is not an image")
     assert tree() == ["a.cdc", "a.png", "b.png", "c.cdc", "c.png"]
     assert "2 of 4 files done" in cdc("compress", "a.png", "b.png", "x", "c.png", "--force", "--model=b")[2][-1]
 
 
-def test_a_folder_is_decoded_together_and_each_picture_lands_in_its_file(cdc, bundles):
+def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bundles):
     for value in range(9):
         put(f"in/{value}.cdc", value, size=(8 + value % 2, 8))
     damaged = cdc_file.pack(FINGERPRINT, 8, 8, b"nonsense")
@@ -364,8 +364,8 @@ def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, wo
     assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
 
 
-def test_pictures_are_finished_while_others_are_decoded(cdc, monkeypatch):
-    """The second picture is not given out before the first one's file is being made."""
+def test_images_are_finished_while_others_are_decoded(cdc, monkeypatch):
+    """The second image is not given out before the first one's file is being made."""
     finishing = threading.Event()
 
     def decompress_each(self, files, **settings):
@@ -416,7 +416,7 @@ def test_an_empty_folder_is_an_error(cdc):
 
 
 @pytest.mark.parametrize(
-    "words, telling",
+    "words, expected",
     [
         (["in"], ["in/photo.jpg", "in/photo.png", "in/photo.cdc"]),  # two inputs, one name
         (["in/sub/photo.png", "other/photo.png", "-o", "out"], ["out/photo.cdc"]),
@@ -434,14 +434,14 @@ def test_an_empty_folder_is_an_error(cdc):
         ([], ["no input files"]),
     ],
 )
-def test_contradictions_are_refused_before_any_work(cdc, bundles, words, telling):
+def test_contradictions_are_refused_before_any_work(cdc, bundles, words, expected):
     for name in ("in/photo.png", "in/photo.jpg", "in/sub/photo.png", "other/photo.png", "odd.png"):
         put(name)
     Path("odd.png").rename("odd.cdc")
     Path("out-folder").mkdir()
     Path("link.png").symlink_to("other/photo.png")
     before = tree()
-    fails(cdc("compress", *words, "--model=b"), 2, *telling)
+    fails(cdc("compress", *words, "--model=b"), 2, *expected)
     assert tree() == before and bundles.loaded == []
 
 
@@ -505,7 +505,7 @@ def test_bad_inputs(cdc):
     assert not Path("out.png").exists()
 
 
-def test_a_damaged_picture_is_one_line_also_where_libraries_write_their_own(cdc, capfd):
+def test_a_damaged_image_is_one_line_also_where_libraries_write_their_own(cdc, capfd):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8))
     image.save("a.tif", compression="tiff_lzw")
     data = bytearray(Path("a.tif").read_bytes())
@@ -552,10 +552,10 @@ def test_a_mismatch_names_both_and_exits_with_3(cdc):
     assert tree() == ["a.cdc", "b.cdc"]
 
 
-def test_a_broken_bundle_is_told_once(cdc, photo):
+def test_a_corrupt_bundle_is_told_once(cdc, photo):
     put("b.png")
-    code, out, err = cdc("compress", "photo.png", "b.png", "--model=broken")
-    told = [line for line in err if "broken is not a bundle" in line]
+    code, out, err = cdc("compress", "photo.png", "b.png", "--model=corrupt")
+    told = [line for line in err if "corrupt is not a bundle" in line]
     assert (code, len(told)) == (1, 1) and tree() == ["b.png", "photo.png"]
 
 

@@ -12,7 +12,7 @@ from tests.evaluation.fakes import FakeBundles
 
 @pytest.fixture
 def compress(tmp_path, monkeypatch, capsys):
-    """Compresses one picture with the models coarse, middle, fine; (exit code, the file or None, standard error)."""
+    """Compresses one image with the models coarse, middle, fine; (exit code, the file or None, standard error)."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     write_image("a.png", rng.integers(60, 190, (64, 96, 3)).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""`cdc verify`: what agrees is told, what does not is named, and no picture is made."""
+"""`cdc verify`: what agrees is told, what does not is named, and no image is made."""
 
 import io
 import json
@@ -22,10 +22,10 @@ from tests.entropy.npz import rewrite
 def verify(capfd, monkeypatch):
     """Runs `cdc verify` with these words: (exit code, lines of standard output, lines of standard error)."""
 
-    def no_picture(*_):
-        raise AssertionError("verify made a picture")
+    def no_image(*_):
+        raise AssertionError("verify made an image")
 
-    monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_picture)
+    monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_image)
 
     def run(*words):
         code = main(["verify", *map(str, words)])
@@ -87,8 +87,8 @@ def test_as_json(verify, files, random_bundle):
     ],
 )
 def test_what_does_not_agree(verify, files, random_bundle, name, code, words):
-    found, out, err = verify(files / name, "--model", random_bundle)
-    assert found == code and not out and len(err) == 1
+    returned, out, err = verify(files / name, "--model", random_bundle)
+    assert returned == code and not out and len(err) == 1
     assert all(word in err[0] for word in words)
 
 

@@ -70,6 +70,6 @@ def test_a_worker_that_dies_is_told_in_one_sentence(data_config):
         next(batches)
         (worker,) = multiprocessing.active_children()
         worker.kill()
-        with pytest.raises(CdcError, match=r"pictures was ended with exit code -9 .+data\.workers"):
+        with pytest.raises(CdcError, match=r"images was ended with exit code -9 .+data\.workers"):
             for _ in range(1000):
                 next(batches)

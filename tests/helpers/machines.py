@@ -112,9 +112,9 @@ def other_python() -> Machine | None:
     candidates = [named] if named else [f"python3.{minor}" for minor in (11, 12, 13)] + ["python3"]
     here = _runs(sys.executable)
     for python in candidates:
-        found = _runs(python)
-        if found is not None and found != here:
-            return Machine(f"Python {found}", python=python)
+        version = _runs(python)
+        if version is not None and version != here:
+            return Machine(f"Python {version}", python=python)
     return None
 
 

@@ -82,8 +82,8 @@ def test_random_bodies_with_a_right_checksum(body):
         (_sealed(MAGIC + b"\xff" + bytes(20)), "version 255.*upgrade"),
         (MAGIC + b"\x02" + bytes(20), "checksum"),
         (_sealed(MAGIC + b"\x00" + bytes(20)), "version 0"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "empty picture"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "empty picture"),
+        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "declares an empty"),
+        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "declares an empty"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x00\x05"), "shortest"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x80"), "inside its header"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
@@ -103,7 +103,7 @@ def test_limit_on_pixels():
         unpack(pack(FINGERPRINT, MAX_SIDE, MAX_SIDE, b""), max_pixels=2**28)
 
 
-def test_narrow_pictures_count_by_what_they_cost():
+def test_narrow_images_count_by_what_they_cost():
     assert counted_pixels(1, 1) == 4096 and counted_pixels(1, 100_000) == 6_400_000
     assert unpack(pack(FINGERPRINT, 1, 1, b""), max_pixels=1).height == 1
     with pytest.raises(BitstreamError, match="--max-pixels"):

@@ -1,4 +1,4 @@
-"""Reading brings every kind of picture file to uint8 [h, w, 3] sRGB; writing gives back the same pixels."""
+"""Reading brings every kind of image file to uint8 [h, w, 3] sRGB; writing gives back the same pixels."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cdc_jax.errors import ImageError
-from cdc_jax.io.files import PICTURE_FORMATS
+from cdc_jax.io.files import IMAGE_FORMATS
 from cdc_jax.io.images import (
     ImageWarning,
     encode_image,
@@ -22,10 +22,10 @@ from cdc_jax.io.images import (
     write_image,
 )
 
-LOSSLESS = [name for name in PICTURE_FORMATS if name != "jpeg"]
+LOSSLESS = [name for name in IMAGE_FORMATS if name != "jpeg"]
 
 
-def picture(height=17, width=33, seed=0):
+def random_image(height=17, width=33, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -54,7 +54,7 @@ def quietly(data):
 @pytest.mark.parametrize("format", LOSSLESS)
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 1)])
 def test_lossless_formats_give_back_the_same_pixels(format, size):
-    image = picture(*size)
+    image = random_image(*size)
     np.testing.assert_array_equal(quietly(encode_image(image, format)), image)
 
 
@@ -63,9 +63,9 @@ def test_jpeg_is_close():
     assert np.abs(quietly(encode_image(image, "jpeg")).astype(int) - image).max() <= 8
 
 
-@pytest.mark.parametrize("suffix, format", [(s, f) for f, suffixes in PICTURE_FORMATS.items() for s in suffixes])
+@pytest.mark.parametrize("suffix, format", [(s, f) for f, suffixes in IMAGE_FORMATS.items() for s in suffixes])
 def test_the_suffix_chooses_the_format(tmp_path, suffix, format):
-    path = tmp_path / f"picture{suffix.upper()}"
+    path = tmp_path / f"image{suffix.upper()}"
     write_image(path, smooth())
     with Image.open(path) as opened:
         assert opened.format == format.upper()
@@ -73,12 +73,12 @@ def test_the_suffix_chooses_the_format(tmp_path, suffix, format):
 
 
 def test_an_explicit_format_wins(tmp_path):
-    write_image(tmp_path / "picture", smooth(), format="bmp")
-    assert (tmp_path / "picture").read_bytes().startswith(b"BM")
+    write_image(tmp_path / "image", smooth(), format="bmp")
+    assert (tmp_path / "image").read_bytes().startswith(b"BM")
 
 
 def test_sources_may_be_paths_bytes_and_streams(tmp_path):
-    image = picture()
+    image = random_image()
     path = tmp_path / "a.png"
     write_image(path, image)
     for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
@@ -101,22 +101,22 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
     ],
 )
 def test_only_uint8_colour_arrays_are_written(image):
-    with pytest.raises(ImageError, match="a picture"):
+    with pytest.raises(ImageError, match="an image"):
         encode_image(image, "png")
 
 
 def test_writing_names_what_cannot_be_done(tmp_path):
-    image = picture()
+    image = random_image()
     (tmp_path / "file").write_bytes(b"kept")
-    with pytest.raises(ImageError, match=r"picture\.xyz: the suffix"):
-        write_image(tmp_path / "picture.xyz", image)
-    with pytest.raises(ImageError, match="'gif' is not a picture format"):
-        write_image(tmp_path / "picture.gif", image, format="gif")
+    with pytest.raises(ImageError, match=r"image\.xyz: the suffix"):
+        write_image(tmp_path / "image.xyz", image)
+    with pytest.raises(ImageError, match="'gif' is not an image format"):
+        write_image(tmp_path / "image.gif", image, format="gif")
     for place in ("missing/a.png", "file/a.png", ""):
         with pytest.raises(ImageError, match="cannot be written"):
             write_image(tmp_path / place, image, format="png")
     with pytest.raises(ImageError, match="17000x1 pixels cannot be written as webp"):
-        write_image(tmp_path / "wide.webp", picture(1, 17000))
+        write_image(tmp_path / "wide.webp", random_image(1, 17000))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"kept"
 
@@ -232,7 +232,7 @@ def test_an_srgb_profile_changes_nothing():
     curve = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
     table = b"curv\0\0\0\0" + struct.pack(">I1024H", 1024, *np.round(curve * 65535).astype(int))
     profile = rgb_profile(RED, GREEN, BLUE, gamma=None, curve=table)
-    image = picture(64, 64)
+    image = random_image(64, 64)
     read = quietly(saved(Image.fromarray(image), "PNG", icc_profile=profile))
     assert np.abs(read.astype(int) - image).max() <= 1
 
@@ -247,7 +247,7 @@ def test_profile_and_orientation_together():
     np.testing.assert_array_equal(turned, plain)
 
 
-def test_a_grey_picture_may_carry_an_rgb_profile():
+def test_a_grey_image_may_carry_an_rgb_profile():
     ramp = np.arange(256, dtype=np.uint8)[None]
     profile = rgb_profile(RED, GREEN, BLUE, gamma=1.0)
     read = quietly(saved(Image.fromarray(ramp), "PNG", icc_profile=profile))
@@ -256,7 +256,7 @@ def test_a_grey_picture_may_carry_an_rgb_profile():
 
 @pytest.mark.parametrize("profile", [b"not a profile", grey_profile(2.2), rgb_profile(RED, GREEN, BLUE, 1.0)[:200]])
 def test_a_profile_that_cannot_be_used_is_ignored_with_a_warning(profile):
-    image = picture()
+    image = random_image()
     read, notes = load_image(saved(Image.fromarray(image), "PNG", icc_profile=profile))
     np.testing.assert_array_equal(read, image)
     assert len(notes) == 1 and "colour profile" in notes[0]
@@ -266,7 +266,7 @@ def test_grey_palette_and_one_bit():
     grey = smooth()[..., 0]
     as_rgb = np.repeat(grey[..., None], 3, 2)
     np.testing.assert_array_equal(quietly(saved(Image.fromarray(grey), "PNG")), as_rgb)
-    palette = Image.fromarray(picture()).quantize(16)
+    palette = Image.fromarray(random_image()).quantize(16)
     np.testing.assert_array_equal(quietly(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(quietly(saved(palette, "GIF")), np.asarray(palette.convert("RGB")))
     for format in ("PNG", "TIFF", "BMP"):
@@ -442,7 +442,7 @@ def test_notes_name_the_file(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_decoding():
-    image = picture(10, 10)
+    image = random_image(10, 10)
     assert read_image(encode_image(image, "png"), max_pixels=100).shape == (10, 10, 3)
     with pytest.raises(ImageError, match="10x10 pixels exceed the limit of 99"):
         read_image(encode_image(image, "png"), max_pixels=99)
@@ -450,7 +450,7 @@ def test_too_many_pixels_are_refused_before_decoding():
 
 @pytest.mark.parametrize("size", [(40000, 40000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bombs_are_refused(size):
-    bomb = bytearray(encode_image(picture(1, 1), "png"))
+    bomb = bytearray(encode_image(random_image(1, 1), "png"))
     bomb[16:24] = struct.pack(">II", *size)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
     with warnings.catch_warnings():
@@ -461,22 +461,22 @@ def test_decompression_bombs_are_refused(size):
 
 def test_our_limit_replaces_pillows(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    image = picture(10, 10)
+    image = random_image(10, 10)
     np.testing.assert_array_equal(quietly(encode_image(image, "png")), image)
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("format", PICTURE_FORMATS)
+@pytest.mark.parametrize("format", IMAGE_FORMATS)
 def test_truncated_files_are_refused(format):
-    data = encode_image(picture(100, 100), format)
+    data = encode_image(random_image(100, 100), format)
     for length in (0, 1, 10, 30, len(data) // 2, len(data) * 9 // 10):
-        with pytest.raises(ImageError, match="truncated or damaged|not a picture"):
+        with pytest.raises(ImageError, match="truncated or damaged|not an image"):
             read_image(data[:length])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("format", [*PICTURE_FORMATS, "gif"])
+@pytest.mark.parametrize("format", [*IMAGE_FORMATS, "gif"])
 def test_damage_never_raises_anything_else(format):
     generator = np.random.default_rng(1)
     data = saved(Image.fromarray(smooth()), format.upper())
@@ -495,7 +495,7 @@ def test_damage_never_raises_anything_else(format):
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_foreign_bytes_are_refused(data):
-    with pytest.raises(ImageError, match="this is not a picture that can be read"):
+    with pytest.raises(ImageError, match="this is not an image that can be read"):
         read_image(data)
 
 
@@ -504,8 +504,8 @@ def test_errors_name_the_file_and_the_reason(tmp_path):
         read_image(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="this is a folder"):
         read_image(tmp_path)
-    (tmp_path / "cut.png").write_bytes(encode_image(picture(), "png")[:-100])
-    with pytest.raises(ImageError, match=r"cut\.png: this picture is truncated"):
+    (tmp_path / "cut.png").write_bytes(encode_image(random_image(), "png")[:-100])
+    with pytest.raises(ImageError, match=r"cut\.png: this image is truncated"):
         read_image(tmp_path / "cut.png")
 
 
@@ -514,7 +514,7 @@ def test_errors_name_the_file_and_the_reason(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64), (65, 127), (128, 1)])
 def test_padding_repeats_the_edge_and_is_undone_by_cropping(size):
-    image = picture(*size)
+    image = random_image(*size)
     height, width = size
     padded = pad_to_multiple(image)
     assert padded.shape[0] % 64 == padded.shape[1] % 64 == 0

@@ -90,7 +90,7 @@ def test_the_oldest_go_first(tmp_path):
 def test_what_needs_no_model_does_without_jax(command, tmp_path):
     from cdc_jax.io import cdc_file
 
-    path = tmp_path / "picture.cdc"
+    path = tmp_path / "image.cdc"
     path.write_bytes(cdc_file.pack(b"1234", 5, 7, b"stream"))
     words = [str(path) if word == "FILE" else word for word in command]
     code = f"import sys; from cdc_jax.cli import main; main({words!r}); print(sorted({{*sys.modules}} & {HEAVY!r}))"

@@ -42,20 +42,20 @@ def test_the_run_prints_figures_of_the_file(trained_workdir, photograph):
 def test_it_learns(trained_workdir):
     log = read_log(trained_workdir)
     losses = [line["diffusion_loss"] for line in log if "diffusion_loss" in line]
-    psnr = [line["held_out_psnr_db_1"] for line in log if "held_out_psnr_db_1" in line]
+    psnr = [line["validation_psnr_db_1"] for line in log if "validation_psnr_db_1" in line]
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
     assert psnr[-1] > psnr[0] + 4
 
 
-def test_the_log_counts_pictures_at_each_checkpoint(trained_workdir):
+def test_the_log_counts_images_at_each_checkpoint(trained_workdir):
     batch_size = tiny_config().data.batch_size
-    counted = {line["step"]: line for line in read_log(trained_workdir) if "pictures_read" in line}
+    counted = {line["step"]: line for line in read_log(trained_workdir) if "images_read" in line}
     for step in (60, 120):
-        expected = {"read": step * batch_size, "broken": 0, "small": 0, "upscaled": 0}
-        assert counted[step] == {"step": step, **{f"pictures_{name}": n for name, n in expected.items()}}
+        expected = {"read": step * batch_size, "corrupt": 0, "small": 0, "upscaled": 0}
+        assert counted[step] == {"step": step, **{f"images_{name}": n for name, n in expected.items()}}
 
 
-def test_the_example_decodes_to_the_picture_beside_it(trained_workdir, trained_codec):
+def test_the_example_decodes_to_the_image_beside_it(trained_workdir, trained_codec):
     decoded = trained_codec.decompress((trained_workdir / "example.cdc").read_bytes())
     difference = np.abs(decoded.astype(int) - read_image(trained_workdir / "example.png").astype(int))
     assert difference.max() <= 1  # two processes, compiled with different flags
@@ -118,7 +118,7 @@ def test_missing_flags_and_stray_arguments(tmp_path):
     ("changes", "word"),
     [
         ({"data.crop": 100}, "data.crop"),
-        ({"loss.window": 512}, "loss.window"),
+        ({"loss.unet_crop": 512}, "loss.unet_crop"),
         ({"train.steps": 0}, "train.steps"),
         ({"data.source": "nowhere"}, "data.source"),
         ({"optimizer.schedule": "linear"}, "optimizer.schedule"),
@@ -153,7 +153,7 @@ def test_cosine_learning_rate():
     schedule = learning_rate_schedule(config)
     rates = [float(schedule(step)) for step in range(config.train.steps + 1)]
     assert rates[0] < max(rates) == pytest.approx(config.optimizer.learning_rate, rel=1e-3)
-    assert rates[-1] == pytest.approx(config.optimizer.final_rate, rel=1e-3)
+    assert rates[-1] == pytest.approx(config.optimizer.final_learning_rate, rel=1e-3)
 
 
 def test_ema_decay_of_the_recipe():
@@ -175,32 +175,33 @@ def test_beta_rises_geometrically():
 
 
 def test_draws_are_what_the_recipe_says():
-    from cdc_jax.training.loss import draw
+    from cdc_jax.training.loss import step_randomness
 
-    config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.content_share": 0.0})
-    draws = jax.jit(lambda k: draw(config, k, 64))(jnp.int32(3))
-    assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
-    for uniform in (draws.latent_noise, draws.hyper_noise):
+    config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.max_noise_fraction": 0.0})
+    randomness = jax.jit(lambda k: step_randomness(config, k, 64))(jnp.int32(3))
+    timesteps = randomness.timesteps
+    assert 0 <= timesteps.min() and timesteps.max() < 8193 and len(set(timesteps.tolist())) > 50
+    for uniform in (randomness.latent_noise, randomness.hyper_noise):
         assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
-    assert abs(float(draws.noise.std()) - 1) < 0.01
-    assert all(0 <= c <= 64 and c % 16 == 0 for c in draws.corner.tolist())
-    corners = {tuple(draw(config, jnp.int32(k), 64).corner.tolist()) for k in range(30)}
+    assert abs(float(randomness.noise.std()) - 1) < 0.01
+    assert all(0 <= c <= 64 and c % 16 == 0 for c in randomness.corner.tolist())
+    corners = {tuple(step_randomness(config, jnp.int32(k), 64).corner.tolist()) for k in range(30)}
     assert len(corners) > 5
 
 
-def test_not_finite_is_told_with_step_term_and_pictures(tmp_path):
+def test_not_finite_is_told_with_step_term_and_images(tmp_path):
     from cdc_jax.errors import CdcError
-    from cdc_jax.training.loop import _finish
+    from cdc_jax.training.loop import _sync_and_check
     from cdc_jax.training.metrics_writer import RunLog
 
     log = RunLog(tmp_path)
-    assert _finish((6, {"loss": 1.0}, ["a.png"]), None, log) == {"loss": 1.0}
+    assert _sync_and_check((6, {"loss": 1.0}, ["a.png"]), None, log) == {"loss": 1.0}
     told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
     with pytest.raises(CdcError, match=told):
-        _finish((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), 5, log)
+        _sync_and_check((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), 5, log)
     names = [f"{number}.png" for number in range(30)]
     with pytest.raises(CdcError, match=r"0\.png, .*7\.png and 22 more, listed in .*batch_of_step_8_0\.txt"):
-        _finish((8, {"loss": float("inf")}, names), 5, log)
+        _sync_and_check((8, {"loss": float("inf")}, names), 5, log)
     assert (tmp_path / "batch_of_step_8_0.txt").read_text().split() == names
 
 
@@ -214,7 +215,7 @@ def test_the_metrics_before_a_failure_are_published(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "jit_train_step", lambda *_: lambda state, *_: (state, {"loss": next(losses)}))
     monkeypatch.setattr("cdc_jax.training.metrics_writer.is_remote", lambda path: True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    settings = {"model.width": 4, "data.crop": 64, "data.held_out": "", "train.log_every": 1}
+    settings = {"model.width": 4, "data.crop": 64, "data.validation": "", "train.log_every": 1}
     with pytest.raises(CdcError, match="loss is nan at step 2"):
         loop.train(tiny_config(**settings), tmp_path / "run")
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1]
@@ -238,7 +239,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path, monkeypatch):
 def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
     from cdc_jax.training.checkpoints import Checkpoints
 
-    changes = {"model.width": 4, "data.crop": 64, "data.held_out": "", "train.checkpoint_every": 1}
+    changes = {"model.width": 4, "data.crop": 64, "data.validation": "", "train.checkpoint_every": 1}
     changes |= {"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0}
     finished = run_main(tmp_path / "run", **changes)
     line = one_line(finished)
@@ -250,8 +251,8 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
 def test_phases_of_the_recipe():
     from cdc_jax.training.phases import apply_phase
 
-    warm_up = apply_phase(default_config(), "warmup")
-    assert (warm_up.loss.beta, warm_up.loss.rho, warm_up.train.steps) == (1e-6, 0, 700_000)
+    warmup = apply_phase(default_config(), "warmup")
+    assert (warmup.loss.beta, warmup.loss.rho, warmup.train.steps) == (1e-6, 0, 700_000)
     rate = apply_phase(default_config(), "rate,beta=0.0128,rho=0.9,init_from=runs/a")
     assert (rate.loss.beta, rate.loss.rho, rate.init_from, rate.train.steps) == (0.0128, 0.9, "runs/a", 1_000_000)
     assert float(ema_decay(rate, jnp.int32(10))) == pytest.approx(0.999) and float(ema_decay(rate, jnp.int32(11))) == 1
@@ -275,7 +276,7 @@ def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
     older = {name: value for name, value in stored.items() if name != "freeze_entropy"}
     check_same_run(older, tiny_config(), "runs/a")  # saved before there was such a setting
     changes = ({"init_from": "runs/b"}, {"data.batch_size": 64}, {"model.width": 16}, {"seed": 3})
-    changes += ({"loss.beta": 0.0128}, {"loss.rho": 0.9}, {"loss.window": 0}, {"data.held_out": ""})
+    changes += ({"loss.beta": 0.0128}, {"loss.rho": 0.9}, {"loss.unet_crop": 0}, {"data.validation": ""})
     for change in changes:
         (name,) = change
         with pytest.raises(ConfigError, match=rf"runs/a was started with {name}="):
@@ -296,17 +297,18 @@ def test_config_files_load_and_are_possible():
 
 
 def test_spread_timesteps_cover_every_part_of_the_schedule():
-    from cdc_jax.training.loss import draw
+    from cdc_jax.training.loss import step_randomness
 
-    config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True, "loss.content_share": 0.0})
-    draws = [draw(config, jnp.int32(k), 8).timesteps for k in range(3)]
-    for timesteps in draws:
+    config = tiny_config(**{"data.batch_size": 8, "loss.spread_timesteps": True, "loss.max_noise_fraction": 0.0})
+    randomness = [step_randomness(config, jnp.int32(k), 8).timesteps for k in range(3)]
+    for timesteps in randomness:
         assert sorted((np.asarray(timesteps) * 8 // 8193).tolist()) == list(range(8))
-    assert len({tuple(timesteps.tolist()) for timesteps in draws}) == 3
+    assert len({tuple(timesteps.tolist()) for timesteps in randomness}) == 3
 
 
-def test_content_share_is_drawn_at_the_noisiest_level():
-    from cdc_jax.training.loss import draw
+def test_max_noise_fraction_is_drawn_at_the_noisiest_level():
+    from cdc_jax.training.loss import step_randomness
 
-    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0), 8).timesteps
+    config = tiny_config(**{"data.batch_size": 8, "loss.max_noise_fraction": 0.25})
+    timesteps = step_randomness(config, jnp.int32(0), 8).timesteps
     assert (timesteps[:2] == 8192).all() and (timesteps[2:] < 8192).all()

@@ -76,8 +76,8 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX'")
-@pytest.mark.parametrize("pictures", [False, True])
-def test_a_full_disk_is_one_line_and_nothing_hangs(pictures, tmp_path):
+@pytest.mark.parametrize("images", [False, True])
+def test_a_full_disk_is_one_line_and_nothing_hangs(images, tmp_path):
     """In a process of its own, which may write files of so many bytes and no more."""
     program = f"""
 import resource, signal
@@ -91,8 +91,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
     for step in range(1000):
         log.write(step, {{"loss": 1.0}})
-        if {pictures}:
-            log.write_pictures(step, {{"p": np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)}})
+        if {images}:
+            log.write_images(step, {{"p": np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)}})
         log.publish()
 except CdcError as error:
     print(error)
@@ -118,7 +118,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     log = RunLog(tmp_path)
     log.drop_after(4)
     log.write(5, {"loss": 2.0})
-    log.write_pictures(5, {"p": np.zeros((4, 6, 3), np.uint8)})
+    log.write_images(5, {"p": np.zeros((4, 6, 3), np.uint8)})
     log.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     data, events = path.read_bytes(), []
