@@ -51,14 +51,14 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
 _COMMANDS = (
     Command(
         "compress",
-        "IN... --model=BUNDLE [-o OUT] [options]",
+        "IN... [-q QUALITY] [-o OUT] [options]",
         "make .cdc files of images",
         compress.add_arguments,
         compress.run,
     ),
     Command(
         "decompress",
-        "IN... --model=BUNDLE [-o OUT] [options]",
+        "IN... [-o OUT] [options]",
         "make images of .cdc files",
         decompress.add_arguments,
         decompress.run,
@@ -72,7 +72,7 @@ _COMMANDS = (
     ),
     Command(
         "verify",
-        "FILE... --model=BUNDLE [--json]",
+        "FILE... [--json] [options]",
         "check that .cdc files, the model and this machine agree",
         verify.add_arguments,
         verify.run,

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the tiles depend on the image's size alone)",
     )
     arguments.add_decoding(parser)
+    eta, tile = arguments.number(0, 1), arguments.whole_number(192)
+    parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="noise added at every step, 0 to 1")
+    parser.add_argument("--tile", type=tile, metavar="N", help="decode in tiles of N pixels a side")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return _Stream(source, data, header, models.for_file(header.fingerprint, source))
 
     def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
-        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma}
-        if len(plan.tasks) == 1 or args.max_memory is not None:
+        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma, "eta": args.eta}
+        if len(plan.tasks) == 1 or args.max_memory is not None or args.tile is not None:
             for index, stream in enumerate(streams):
                 start = time.perf_counter()
                 image = _decode_one(args, stream, settings)
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
         return encode_image(image, format), words
 
-    overlap = args.max_memory is None
+    overlap = args.max_memory is None and args.tile is None
     convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, overlap=overlap)
     return pipeline.run_tasks(args, plan, convert)
 
@@ -82,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
     """The image, or the error in its place."""
     try:
-        if args.max_memory is not None:
+        if args.tile is not None:
+            settings = {**settings, "tile": args.tile}
+        elif args.max_memory is not None:
             tile = stream.codec.tile_within(stream.data, args.max_memory)
             if tile is not None:
                 settings = {**settings, "tile": tile}

@@ -26,6 +26,7 @@ from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
+from cdc_jax.codec.shipped import shipped_bundle
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BitstreamError, CdcError, ConfigError, ImageError, ModelMismatchError
 from cdc_jax.io import cdc_file
@@ -40,12 +41,12 @@ _HOST_THREADS = 2  # beyond one per device: they read and write the entropy code
 
 
 def load_codec(
-    bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
+    bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
 ) -> Codec:
     """Opens a bundle.
 
     Args:
-      bundle_dir: what training, `cdc export` or `cdc import-torch` made.
+      bundle_dir: what training, `cdc export` or `cdc import-torch` made; None: the model that comes with the package.
       max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
       compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
         pixels a little. Files do not depend on it.
@@ -54,6 +55,7 @@ def load_codec(
       BundleError: the folder is not a complete, sound bundle.
       ConfigError: the compute type is neither.
     """
+    bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
 
 
@@ -92,6 +94,10 @@ class Codec:
         """
         level = quality_level(self.config, quality)
         return self._encoder.write(self.analyze(image), level)
+
+    def check_quality(self, quality: float | None) -> None:
+        """Raises ConfigError as `compress` for a quality that the model does not have."""
+        quality_level(self.config, quality)
 
     def analyze(self, image: Image) -> ImageLatents:
         """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""

@@ -139,7 +139,7 @@ class Checkpoints:
         with _failing_as(f"The checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
         try:
-            check_same_weights(like, stored, f"the checkpoint of step {step}")
+            check_same_weights(like, stored, f"The checkpoint of step {step}")
         except BundleError as error:
             reason = reason_of(error)
             raise CheckpointError(f"{reason}; it is of another architecture than this configuration.") from error
