@@ -59,7 +59,7 @@ def describe(error: BaseException, name: str = "") -> str | None:
         name = name or str(error.filename or "")
     else:
         return None
-    return text if not name or name in text else f"{name}: {text}"
+    return text if name.lower() in text.lower() else f"{name}: {text}"
 
 
 def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:

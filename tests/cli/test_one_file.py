@@ -40,7 +40,7 @@ def test_format_decides_where_the_name_does_not(cdc, photo):
     assert cdc("decompress", "a.cdc", "-o", "a.jpeg", "--format=jpeg", "--model=b")[0] == 0
     assert Path("noname").read_bytes()[:2] == b"BM"
     assert tree() == ["a.cdc", "a.jpeg", "a.webp", "noname", "photo.png"]
-    fails(cdc("decompress", "a.cdc", "-o", "x.png", "--format=jpeg", "--model=b"), 2, "suffix says png")
+    fails(cdc("decompress", "a.cdc", "-o", "x.png", "--format=jpeg", "--model=b"), 2, "suffix means png")
     fails(cdc("decompress", "a.cdc", "-o", "x.xyz", "--model=b"), 2, "x.xyz", "--format")
     assert len(tree()) == 5
 
@@ -101,7 +101,7 @@ def test_alpha_is_reported_once_per_file(cdc):
     Image.new("RGBA", (4, 4), (9, 9, 9, 9)).save("a.png")
     code, _, err = cdc("compress", "a.png", "--model=b")
     assert code == 0 and [line for line in err if "warning" in line] == [err[0]]
-    assert err[0] == "cdc: warning: a.png: the alpha channel was dropped"
+    assert err[0] == "cdc: warning: a.png: The alpha channel was dropped."
     assert cdc("compress", "a.png", "-q", "--force", "--model=b") == (0, "", [])
 
 
@@ -130,9 +130,9 @@ def test_dash_is_standard_input_and_output(cdc, photo, monkeypatch):
 
 def test_closed_standard_streams(cdc, photo, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    fails(cdc("compress", "-", "--model=b"), 1, "standard input is closed")
+    fails(cdc("compress", "-", "--model=b"), 1, "Standard input is closed.")
     monkeypatch.setattr(sys, "stdout", None)
-    fails(cdc("compress", "photo.png", "-o", "-", "--model=b"), 1, "standard output is closed")
+    fails(cdc("compress", "photo.png", "-o", "-", "--model=b"), 1, "Standard output is closed.")
 
 
 def test_messages_never_go_to_standard_output(cdc, photo, monkeypatch):
@@ -150,7 +150,7 @@ def test_bytes_are_not_written_to_a_terminal(cdc, photo, monkeypatch):
 
 def test_bad_standard_input(cdc, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
-    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: this is not an image")
+    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: This is not an image")
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
     fails(cdc("decompress", "-", "-o", "a.png", "--model=b"), 1, "standard input: ")
     assert tree() == []
@@ -187,5 +187,5 @@ def test_interruption_is_clean(cdc, photo, monkeypatch):
 
     monkeypatch.setattr(StoringCodec, "compress", interrupted)
     Path("photo.cdc").write_bytes(b"precious")
-    fails(cdc("compress", "photo.png", "--force", "--model=b"), 130, "interrupted")
+    fails(cdc("compress", "photo.png", "--force", "--model=b"), 130, "Interrupted.")
     assert tree() == ["photo.cdc", "photo.png"] and Path("photo.cdc").read_bytes() == b"precious"

@@ -28,7 +28,7 @@ from tests.cli.fake_codec import fails, put, tree
         (["other/photo.png", "-"], ["'-'"]),
         (["other", "-o", "-"], ["'-'"]),
         (["other/photo.png", "--model=other"], ["one --model"]),
-        ([], ["no input files"]),
+        ([], ["No input files"]),
     ],
 )
 def test_contradictions_are_refused_before_any_work(cdc, bundles, words, expected):

@@ -99,7 +99,7 @@ def test_nobody_reads_the_output(tmp_path, target, words):
     finally:
         os.close(writer)
     assert run.returncode == 1
-    assert err == ("" if target == "pipe" else "cdc: standard output: No space left on device\n")
+    assert err == ("" if target == "pipe" else "cdc: standard output: No space left on device.\n")
 
 
 @POSIX
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     words = ["compress", "a.png", "--model=b", "--force"]
     run = process(*words, code=FAKE.format(setup=""), shell_limit="ulimit -f 8", cwd=tmp_path)
     out, err = run.communicate(timeout=60)
-    assert (run.returncode, out, err) == (1, b"", b"cdc: a.cdc: File too large\n")
+    assert (run.returncode, out, err) == (1, b"", b"cdc: a.cdc: File too large.\n")
     assert tree(tmp_path) == ["a.cdc", "a.png"]
     assert (tmp_path / "a.cdc").read_bytes() == b"precious"
 

@@ -57,8 +57,8 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
     Path("b.png").write_bytes(b"nonsense")
     code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "-q")
     assert code == 1 and len(err) == 2
-    assert err[0] == "cdc: missing.png: no such file or folder"
-    assert err[1].startswith("cdc: b.png: this is not an image")
+    assert err[0] == "cdc: missing.png: No such file or folder."
+    assert err[1].startswith("cdc: b.png: This is not an image")
     assert tree() == ["a.cdc", "a.png", "b.png", "c.cdc", "c.png"]
     assert "2 of 4 files done" in cdc("compress", "a.png", "b.png", "x", "c.png", "--force", "--model=b")[2][-1]
 
@@ -98,7 +98,7 @@ def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, wo
     for name in "abcd":
         put(f"{name}.cdc", size=(8, 16 if name == "b" else 8))
     code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "-q", *words)
-    assert code == 1 and err == ["cdc: b.cdc: there is not enough memory for this"]
+    assert code == 1 and err == ["cdc: b.cdc: There is not enough memory for this."]
     assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
 
 

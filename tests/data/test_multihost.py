@@ -64,8 +64,8 @@ def test_two_processes_agree_about_their_images(folder, data_config, tmp_path):
     assert state["counters"]["read"] == 8 + state["counters"]["corrupt"]
     with open_batches(data_config(max_corrupt_fraction=0.5), process_index=0, process_count=1, first_step=2) as batches:
         assert state["images"] == batches.state()["images"]
-    assert "processes 0 and 1 have different training images (12 and 1 of them" in other
-    assert "process 1 cannot open its training images" in missing and "is not a folder" in own
+    assert "Processes 0 and 1 have different training images (12 and 1 of them" in other
+    assert "Process 1 cannot open its training images" in missing and "is not a folder" in own
 
 
 def test_a_single_process_asks_no_other(data_config):

@@ -66,10 +66,10 @@ def test_a_corrupt_record_is_replaced_by_the_next_of_the_order(folder, data_conf
 
 def test_too_many_corrupt_images_end_the_run_and_are_named(folder, data_config):
     corrupt = corrupt_images(folder)
-    with pytest.raises(CdcError, match=r"more than 1\.00% of the 12 .+max_corrupt_fraction") as caught:
+    with pytest.raises(CdcError, match=r"More than 1\.00% of the 12 .+max_corrupt_fraction") as caught:
         run(data_config(), 6)
     assert any(name in str(caught.value) for name in corrupt)
-    with pytest.raises(CdcError, match="more than 20.00%") as caught:  # 2 of 12 are allowed, 3 are not
+    with pytest.raises(CdcError, match="More than 20.00%") as caught:  # 2 of 12 are allowed, 3 are not
         run(data_config(max_corrupt_fraction=0.2), 12)
     assert all(name in str(caught.value) for name in corrupt)
 

@@ -148,7 +148,7 @@ def test_metrics_of_sets_compare_all_images(runs):
 def test_nothing_left_is_an_error(runs):
     for path in runs.images.rglob("*.png"):
         path.write_text("no image")
-    with pytest.raises(CdcError, match="none of the 3 images"):
+    with pytest.raises(CdcError, match="None of the 3 images"):
         runs()
 
 

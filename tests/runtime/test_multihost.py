@@ -122,5 +122,5 @@ def test_what_keeps_processes_apart_is_said_in_one_line(joined, monkeypatch):
 
     monkeypatch.setenv("CDC_DISTRIBUTED", "1")
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(CdcError, match=r"could not be joined \(cluster\): no metadata$"):
+    with pytest.raises(CdcError, match=r"could not be joined \(cluster\): no metadata\.$"):
         join_processes()

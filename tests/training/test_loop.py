@@ -147,7 +147,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path, monkeypatch):
     from cdc_jax.training.loop import _make_folder
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the folder .*: Not a directory"):
+    with pytest.raises(ConfigError, match="Cannot make the folder .*: Not a directory"):
         _make_folder(tmp_path / "file" / "run")
     monkeypatch.setattr("cdc_jax.training.loop.is_remote", lambda path: True)
     with unreachable_store(monkeypatch, "mkdir"), pytest.raises(CdcError, match="run: HTTP 503") as raised:
