@@ -44,7 +44,7 @@ tpus=(gcloud compute tpus)
 
 case $provisioning in
     on-demand | spot | queued | queued-spot) ;;
-    *) fail "PROVISIONING is $provisioning; it must be on-demand, spot, queued or queued-spot" 2 ;;
+    *) fail "PROVISIONING is $provisioning; it must be on-demand, spot, queued or queued-spot." 2 ;;
 esac
 case $accelerator in
     v5litepod-* | v5e-*) runtime=v2-alpha-tpuv5-lite ;;
@@ -203,12 +203,12 @@ create_until_there() {
         echo "$(date +%T) no TPU yet (attempt $attempt)" >&2
         sleep "$poll_seconds"
     done
-    fail "no $accelerator in $zone after ${CREATE_ATTEMPTS:-50} attempts"
+    fail "No $accelerator in $zone after ${CREATE_ATTEMPTS:-50} attempts."
 }
 
 run() {
     if [[ "$2" != gs://* ]]; then
-        fail "WORKDIR is $2; it must be in a bucket (gs://...), since a preempted TPU VM loses its disk" 2
+        fail "WORKDIR is $2; it must be in a bucket (gs://...), since a preempted TPU VM loses its disk." 2
     fi
     if [[ -n "$dry_run" ]]; then
         create
@@ -227,13 +227,13 @@ run() {
         case $(vm_state) in
             READY) ;;
             gone)
-                begin_anew
+                start_over
                 continue
                 ;;
             PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
                 echo "$(date +%T) $name was taken away; asking for another" >&2
                 delete || true
-                begin_anew
+                start_over
                 continue
                 ;;
             *) # on its way, or no answer
@@ -258,7 +258,7 @@ run() {
         codes=$(worker_codes)
         case " $codes " in
             " 0 ") break ;;
-            *" 2 "*) give_up "the settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
+            *" 2 "*) give_up "The settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
             *" 130 "*) exit 130 ;;
             " running " | " 0 running " | " unknown ") ;;
             *)
@@ -277,18 +277,18 @@ run() {
 }
 
 # With another VM, on which nothing runs yet and nothing has gone wrong.
-begin_anew() {
+start_over() {
     training='' crashes=0 failed_setups=0
     create_until_there
 }
 
 # Ends `run` with text $2 where $1 attempts were enough.
 give_up_after() {
-    if (( $1 >= ${ATTEMPTS:-3} )); then give_up "attempt $1 of ${ATTEMPTS:-3}: $2"; fi
+    if (( $1 >= ${ATTEMPTS:-3} )); then give_up "Attempt $1 of ${ATTEMPTS:-3}: $2"; fi
 }
 
 give_up() {
-    fail "$1; the TPU is still there, and paid for, until '${BASH_SOURCE[0]} delete'" "${2:-1}"
+    fail "$1; the TPU is still there, and paid for, until '${BASH_SOURCE[0]} delete'." "${2:-1}"
 }
 
 case $action in

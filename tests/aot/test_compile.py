@@ -65,7 +65,7 @@ def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path, monk
     assert not compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
 
 
-def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
+def test_a_damaged_cache_file_is_compiled_again(slice_of_8, small, tmp_path):
     first, _ = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     for text in ("", "[]", '{"collectives": []}', "{"):
         next(tmp_path.iterdir()).write_text(text)

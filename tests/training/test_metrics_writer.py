@@ -103,7 +103,7 @@ except CdcError as error:
     assert done.stdout.startswith(f"Cannot write the log in {tmp_path}: File too large."), done.stderr
 
 
-def test_a_restart_before_the_first_checkpoint_begins_anew(tmp_path):
+def test_a_restart_before_the_first_checkpoint_starts_over(tmp_path):
     for value in (1.0, 2.0):
         log = RunLog(tmp_path)
         log.drop_after(-1)
