@@ -97,4 +97,4 @@ class Tally:
         )
 
     def _examples(self) -> str:
-        return " and ".join(list(self._corrupt.values())[-3:])
+        return " and ".join(message.removesuffix(".") for message in list(self._corrupt.values())[-3:])
