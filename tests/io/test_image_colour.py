@@ -1,4 +1,4 @@
-"""Orientation, colour profiles and colour spaces of picture files come out as upright sRGB."""
+"""Orientation, colour profiles and colour spaces of image files come out as upright sRGB."""
 
 import struct
 
@@ -12,8 +12,8 @@ from tests.io.image_files import (
     GREEN,
     RED,
     grey_profile,
-    picture,
     quietly,
+    random_image,
     rgb_profile,
     saved,
     smooth,

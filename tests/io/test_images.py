@@ -14,12 +14,7 @@ from PIL import Image
 from cdc_jax.errors import ImageError
 from cdc_jax.io.files import IMAGE_FORMATS
 from cdc_jax.io.images import encode_image, load_image, pad_to_multiple, read_image, write_image
-from tests.io.image_files import (
-    picture,
-    quietly,
-    saved,
-    smooth,
-)
+from tests.io.image_files import quietly, random_image, saved, smooth
 
 LOSSLESS = [name for name in IMAGE_FORMATS if name != "jpeg"]
 

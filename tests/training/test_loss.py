@@ -1,4 +1,4 @@
-"""The price of bits over a run, and what each step draws."""
+"""The price of bits over a run, and what each step draws at random."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdc_jax.training.loss import beta_at, draw
+from cdc_jax.training.loss import beta_at, step_randomness
 from tests.helpers.training import tiny_config
 
 
@@ -17,11 +17,12 @@ def test_beta_rises_geometrically():
         assert float(beta_at(config, jnp.int32(step))) == pytest.approx(beta, rel=1e-4)
 
 
-def test_draws_are_what_the_recipe_says():
-    config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.content_share": 0.0})
-    draws = jax.jit(lambda k: draw(config, k, 64))(jnp.int32(3))
-    assert 0 <= draws.timesteps.min() and draws.timesteps.max() < 8193 and len(set(draws.timesteps.tolist())) > 50
-    for uniform in (draws.latent_noise, draws.hyper_noise):
+def test_randomness_is_what_the_recipe_says():
+    config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.max_noise_fraction": 0.0})
+    randomness = jax.jit(lambda k: step_randomness(config, k, 64))(jnp.int32(3))
+    timesteps = randomness.timesteps
+    assert 0 <= timesteps.min() and timesteps.max() < 8193 and len(set(timesteps.tolist())) > 50
+    for uniform in (randomness.latent_noise, randomness.hyper_noise):
         assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
     assert abs(float(randomness.noise.std()) - 1) < 0.01
     assert all(0 <= c <= 64 and c % 16 == 0 for c in randomness.corner.tolist())
@@ -38,5 +39,6 @@ def test_spread_timesteps_cover_every_part_of_the_schedule():
 
 
 def test_max_noise_fraction_is_drawn_at_the_noisiest_level():
-    timesteps = draw(tiny_config(**{"data.batch_size": 8, "loss.content_share": 0.25}), jnp.int32(0), 8).timesteps
+    config = tiny_config(**{"data.batch_size": 8, "loss.max_noise_fraction": 0.25})
+    timesteps = step_randomness(config, jnp.int32(0), 8).timesteps
     assert (timesteps[:2] == 8192).all() and (timesteps[2:] < 8192).all()
