@@ -56,7 +56,7 @@ def main() -> None:
 def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
     original = read_image(path)
-    y_hat = latents_of(codec._read(codec.compress(original))[1])
+    y_hat = latents_of(codec._reader.read(codec.compress(original))[1])
     size = original.shape[:2]
     original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
     whole = jax.jit(sample, static_argnums=(0, 1, 2))

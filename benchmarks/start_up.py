@@ -43,7 +43,7 @@ from cdc_jax.codec import codec, image_decoder
 done("import cdc_jax.codec.codec")
 opened = codec.load_codec(os.environ["BENCHMARK_MODEL"])
 done("load the bundle")
-container, symbols = opened._read(open(os.environ["BENCHMARK_FILE"], "rb").read())
+container, symbols = opened._reader.read(open(os.environ["BENCHMARK_FILE"], "rb").read())
 y_hat = (symbols.y.astype(np.float32) + symbols.mean)[None]
 done("entropy decoding")
 arguments = (opened.config, opened.config.decode_steps, False, opened._params, y_hat)

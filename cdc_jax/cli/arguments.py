@@ -101,7 +101,7 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
     """--quiet; -q is the quality of `cdc compress`."""
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     if not parser.prog.endswith(" compress"):
-        parser.add_argument("-q", action=_NoQuality, nargs=0, help=argparse.SUPPRESS)
+        parser.add_argument("-q", action=_NoQuality, nargs="?", help=argparse.SUPPRESS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
         start = time.perf_counter()
         picked = ""
         if by_target:
-            data, picked = target_options.choose_model(args, models, image, source)
+            data, choice = target_options.choose_model(args, models, image)
+            picked = f", by {choice}"
+            if not args.quiet and len(plan.tasks) > 1:
+                console.log(f"{console.shown(source)}: {choice}")
         else:
             data = codec.compress(image, quality=args.quality)
         bpp = 8 * len(data) / (image.shape[0] * image.shape[1])

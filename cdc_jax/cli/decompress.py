@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc decompress`."""
     arguments.add_files(parser, ".cdc files")
     formats = list(IMAGE_FORMATS)
-    parser.add_argument("--format", choices=formats, help="format of outputs whose name has no suffix (default: png)")
-    parser.add_argument(
+    parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    tiles = parser.add_mutually_exclusive_group()
+    tiles.add_argument(
         "--max-memory",
         type=arguments.memory_size,
         metavar="SIZE",
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the tiles depend on the image's size alone)",
     )
     arguments.add_decoding(parser)
-    eta, tile = arguments.number(0, 1), arguments.whole_number(192)
+    tiles.add_argument("--tile", type=_tile, metavar="N", help="decode in tiles of N pixels a side, a multiple of 64")
+    eta = arguments.number(0, 1)
     parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="noise added at every step, 0 to 1")
-    parser.add_argument("--tile", type=tile, metavar="N", help="decode in tiles of N pixels a side")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,6 +81,14 @@ def run(args: argparse.Namespace) -> int:
     overlap = args.max_memory is None and args.tile is None
     convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, overlap=overlap)
     return pipeline.run_tasks(args, plan, convert)
+
+
+def _tile(text: str) -> int:
+    """An argument type: what `codec.tiling.check_tile` allows."""
+    side = arguments.whole_number(192)(text)
+    if side % 64:
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 64")
+    return side
 
 
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):

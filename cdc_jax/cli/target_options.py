@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from cdc_jax.cli import arguments, console
+from cdc_jax.cli import arguments
 from cdc_jax.cli.models import Models
 
 
@@ -39,8 +39,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def choose_model(args: argparse.Namespace, models: Models, image, source: str) -> tuple[bytes, str]:
-    """The file of the model that keeps to the target, and a description of the choice, which is logged for every file.
+def choose_model(args: argparse.Namespace, models: Models, image) -> tuple[bytes, str]:
+    """The file of the model that keeps to the target, and words about the choice.
 
     Raises:
       CdcError: no model does; the message names the nearest.
@@ -49,6 +49,4 @@ def choose_model(args: argparse.Namespace, models: Models, image, source: str) -
 
     target = Target(args.target_bpp, args.target_bytes, args.min_psnr, args.steps, args.seed, args.gamma)
     choice = choose(models.paths, models.load, image, target)
-    if not args.quiet and len(args.inputs) > 1:
-        console.log(f"{source}: {choice.model} ({choice.reason})")
-    return choice.data, f", by {choice.model} ({choice.reason})"
+    return choice.data, f"{choice.model} ({choice.reason})"

@@ -24,11 +24,12 @@ from cdc_jax.codec.batching import Progress, collect, plan_batches
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
 from cdc_jax.codec.shipped import shipped_bundle
-from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BitstreamError, CdcError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.errors import CdcError, ConfigError, ImageError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.io.images import Image, check_image, pad_to_multiple
@@ -75,6 +76,7 @@ class Codec:
         self._devices = LocalDevices(bundle.params)
         self._decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
         self._encoder = ImageEncoder(bundle, self._coder, self._devices)
+        self._reader = FileReader(bundle, self._coder, max_pixels)
 
     @property
     def fingerprint(self) -> bytes:
@@ -141,7 +143,7 @@ class Codec:
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
             tiling.check_tile(tile)
-        container, symbols = self._read(data)
+        container, symbols = self._reader.read(data)
         height, width = padded_size(container)
         tile = tiling.default_tile(height, width) if tile is None else tile
         picture = self._decoder.decode(symbols, settings, tile)
@@ -159,7 +161,7 @@ class Codec:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
-        container, symbols = self._read(data)
+        container, symbols = self._reader.read(data)
         for image in self._decoder.decode_progressively(symbols, settings):
             yield image[: container.height, : container.width]
 
@@ -173,7 +175,7 @@ class Codec:
           BitstreamError, ModelMismatchError: as `decompress`.
           ConfigError: no tile is small enough.
         """
-        height, width = padded_size(self._open(data))
+        height, width = padded_size(self._reader.open(data))
         tile = memory.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
         shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
         return None if shapes[0] == shapes[1] else tile
@@ -240,12 +242,13 @@ class Codec:
         sizes = []
         for index, data in enumerate(files):
             try:
-                sizes.append(padded_size(self._open(data)))
+                sizes.append(padded_size(self._reader.open(data)))
             except CdcError as error:
                 sizes.append(None)
                 yield index, error
         batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
-        for batch, read in prefetch_one(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
+        symbols_of = self._reader.read_or_error
+        for batch, read in prefetch_one(lambda batch: [symbols_of(files[i]) for i in batch.members], batches):
             sound = []
             for index, found in zip(batch.members, read, strict=True):
                 if isinstance(found, CdcError):
@@ -263,7 +266,7 @@ class Codec:
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
         """
-        symbols = self._read(data)[1]
+        symbols = self._reader.read(data)[1]
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
@@ -283,39 +286,10 @@ class Codec:
             raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
         return pad_to_multiple(image, STRIDE)
 
-    def _open(self, data: bytes) -> cdc_file.Container:
-        container = cdc_file.unpack(data, max_pixels=self.max_pixels)
-        if container.fingerprint != self.fingerprint:
-            raise ModelMismatchError(
-                f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
-                f"{self.fingerprint.hex()}"
-            )
-        one_level = not self.config.variable_rate and container.level
-        if container.version < self.config.format_version or one_level:
-            raise BitstreamError("The file's format or quality is not one that its model writes: it is damaged.")
-        return container
-
-    def _read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
-        container = self._open(data)
-        cells = (pixels // STRIDE for pixels in padded_size(container))
-        shape = (*cells, self.config.hyper_channels)
-        return container, self._coder.decode(container.stream, shape, container.level)
-
-    def _read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
-        try:
-            return self._read(data)
-        except CdcError as error:
-            return error
-
 
 def _synthesis(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
     name = "compressor.transform.synthesis"
     return np.asarray(bundle.params[name]) if name in bundle.params else None
-
-
-def padded_size(container: cdc_file.Container) -> tuple[int, int]:
-    """Height and width of a file's picture, rounded up to multiples of 64."""
-    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
 
 
 @functools.partial(jax.jit, static_argnums=0)

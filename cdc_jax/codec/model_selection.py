@@ -1,7 +1,7 @@
 """Which model, and which quality, to compress an image with, so that its file is small or its quality good enough.
 
 Nothing is estimated: every candidate's file is made, and for a PSNR it is decoded. Within a model of every rate the
-quality is searched by bisection; the image is analyzed once, and a quality then costs milliseconds.
+quality is searched; the image is analyzed once, and a quality then costs milliseconds.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def choose(
     fitting = [c for c in candidates if len(c.data) <= limit]
     if fitting:
         chosen = max(fitting, key=lambda c: len(c.data))
-        reason = f"{8 * len(chosen.data) / pixels:.4f} bpp" if chosen.level else f"largest of {len(fitting)} that fit"
+        searched = chosen.level is not None
+        reason = f"{8 * len(chosen.data) / pixels:.4f} bpp" if searched else f"largest of {len(fitting)} that fit"
         return Choice(chosen.name, chosen.data, reason)
     nearest = min(candidates, key=lambda c: len(c.data))
     wanted = f"{target.file_bytes} bytes" if target.bpp is None else f"{target.bpp:g} bpp"
@@ -111,18 +112,13 @@ def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candi
     low, high = write(0), write(MAX_LEVEL)
     if len(low.data) > limit_bytes or len(high.data) <= limit_bytes:
         return low if len(low.data) > limit_bytes else high
-    while high.level - low.level > 1 and len(low.data) < _CLOSE_SIZE * limit_bytes:
-        middle = write(_between(low, high, limit_bytes))
-        low, high = (middle, high) if len(middle.data) <= limit_bytes else (low, middle)
-    return low
 
+    def log_size(candidate: _Candidate) -> float:  # nearly linear in the level
+        return math.log(len(candidate.data))
 
-def _between(low: _Candidate, high: _Candidate, limit_bytes: float) -> int:
-    """The level where a file just below the limit is expected: the logarithm of the size is nearly linear in it."""
     goal = math.log(0.5 * (1 + _CLOSE_SIZE) * limit_bytes)
-    start, end = math.log(len(low.data)), math.log(len(high.data))
-    share = min(max((goal - start) / (end - start), 0.05), 0.95)
-    return min(max(low.level + round(share * (high.level - low.level)), low.level + 1), high.level - 1)
+    fits = _Search(write, log_size, goal, lambda candidate: len(candidate.data) <= limit_bytes)
+    return fits.between(low, high, lambda low, _: len(low.data) >= _CLOSE_SIZE * limit_bytes)[0]
 
 
 def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
@@ -139,10 +135,47 @@ def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
     low, high = measured(0), measured(MAX_LEVEL)
     if low.psnr_db >= target.min_psnr_db or high.psnr_db < target.min_psnr_db:
         return low if low.psnr_db >= target.min_psnr_db else high
-    while high.level - low.level > 1 and high.psnr_db > target.min_psnr_db + _CLOSE_PSNR_DB:
-        middle = measured((low.level + high.level) // 2)
-        low, high = (low, middle) if middle.psnr_db >= target.min_psnr_db else (middle, high)
-    return high
+    most = target.min_psnr_db + _CLOSE_PSNR_DB
+    goal = 0.5 * (target.min_psnr_db + most)
+    fails = _Search(measured, lambda c: c.psnr_db, goal, lambda c: c.psnr_db < target.min_psnr_db)
+    return fails.between(low, high, lambda _, high: high.psnr_db <= most)[1]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Looks for the level where a measure crosses a bound.
+
+    Attributes:
+      make: the candidate of a level.
+      measure: rises with the level, nearly along a straight line.
+      goal: the measure to aim at, just on the side of the bound that is wanted.
+      is_low: whether a candidate lies on the lower side of the bound.
+    """
+
+    make: Callable[[int], _Candidate]
+    measure: Callable[[_Candidate], float]
+    goal: float
+    is_low: Callable[[_Candidate], bool]
+
+    def between(
+        self, low: _Candidate, high: _Candidate, close: Callable[[_Candidate, _Candidate], bool]
+    ) -> tuple[_Candidate, _Candidate]:
+        """Candidates on either side of the bound: `close` to it, or of neighbouring levels.
+
+        Interpolates; where that leaves more than half of the levels, it halves them next.
+        """
+        halve = False
+        while high.level - low.level > 1 and not close(low, high):
+            width = high.level - low.level
+            share = 0.5 if halve else self._share(low, high)
+            middle = self.make(low.level + min(max(round(share * width), 1), width - 1))
+            low, high = (middle, high) if self.is_low(middle) else (low, middle)
+            halve = high.level - low.level > width / 2
+        return low, high
+
+    def _share(self, low: _Candidate, high: _Candidate) -> float:
+        start, end = self.measure(low), self.measure(high)
+        return (self.goal - start) / (end - start)
 
 
 def _writer(model: str, codec, image) -> Callable[[int | None], _Candidate]:

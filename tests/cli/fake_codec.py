@@ -2,13 +2,14 @@
 
 import io
 import os
+import types
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cdc_jax.errors import BitstreamError, BundleError
+from cdc_jax.errors import BitstreamError, BundleError, ConfigError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.images import write_image
 
@@ -18,20 +19,37 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, limi
 
 
 class StoringCodec:
-    """`Codec`'s interface; the stream is the pixels."""
+    """`Codec`'s interface; the stream is the pixels, and of a model of every rate so many bytes more as the quality."""
 
-    def __init__(self, fingerprint=FINGERPRINT):
+    def __init__(self, fingerprint=FINGERPRINT, variable_rate=False):
         self.fingerprint = fingerprint
-        self.calls = []
+        self.config = types.SimpleNamespace(variable_rate=variable_rate)
+        self.calls, self.written = [], []
 
-    def compress(self, image):
+    def compress(self, image, *, quality=None):
+        return self.write(self.analyze(image), quality=quality)
+
+    def analyze(self, image):
+        return image
+
+    def write(self, image, *, quality=None):
+        self.check_quality(quality)
+        self.written.append(quality)
+        quality = 50.0 if self.config.variable_rate and quality is None else quality
+        level = None if quality is None else round(256 * quality)
         height, width, _ = image.shape
-        return cdc_file.pack(self.fingerprint, height, width, zlib.compress(image.tobytes()))
+        stream = zlib.compress(image.tobytes()) + bytes(int(quality or 0))
+        return cdc_file.pack(self.fingerprint, height, width, stream, level=level)
 
-    def decompress(self, data, *, steps=None, seed=0, gamma=None, **tile):
-        self.calls.append({"steps": steps, "seed": seed, "gamma": gamma, **tile})
+    def check_quality(self, quality):
+        if quality is not None and not self.config.variable_rate:
+            raise ConfigError("This model has one rate: leave the quality out.")
+
+    def decompress(self, data, *, steps=None, seed=0, gamma=None, eta=0.0, **tile):
+        self.calls.append({"steps": steps, "seed": seed, "gamma": gamma, "eta": eta, **tile})
         file = cdc_file.unpack(data)
-        return np.frombuffer(zlib.decompress(file.stream), np.uint8).reshape(file.height, file.width, 3)
+        pixels = zlib.decompressobj().decompress(file.stream)
+        return np.frombuffer(pixels, np.uint8).reshape(file.height, file.width, 3)
 
     def tile_within(self, data, max_memory_bytes):
         return None if max_memory_bytes > 2**30 else 6
@@ -47,7 +65,7 @@ class StoringCodec:
 
 
 class Bundles:
-    """A loader of codecs that remembers what it loaded; a bundle's fingerprint follows from its name."""
+    """A loader of codecs that remembers what it loaded; what a bundle is like follows from its name."""
 
     def __init__(self):
         self.loaded, self.codecs = [], {}
@@ -57,7 +75,8 @@ class Bundles:
         self.max_pixels = max_pixels
         if "corrupt" in str(path):
             raise BundleError(f"{path} is not a bundle")
-        return self.codecs.setdefault(str(path), StoringCodec(OTHER if "other" in str(path) else FINGERPRINT))
+        codec = StoringCodec(OTHER if "other" in str(path) else FINGERPRINT, variable_rate="every-rate" in str(path))
+        return self.codecs.setdefault(str(path), codec)
 
 
 class Stream(io.TextIOWrapper):

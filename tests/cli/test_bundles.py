@@ -36,13 +36,13 @@ def makers(monkeypatch):
 
 def test_bundles_are_made(cdc, makers):
     assert cdc("import-torch", "x.pt", "out")[::2] == (0, ["cdc: x.pt -> out"])
-    assert cdc("export", "run", "out2", "--step=5", "-q") == (0, "", [])
+    assert cdc("export", "run", "out2", "--step=5", "--quiet") == (0, "", [])
     assert makers == [("import", "x.pt", {}), ("export", "run", {"step": 5, "best": False})]
     assert tree() == ["out/coding.npz", "out2/coding.npz"]
     Path("empty").mkdir()
-    assert cdc("export", "run", "empty", "-q")[0] == 0
+    assert cdc("export", "run", "empty", "--quiet")[0] == 0
     assert makers[-1] == ("export", "run", {"step": None, "best": False})
-    assert cdc("export", "run", "best", "--best", "-q")[0] == 0
+    assert cdc("export", "run", "best", "--best", "--quiet")[0] == 0
     assert makers[-1] == ("export", "run", {"step": None, "best": True})
     assert cdc("export", "run", "both", "--best", "--step=5")[0] == 2
     assert tree("empty") == ["coding.npz"]
@@ -55,7 +55,7 @@ def test_an_existing_bundle_is_kept_unless_forced(cdc, makers):
     assert makers == []
     fails(cdc("export", "bad", "out", "--force"), 1, "no weights for", "out")
     assert Path("out/coding.npz").read_text() == "precious" and tree() == ["out/coding.npz"]
-    assert cdc("export", "run", "out", "--force", "-q")[0] == 0
+    assert cdc("export", "run", "out", "--force", "--quiet")[0] == 0
     assert Path("out/coding.npz").read_text() == "run" and tree() == ["out/coding.npz"]
 
 

@@ -52,24 +52,33 @@ def test_only_known_suffixes_are_replaced(cdc):
     assert tree() == ["scan.2024", "scan.2024.cdc"]
 
 
-def test_quiet_logs_nothing(cdc, photo):
-    assert cdc("compress", "photo.png", "-q", "--model=b") == (0, "", [])
+def test_quiet_tells_nothing(cdc, photo):
+    assert cdc("compress", "photo.png", "--quiet", "--model=b") == (0, "", [])
 
 
 def test_decoding_options_arrive(cdc, bundles):
     put("a.cdc")
-    options = ["--steps=7", "--seed=5", "--gamma=0.25", "--max-pixels=1000"]
+    options = ["--steps=7", "--seed=5", "--gamma=0.25", "--eta=0.5", "--tile=192", "--max-pixels=1000"]
     assert cdc("decompress", "a.cdc", "-o", "1.png", "--model=b")[0] == 0
     assert bundles.max_pixels == 2**28
     assert cdc("decompress", "a.cdc", "-o", "2.png", "--model=b", *options)[0] == 0
-    defaults = {"steps": None, "seed": 0, "gamma": None}
-    assert bundles.codecs["b"].calls == [defaults, {"steps": 7, "seed": 5, "gamma": 0.25}]
+    defaults = {"steps": None, "seed": 0, "gamma": None, "eta": 0.0}
+    assert bundles.codecs["b"].calls == [defaults, {"steps": 7, "seed": 5, "gamma": 0.25, "eta": 0.5, "tile": 192}]
     assert bundles.max_pixels == 1000
+    assert cdc("decompress", "a.cdc", "-o", "3.png", "--model=b", "--steps=0")[0] == 0  # the preview
+    assert bundles.codecs["b"].calls[-1] == {**defaults, "steps": 0}
+
+
+def test_tiles_are_for_every_file(cdc, bundles):
+    put("a.cdc"), put("b.cdc", size=(6, 5))
+    assert cdc("decompress", "a.cdc", "b.cdc", "--tile=256", "-o", "1", "--quiet", "--model=b") == (0, "", [])
+    assert [call["tile"] for call in bundles.codecs["b"].calls] == [256, 256]
+    fails(cdc("decompress", "a.cdc", "--tile=256", "--max-memory=1G", "--model=b"), 2, "--tile", "--max-memory")
 
 
 def test_max_memory_is_for_each_file_and_logged_where_it_changes_the_image(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
-    assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "-q", "--model=b") == (0, "", [])
+    assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "--quiet", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
     logged = [line for line in err if "--max-memory" in line]
     assert code == 0 and [line.split(": ")[1] for line in logged] == ["a.cdc", "b.cdc"]
@@ -80,8 +89,9 @@ def test_max_memory_is_for_each_file_and_logged_where_it_changes_the_image(cdc, 
 @pytest.mark.parametrize(
     "option",
     ["--max-memory=0", "--max-memory=4X", "--max-memory=G", "--max-memory=-1G"]
-    + ["--steps=0", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
-    + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"],
+    + ["--steps=-1", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
+    + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"]
+    + ["--eta=-0.1", "--eta=1.1", "--eta=nan", "--eta=x", "--tile=128", "--tile=200", "--tile=x", "--quality=50"],
 )
 def test_invalid_options_are_usage_errors(cdc, bundles, option):
     put("a.cdc")
@@ -101,8 +111,8 @@ def test_alpha_is_reported_once_per_file(cdc):
     Image.new("RGBA", (4, 4), (9, 9, 9, 9)).save("a.png")
     code, _, err = cdc("compress", "a.png", "--model=b")
     assert code == 0 and [line for line in err if "warning" in line] == [err[0]]
-    assert err[0] == "cdc: warning: a.png: The alpha channel was dropped."
-    assert cdc("compress", "a.png", "-q", "--force", "--model=b") == (0, "", [])
+    assert err[0] == "cdc: warning: a.png: the alpha channel was dropped"
+    assert cdc("compress", "a.png", "--quiet", "--force", "--model=b") == (0, "", [])
 
 
 # --- standard input and output ---------------------------------------------------------------------------------------
@@ -169,20 +179,20 @@ def test_bad_standard_input(cdc, monkeypatch):
     ],
 )
 def test_errors_a_user_can_cause_are_one_line(cdc, photo, monkeypatch, error, code, text):
-    monkeypatch.setattr(StoringCodec, "compress", lambda self, image: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(StoringCodec, "compress", lambda self, image, **_: (_ for _ in ()).throw(error))
     fails(cdc("compress", "photo.png", "--model=b"), code, "photo.png", text)
     assert tree() == ["photo.png"]
 
 
 def test_a_bug_of_ours_keeps_its_traceback(cdc, photo, monkeypatch):
-    monkeypatch.setattr(StoringCodec, "compress", lambda self, image: 1 // 0)
+    monkeypatch.setattr(StoringCodec, "compress", lambda self, image, **_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         cdc("compress", "photo.png", "--model=b")
     assert tree() == ["photo.png"]
 
 
 def test_interruption_is_clean(cdc, photo, monkeypatch):
-    def interrupted(self, image):
+    def interrupted(self, image, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StoringCodec, "compress", interrupted)

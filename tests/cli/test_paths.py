@@ -42,7 +42,7 @@ def test_contradictions_are_refused_before_any_work(cdc, bundles, words, expecte
     assert tree() == before and bundles.loaded == []
 
 
-@pytest.mark.parametrize("words", [[], ["squash"], ["compress", "a.png"], ["compress", "a.png", "--model"], ["info"]])
+@pytest.mark.parametrize("words", [[], ["squash"], ["compress"], ["compress", "a.png", "--model"], ["info"]])
 def test_usage_errors(cdc, words):
     fails(cdc(*words), 2, "--help")
 
@@ -84,7 +84,7 @@ def test_a_file_where_an_output_folder_should_be(cdc):
     put("in/b.png")
     Path("out").mkdir()
     Path("out/sub").write_bytes(b"precious")
-    code, _, err = cdc("compress", "in", "-o", "out", "-q", "--model=b")
+    code, _, err = cdc("compress", "in", "-o", "out", "--quiet", "--model=b")
     assert code == 1 and len(err) == 1 and "out/sub" in err[0]
     assert tree("out") == ["b.cdc", "sub"] and Path("out/sub").read_bytes() == b"precious"
 

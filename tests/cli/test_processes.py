@@ -26,7 +26,7 @@ from tests.cli import fake_codec
 sys.exit(main(load_codec=fake_codec.Bundles()))
 """
 BUSY = """
-def compress(self, image):
+def compress(self, image, **_):
     import hashlib
     print("busy", flush=True)
     hashlib.pbkdf2_hmac("sha1", b"", b"", 10**9)

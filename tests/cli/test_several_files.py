@@ -46,7 +46,7 @@ def test_files_and_folders_together(cdc):
 def test_the_bar_is_for_several_files_only_and_not_when_quiet(cdc):
     for name in "abc":
         put(f"{name}.png")
-    assert cdc("compress", "a.png", "b.png", "-q", "--model=b") == (0, "", [])
+    assert cdc("compress", "a.png", "b.png", "--quiet", "--model=b") == (0, "", [])
     assert not any("1/1" in line for line in cdc("compress", "c.png", "--model=b")[2])
     assert any("2/2" in line for line in cdc("compress", "a.png", "b.png", "--force", "--model=b")[2])
 
@@ -55,7 +55,7 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
     for name in "abc":
         put(f"{name}.png")
     Path("b.png").write_bytes(b"nonsense")
-    code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "-q")
+    code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "--quiet")
     assert code == 1 and len(err) == 2
     assert err[0] == "cdc: missing.png: No such file or folder."
     assert err[1].startswith("cdc: b.png: This is not an image")
@@ -97,8 +97,8 @@ def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, wo
     monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
     for name in "abcd":
         put(f"{name}.cdc", size=(8, 16 if name == "b" else 8))
-    code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "-q", *words)
-    assert code == 1 and err == ["cdc: b.cdc: There is not enough memory for this."]
+    code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "--quiet", *words)
+    assert code == 1 and err == ["cdc: b.cdc: there is not enough memory for this"]
     assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
 
 
@@ -117,7 +117,7 @@ def test_images_are_finished_while_others_are_decoded(cdc, monkeypatch):
     monkeypatch.setattr("cdc_jax.io.images.encode_image", lambda *a: (finishing.set(), encode_image(*a))[1])
     for name in "abc":
         put(f"{name}.cdc")
-    assert cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "-q") == (0, "", [])
+    assert cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "--quiet") == (0, "", [])
     assert tree() == ["a.cdc", "a.png", "b.cdc", "b.png", "c.cdc", "c.png"]
 
 
@@ -125,10 +125,10 @@ def test_files_are_worked_on_together(cdc, monkeypatch):
     """Each compression waits for another one: one after the other they would never end."""
     meeting = threading.Barrier(2, timeout=30)
     compress = StoringCodec.compress
-    monkeypatch.setattr(StoringCodec, "compress", lambda self, image: (meeting.wait(), compress(self, image))[1])
+    monkeypatch.setattr(StoringCodec, "compress", lambda self, image, **_: (meeting.wait(), compress(self, image))[1])
     for name in "abcd":
         put(f"{name}.png", ord(name))
-    assert cdc("compress", "a.png", "b.png", "c.png", "d.png", "--model=b", "-q") == (0, "", [])
+    assert cdc("compress", "a.png", "b.png", "c.png", "d.png", "--model=b", "--quiet") == (0, "", [])
     assert [read_header(f"{name}.cdc") for name in "abcd"] == [(8, 8)] * 4
 
 

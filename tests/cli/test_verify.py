@@ -119,14 +119,14 @@ def test_weights_that_are_not_the_bundles(verify, files, random_bundle, tmp_path
 
 
 def test_a_machine_whose_products_are_not_exact(random_codec, monkeypatch):
-    net = random_codec._coding.hyper_decoder
+    model = random_codec._coding.latents
     z = np.random.default_rng(0).integers(-9, 10, (2, 2, 16)).astype(np.int32)
-    check_machine(net, z)
+    check_machine(model, z)
     monkeypatch.setattr(
         IntegerHyperDecoder, "matmul", lambda _, x, matrix: (x.astype("f4") @ matrix.astype("f4")).astype("f8")
     )
     with pytest.raises(CdcError, match="machine's float64 .* not exact"):
-        check_machine(net, z)
+        check_machine(model, z)
 
 
 def test_standard_input(verify, files, random_bundle, monkeypatch):
@@ -141,6 +141,8 @@ def test_the_limit_on_pixels(verify, files, random_bundle):
     assert code == 1 and not out and "--max-pixels" in err[0]
 
 
-def test_usage(verify, files):
-    assert verify(files / "a.cdc")[0] == 2
+def test_usage(verify, files, monkeypatch, tmp_path):
     assert verify("--model", "bundle")[0] == 2
+    monkeypatch.setattr("cdc_jax.codec.shipped._FOLDER", tmp_path)
+    code, out, err = verify(files / "a.cdc")
+    assert code == 1 and not out and len(err) == 1 and "without its model" in err[0]

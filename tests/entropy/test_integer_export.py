@@ -2,9 +2,7 @@
 import numpy as np
 import pytest
 
-from cdc_jax.entropy.integer_hyper_decoder import (
-    MAX_WEIGHT,
-)
+from cdc_jax.entropy.integer_layer import MAX_WEIGHT
 from cdc_jax.entropy.tables import draw_symbols, factorized_tables
 from cdc_jax.errors import BundleError
 from tests.entropy.cases import build_net, decode_in_python_integers, random_symbols

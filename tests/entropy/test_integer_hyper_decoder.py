@@ -3,13 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cdc_jax.entropy.integer_hyper_decoder import (
-    MAX_ACTIVATION,
-    MAX_WEIGHT,
-    MIN_ACTIVATION,
-    IntegerHyperDecoder,
-    IntegerLayer,
-)
+from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.entropy.integer_layer import MAX_ACTIVATION, MAX_WEIGHT, MIN_ACTIVATION, IntegerLayer
 from cdc_jax.entropy.tables import draw_symbols, factorized_tables, scale_table
 from cdc_jax.errors import BundleError
 from tests.entropy.cases import build_net, decode_in_python_integers, random_symbols
@@ -69,7 +64,8 @@ def test_tiles_have_no_seams(coding_weights):
     z = random_symbols((37, 20, 2), 5)
     whole = net.decode_integers(z[:9, :9])
     assert whole.shape == (36, 36, 4)
-    [(_, untiled, _)] = net._tiles(z, 64)
+    [tile] = net._tiles(z, 64)
+    untiled = tile.output
     np.testing.assert_array_equal(net.decode_integers(z), untiled)
     np.testing.assert_array_equal(net.decode(z)[0], untiled[..., :2] * 2.0 ** -net.layers[2].output_bits)
     # Away from the border a crop is coded like the whole picture.

@@ -32,7 +32,7 @@ def test_a_whole_evaluation(cdc, runs):
     assert "1 step" in (runs.out / "curves.csv").read_text()
     assert next((runs.out / "results" / "a.png").glob("cdc-*-4-steps-seed3-gamma0.5.json"))
     (runs.images / "corrupt.png").write_text("no image")
-    code, err = cdc(*words, "-q", "--model", "x/fine")
+    code, err = cdc(*words, "--quiet", "--model", "x/fine")
     assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "corrupt.png" in err
 
 

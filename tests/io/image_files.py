@@ -6,9 +6,7 @@ import zlib
 
 import numpy as np
 
-from cdc_jax.io.images import (
-    load_image,
-)
+from cdc_jax.io.images import load_image
 
 
 def random_image(height=17, width=33, seed=0):

@@ -78,7 +78,7 @@ def test_random_bodies_with_a_right_checksum(body):
         (MAGIC + b"\x01\x01\x02\x03\x04", "cut off"),
         (pack(FINGERPRINT, 9, 9, b"abc") + b"\0", "checksum"),
         (pack(FINGERPRINT, 9, 9, b"abc")[1:], "not a .cdc file"),
-        (_sealed(MAGIC + b"\x02" + bytes(20)), "version 2.*upgrade"),
+        (_sealed(MAGIC + b"\x03" + bytes(20)), "version 3.*upgrade"),
         (_sealed(MAGIC + b"\xff" + bytes(20)), "version 255.*upgrade"),
         (MAGIC + b"\x02" + bytes(20), "checksum"),
         (_sealed(MAGIC + b"\x00" + bytes(20)), "version 0"),

@@ -1,20 +1,12 @@
 """16 bits a sample, alpha, several frames: 8 bits, no alpha and the first frame are what is read."""
 
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from cdc_jax.errors import ImageError
 from cdc_jax.io.images import ImageWarning, load_image, read_image
-from tests.io.image_files import (
-    grey_profile,
-    png,
-    quietly,
-    saved,
-    smooth,
-    tiff,
-)
+from tests.io.image_files import grey_profile, png, quietly, saved, smooth, tiff
 
 RAMP_8 = np.arange(256, dtype=np.uint16).reshape(4, 64)
 RAMP_16 = RAMP_8 * 257
