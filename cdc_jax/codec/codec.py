@@ -144,7 +144,9 @@ class Codec:
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
     ) -> Iterator[Picture]:
-        """The preview of a model with the transform, then each step's estimate; the last is `decompress`'s image.
+        """The preview of a model with the transform, then each step's estimate.
+
+        The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
 
         Args:
           data, steps, seed, gamma, eta: as `decompress`.
@@ -284,9 +286,9 @@ class Codec:
                 f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
                 f"{self.fingerprint.hex()}"
             )
-        one_level = not self.config.variable_rate and container.level
-        if container.version < self.config.format_version or one_level:
-            raise BitstreamError("The file's format or quality is not one that its model writes: it is damaged.")
+        version = 2 if container.chunks else self.config.format_version
+        if container.version != version or (container.level and not self.config.variable_rate):
+            raise BitstreamError("The file's format or quality is not one that its model writes: it is corrupt.")
         return container
 
     def _read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
