@@ -3,7 +3,7 @@
   python benchmarks/data_pipeline.py [--path FOLDER] [--crop 256] [--batch-size 32] [--workers 0 1 2] [--seconds 10]
 
 Without a folder, the photographs that come with scikit-image stand in, which the pipeline keeps in memory: --decode
-reads them anew each time. Counted are crops handed out, from the first batch on; starting up (workers are processes
+reads them again each time. Counted are crops handed out, from the first batch on; starting up (workers are processes
 that import everything) is a column of its own. Images are read from where they lie: what the system's file cache
 holds is fast, so compare a first run with a second.
 """

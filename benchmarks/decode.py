@@ -2,7 +2,7 @@
 
   python benchmarks/decode.py [--width 16] [--side 256] [--steps 1 5 17 65] [--batch 4] [--repeats 3]
 
-File bytes in, pixels out, and back; a model of random weights. Timed in turns with the machine's own convolution.
+File bytes in, pixels out, and back; a model of random weights. Timed interleaved with the machine's own convolution.
 FLOPs are the networks'; the rest is the entropy coder's time, and what lies between.
 """
 

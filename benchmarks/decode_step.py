@@ -2,7 +2,7 @@
 
   python benchmarks/decode_step.py [--width 64] [--side 256] [--repeats 10] [--bfloat16]
 
-All are timed in turns with the machine's own convolution, the limit; plain is the U-Net as defined
+All are timed interleaved with the machine's own convolution, the limit; plain is the U-Net as defined
 (tests/models/plain_unet.py), jitted.
 """
 

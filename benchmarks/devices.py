@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, count: int, out: str) -> dict:
-    """What a process with so many virtual devices measured; 0: with those there are."""
+    """What a process with this number of virtual devices measured; 0: with the real ones."""
     command = [sys.executable, __file__, "--child", out, f"--width={args.width}", f"--side={args.side}"]
     environment = dict(os.environ)
     if count:

@@ -54,7 +54,7 @@ def noise_images(height: int, width: int) -> np.ndarray:
 
 
 def measure(metric: ImageMetric, one_pass: Callable[[], object], images: np.ndarray, repeats: int) -> list[float]:
-    """Fastest seconds of (VGG16 pass, reference, score), taken in turns so that all see the same machine."""
+    """Fastest seconds of (VGG16 pass, reference, score), interleaved so that all see the same machine."""
     original, decoded = images[0], images[1:]
     features = metric.reference(original)
     calls = [one_pass, lambda: metric.reference(original), lambda: metric.score(features, decoded)]

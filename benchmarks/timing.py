@@ -1,4 +1,4 @@
-"""What the benchmarks share: programs timed in turns, and the machine's own convolution as the measure of them all."""
+"""What the benchmarks share: programs timed interleaved, the machine's own convolution as the measure of them all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Timed(NamedTuple):
 
 
 def time_in_turns(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timed]:
-    """Runs all programs once unmeasured, then in turns, so that what else the machine does meets all alike."""
+    """Runs all programs once unmeasured, then interleaved, so that what else the machine does meets all alike."""
     for program in programs.values():
         jax.block_until_ready(program())
     samples = {name: [] for name in programs}

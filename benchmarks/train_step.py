@@ -3,7 +3,7 @@ trainer's whole step, with compressor, rate, optimizer and moving average.
 
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
 
-Gradients by all weights and by the context maps, of the mean squared error. Timed in turns with the machine's own
+Gradients by all weights and by the context maps, of the mean squared error. Timed interleaved with the machine's own
 convolution, the limit. Memory is the compiler's estimate of what a program keeps besides its arguments and results.
 """
 

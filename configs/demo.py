@@ -11,7 +11,7 @@ from cdc_jax.training.config import default_config
 
 def get_config():
     """For little compute: weight floor 1, half of each batch at the noisiest level, latents scaled up at the start, the
-    U-Net trained on a part of each crop, and β_rate raised slowly: first the content, then its price."""
+    U-Net trained on a part of each crop, and β_rate raised slowly: first the content, then its rate."""
     config = default_config()
     with config.unlocked():
         config.model.width = 16

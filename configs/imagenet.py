@@ -1,7 +1,7 @@
 """The paper's model on ImageNet, read through TFDS from ArrayRecord files, with the paper's two phases.
 
 Command:   python -m cdc_jax.main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.path=DATA_DIR
-           (that is :warmup; then configs/imagenet.py:rate,beta=0.0128,init_from=runs/imagenet; behind it as well:
+           (that is :warmup; then configs/imagenet.py:rate,beta=0.0128,init_from=runs/imagenet; after it as well:
            rho=0.9, init_weights=raw, freeze_entropy=true, prediction=epsilon: cdc_jax/training/phases.py)
 Data:      prepared once, where TensorFlow is installed as well (training never imports it), about 155 GB:
            pip install '.[train]' tensorflow

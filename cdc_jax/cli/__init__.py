@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     except SystemExit as stop:  # argparse: --help, --version, usage
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        console.log("interrupted")
+        console.log("Interrupted.")
         return 130
     except BrokenPipeError:  # as when the output goes to `head`: nobody wants to hear about it
         return 1
@@ -66,7 +66,7 @@ _COMMANDS = (
     Command(
         "info",
         "FILE... [--json]",
-        "tell what .cdc files hold; needs no model",
+        "show what .cdc files hold; needs no model",
         info.add_arguments,
         info.run,
     ),

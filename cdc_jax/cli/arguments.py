@@ -33,10 +33,10 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
     """The arguments of one subcommand, with its `run` among them.
 
     A subcommand that has an argument `inputs` (`nargs="*"`) may have them anywhere between its options, and needs one
-    at least; behind `--` everything is an input, also what begins with a dash.
+    at least; after `--` everything is an input, also what begins with a dash.
 
     Raises:
-      SystemExit: --help and --version (0), or a usage error (2), told in one line on standard error.
+      SystemExit: --help and --version (0), or a usage error (2), reported in one line on standard error.
     """
     parser = _parser(commands)
     end = argv.index("--") if "--" in argv else len(argv)
@@ -147,7 +147,7 @@ def gamma(text: str) -> float:
 
 
 def memory_size(text: str) -> int:
-    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) behind it or without."""
+    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) after it or without."""
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
     try:
@@ -161,7 +161,8 @@ def memory_size(text: str) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f"cdc: {message} (see '{self.prog} --help')\n")
+        sentence = message[:1].upper() + message[1:]
+        self.exit(2, f"cdc: {sentence} (see '{self.prog} --help').\n")
 
 
 class _NoQuality(argparse.Action):

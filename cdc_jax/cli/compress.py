@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """`cdc compress`: the exit code."""
     by_target = target_options.has_target(args)
     if len(args.model) > 1 and not by_target:
-        raise paths.UsageError("compress takes one --model: without a target size there is nothing to choose by")
+        raise paths.UsageError("`cdc compress` takes one --model: without a target size there is nothing to choose by.")
     if by_target and args.quality is not None:
-        raise paths.UsageError("a target chooses the quality: give -q or a target, not both")
+        raise paths.UsageError("A target chooses the quality: give -q or a target, not both.")
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=IMAGE_SUFFIXES, new_suffix=CDC_SUFFIX)
     models = Models(args)
     if args.quality is not None and plan.tasks:

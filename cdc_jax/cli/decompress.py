@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=arguments.memory_size,
         metavar="SIZE",
-        help="decode in the largest tiles for which so much memory will do, such as 4G or 800M, file by file "
+        help="decode in the largest tiles for which this much memory is enough, such as 4G or 800M, file by file "
         "(default: the tiles depend on the image's size alone)",
     )
     arguments.add_decoding(parser)
@@ -115,7 +115,7 @@ def _format_of_output(output: str, asked: str | None) -> str:
     named = image_format(output)
     if named is None and asked is None:
         formats = ", ".join(IMAGE_FORMATS)
-        raise paths.UsageError(f"{output}: the suffix names no image format; give --format ({formats})")
+        raise paths.UsageError(f"{output}: The suffix names no image format; give --format ({formats}).")
     if named and asked and named != asked:
-        raise paths.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
+        raise paths.UsageError(f"{output}: The suffix means {named}, but --format is {asked}.")
     return asked or named

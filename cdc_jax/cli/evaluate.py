@@ -1,4 +1,4 @@
-"""`cdc evaluate`: its arguments, and what it tells the user."""
+"""`cdc evaluate`: its arguments, and what it reports to the user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cdc_jax.io.files import MAX_PIXELS
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
 _EPILOG = """\
 Each --model option is one curve, its bundles the points on it. Finished results in the folder of --out are used again,
-so the same command goes on after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
-settings. docs/evaluation.md says what every output is. Needs: pip install '.[eval]'
+so the same command resumes after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
+settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
 """
 
 

@@ -50,4 +50,4 @@ class Models:
                 return codec
             others.append(f"{path} is {codec.fingerprint.hex()}")
         needed = f"{name}: needs the model {fingerprint.hex()} that it was written with"
-        raise ModelMismatchError(f"{needed}, but {', '.join(others)}")
+        raise ModelMismatchError(f"{needed}, but {', '.join(others)}.")

@@ -1,4 +1,4 @@
-"""From tasks to outcomes, many at once: reading, entropy coding, the network and image formats go on together.
+"""From tasks to outcomes, many at once: reading, entropy coding, the network and image formats run together.
 
 Threads do it, around the devices, which take one batch at a time: one thread keeps the devices busy, others read the
 files of the next window and make image formats. Files are written by the caller, who takes outcomes as they come; no
@@ -59,7 +59,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
     """Converts every file of a plan; a failed one costs one line and does not stop the others.
 
     Args:
-      args: `force`; `quiet`, to tell nothing but errors; `is_process`, to let Ctrl-C end the process at once while
+      args: `force`; `quiet`, to report nothing but errors; `is_process`, to let Ctrl-C end the process at once while
         converting, where else it is an exception, as usual in Python.
       plan: what to read and write.
       convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
@@ -72,7 +72,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
     """
     if not args.force and any(task.target == STANDARD for task in plan.tasks):
         if sys.stdout is not None and sys.stdout.isatty():
-            raise UsageError("standard output is a terminal: redirect it, or name a file with -o")
+            raise UsageError("Standard output is a terminal: redirect it, or name a file with -o.")
     failures: list[int] = []
     for problem in plan.problems:
         console.log(problem)
@@ -207,7 +207,7 @@ def _in_background(items: Iterator) -> Iterator:
 
 
 def _windows(function: Callable, items: Sequence) -> Iterator[list]:
-    """The function's results for so many items after the other, those of the next ones made meanwhile."""
+    """The function's results for `WINDOW` items at a time, those of the next window made meanwhile."""
     windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
     if len(windows) < 2:
         yield from (list(_parallel(function, window)) for window in windows)

@@ -43,7 +43,7 @@ def choose_model(args: argparse.Namespace, models: Models, image) -> tuple[bytes
     """The file of the model that keeps to the target, and words about the choice.
 
     Raises:
-      CdcError: no model does; the message says which comes nearest.
+      CdcError: no model does; the message names the nearest.
     """
     from cdc_jax.codec.model_selection import Target, choose
 

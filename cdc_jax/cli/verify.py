@@ -1,4 +1,4 @@
-"""`cdc verify`: tells for each file whether it, the bundle and this machine agree."""
+"""`cdc verify`: reports for each file whether it, the bundle and this machine agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verifies all files and returns the exit code."""
     models = Models(args, load=_load_verifier)
-    failures, told = [], set()
+    failures, reported_models = [], set()
     for path in args.inputs:
         try:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             console.print_line(json.dumps(facts))
             continue
-        if verifier.weights_sha256 not in told:
-            told.add(verifier.weights_sha256)
+        if verifier.weights_sha256 not in reported_models:
+            reported_models.add(verifier.weights_sha256)
             console.print_line("model {fingerprint}: its weights are intact, SHA-256 {weights_sha256}".format(**facts))
         console.print_line(
             "{file}: agrees with the model {fingerprint} on this machine: {width}x{height} pixels, {bytes} bytes, "

@@ -152,7 +152,9 @@ class Codec:
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
     ) -> Iterator[Image]:
-        """The preview of a model with the transform, then each step's estimate; the last is `decompress`'s image.
+        """The preview of a model with the transform, then each step's estimate.
+
+        The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
 
         Args:
           data, steps, seed, gamma, eta: as `decompress`.

@@ -95,7 +95,7 @@ class ImageDecoder:
         if settings.steps:
             height, width, _ = symbols.y.shape
             tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
-            whole = LATENT_STRIDE * max(height, width)
+            whole = max(LATENT_STRIDE * max(height, width), tiling.MIN_TILE)
             with self._devices.all() as (params, mesh):
                 options = self._tile_options(symbols, settings, tile or whole)
                 yield from estimates_in_tiles(self._config, params, mesh, symbols.y_hat, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -55,8 +55,10 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
             raise ConfigError("This model has one rate: leave the quality out.")
         return 0 if config.transform else None
     quality = DEFAULT_QUALITY if quality is None else quality
-    if not (isinstance(quality, (int, float, np.number)) and math.isfinite(quality) and 0 <= quality <= MAX_QUALITY):
-        raise ConfigError(f"quality is {quality}; it must be between 0 and {MAX_QUALITY}.")
+    is_number = isinstance(quality, Real) and not isinstance(quality, bool)
+    if not (is_number and 0 <= quality <= MAX_QUALITY):
+        shown = quality if is_number else f"a {type(quality).__name__}"
+        raise ConfigError(f"quality is {shown}; it must be a number from 0 to {MAX_QUALITY}.")
     return round(float(quality) * cdc_file.QUALITY_STEPS)
 
 

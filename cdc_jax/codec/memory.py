@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cdc_jax.codec.tiling import OVERLAP, tile_shape
+from cdc_jax.codec.tiling import MIN_TILE, tile_shape
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import STRIDE
 
@@ -29,11 +29,10 @@ def tile_within(max_bytes: int, height: int, width: int, model_width: int, devic
     """
     if decoding_bytes(height, width, None, model_width) <= max_bytes:
         return max(height, width)
-    smallest = OVERLAP + STRIDE
-    for tile in range(max(height, width) - STRIDE, smallest - 1, -STRIDE):
+    for tile in range(max(height, width) - STRIDE, MIN_TILE - 1, -STRIDE):
         if decoding_bytes(height, width, tile, model_width, devices) <= max_bytes:
             return max(tile_shape(height, width, tile))
-    needed = decoding_bytes(height, width, smallest, model_width, devices)
+    needed = decoding_bytes(height, width, MIN_TILE, model_width, devices)
     needed_mib = math.ceil(needed / 2**20)
     raise ConfigError(f"a picture of {width}x{height} pixels needs {needed_mib} MiB with this model at least")
 

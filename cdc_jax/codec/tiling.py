@@ -20,6 +20,7 @@ from cdc_jax.models.config import STRIDE
 WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
 TILE = 768
 OVERLAP = 128
+MIN_TILE = OVERLAP + STRIDE
 
 Span = tuple[int, int]
 

@@ -1,7 +1,7 @@
-"""From a place of the global order to a training crop, whatever lies in the way: corrupt and small images.
+"""From a position in the global order to a training crop, whatever lies in the way: corrupt and small images.
 
-All that is random about a place (frame, position, flip) is four numbers drawn from (seed, place). A record that cannot
-be used is replaced by the next one of the global order that can: no process need know what another one met.
+All that is random about a position (frame, corner, flip) is four numbers drawn from (seed, position). A record that
+cannot be used is replaced by the next one of the global order that can: no process need know what another one met.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Report:
 
 @dataclass(frozen=True)
 class CropReader:
-    """place ↦ {"image": uint8 [s, s, 3], "report": Report}; `image` is None where no record in reach can be used.
+    """position ↦ {"image": uint8 [s, s, 3], "report": Report}; `image` is None where no record in reach can be used.
 
     Attributes:
       source: of the images.
@@ -50,7 +50,7 @@ class CropReader:
       size: s, side of the crops in pixels.
       flip: mirror half of them.
       upscale: what happens to smaller images: True scales them up, False skips them.
-      max_downscale: half of the crops are cut up to so many times as large, where the image allows, and scaled down.
+      max_downscale: half of the crops are cut up to this many times as large, where the image allows, and scaled down.
       cache_bytes: of decoded images that are kept in memory.
     """
 
@@ -70,7 +70,7 @@ class CropReader:
         scale_draw = random.random()
         frame = int(frame_draw * self.source.frames)
         corrupt, small = [], []
-        # Two epochs' worth of places holds every record at least once.
+        # Two epochs' worth of positions holds every record at least once.
         attempts = min(2 * self.order.records, _MAX_UNUSABLE_IN_A_ROW)
         for attempt in range(attempts):
             record = self.order[position + attempt]

@@ -14,7 +14,7 @@ _HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells the training images from others without reading them.
+    """What distinguishes the training images from others without reading them.
 
     Attributes:
       records: how many there are.
@@ -41,16 +41,16 @@ def check_same_images(stored: Mapping[str, int | str], now: Identity) -> None:
 
     Args:
       stored: the identity as JSON; empty where the checkpoint has none.
-      now: of the images that the run would go on with.
+      now: of the images that the run would resume with.
     """
     if not stored or stored == now.to_dict():
         return
     if stored["records"] != now.records:
-        change = f"the checkpoint was trained on {stored['records']} images, and now there are {now.records}"
+        change = f"The checkpoint was trained on {stored['records']} images, and now there are {now.records}"
     else:
-        change = f"there are {now.records} training images as before, but not all of them have the same names"
+        change = f"There are {now.records} training images as before, but not all of them have the same names"
     raise CheckpointError(
-        f"{change}, so that it would go on in another order: bring back the images and settings (data.path, "
+        f"{change}, so that it would continue in another order: bring back the images and settings (data.path, "
         "data.list_file, data.validation) that it was started with, or name another --workdir (init_from takes over "
-        "the weights)"
+        "the weights)."
     )

@@ -105,7 +105,7 @@ def find_images(folder: str | os.PathLike[str], *, setting: str) -> ImageFiles:
       ConfigError: the folder does not exist or holds no image; `setting` is what the message names.
     """
     if not os.path.isdir(folder):
-        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder")
+        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder.")
     formats = set(image_formats())
     suffixes = {suffix for suffix, name in PILImage.registered_extensions().items() if name in formats}
     names, visited = [], set()
@@ -117,7 +117,7 @@ def find_images(folder: str | os.PathLike[str], *, setting: str) -> ImageFiles:
             names += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in images]
         visited.add(real)
     if not names:
-        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no images")
+        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no images.")
     return ImageFiles(os.fspath(folder), sorted(names))
 
 
@@ -129,11 +129,11 @@ def scikit_image_photographs() -> ImageFiles:
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise CdcError("the demo's photographs come with scikit-image: pip install '.[demo]'")
+        raise CdcError("The demo's photographs come with scikit-image: pip install '.[demo]'.")
     folder = Path(spec.origin).parent / "data"
     missing = [name for name in SCIKIT_IMAGE_PHOTOGRAPHS if not (folder / name).is_file()]
     if missing:
-        raise CdcError(f"the installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26")
+        raise CdcError(f"The installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26.")
     return ImageFiles(str(folder), SCIKIT_IMAGE_PHOTOGRAPHS)
 
 
@@ -147,10 +147,10 @@ def split_by_name(files: ImageFiles, validation: str) -> tuple[ImageFiles, Image
         name for name in files.names if name.rpartition("/")[2] == validation
     ]
     if not chosen:
-        raise ConfigError(f"data.validation is {validation!r}, but no image of the source has that name")
+        raise ConfigError(f"data.validation is {validation!r}, but no image of the source has that name.")
     if len(chosen) > 1:
         raise ConfigError(
-            f"data.validation is {validation!r}, the name of {len(chosen)} images; give the path, such as {chosen[0]}"
+            f"data.validation is {validation!r}, the name of {len(chosen)} images; give the path, such as {chosen[0]}."
         )
     rest = [name for name in files.names if name != chosen[0]]
     return ImageFiles(files.root, rest), ImageFiles(files.root, chosen)

@@ -43,18 +43,18 @@ def _disagreement(batches: Batches | None) -> CdcError | None:
     rows = multihost_utils.process_allgather(mine)
     counts = [int(row[0]) for row in rows]
     if 0 in counts:
-        return CdcError(f"process {counts.index(0)} cannot open its training images; its own message says why")
+        return CdcError(f"Process {counts.index(0)} cannot open its training images; its own message explains why.")
     other = next((process for process, row in enumerate(rows) if not np.array_equal(row, rows[0])), None)
     if other is None:
         return None
     return CdcError(
-        f"processes 0 and {other} have different training images ({counts[0]} and {counts[other]} of them; names "
-        "are compared as well): give every process the same ones (data.path, data.name, data.list_file)"
+        f"Processes 0 and {other} have different training images ({counts[0]} and {counts[other]} of them; names "
+        "are compared as well): give every process the same ones (data.path, data.name, data.list_file)."
     )
 
 
 def shared_state(batches: Batches) -> dict[str, Any]:
-    """The place in the data, the same on every process, with counters and corrupt records of all of them."""
+    """The position in the data, the same on every process, with counters and corrupt records of all of them."""
     state = batches.state()
     if jax.process_count() > 1:
         names = sorted(state["counters"])

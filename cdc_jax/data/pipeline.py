@@ -2,8 +2,8 @@
 
     order.LocalPlaces ─► crops.CropReader, in threads (and processes) ─► two batches ahead ─► `Batches`
 
-Batch k is step k's. The order is Grain's (shuffle, repeat); which places a process reads is ours, so Grain's iterator
-always starts at 0 and its state is not needed: the next step says it all.
+Batch k is step k's. The order is Grain's (shuffle, repeat); which positions a process reads is ours, so Grain's
+iterator always starts at 0 and its state is not needed: the next step is all of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_THREADS = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """One process' rows of a global batch.
+    """One process's rows of a global batch.
 
     Attributes:
       images: crops, 0 … 255.
@@ -81,10 +81,10 @@ class Batches:
         return batch
 
     def state(self) -> dict[str, Any]:
-        """What `open_batches` goes on from, with the counters of what was handed out; JSON-able.
+        """What `open_batches` resumes from, with the counters of what was handed out; JSON-able.
 
-        Step and images are the same on every process. The rest is this process' own: a trainer of several processes
-        saves the counters' sum over the processes, which process 0 then goes on from, and all corrupt records.
+        Step and images are the same on every process. The rest is this process's own: a trainer of several processes
+        saves the counters' sum over the processes, which process 0 then resumes from, and all corrupt records.
         """
         counted = {"counters": self.counters(), "corrupt": self._tally.corrupt()}
         return {"next_step": self._step, "images": self.identity.to_dict(), **counted}
@@ -131,25 +131,25 @@ def open_batches(
       process_index: p.
       process_count: P, which may be another one than before.
       first_step: k of the first batch.
-      state: of the checkpoint that the run goes on from, None for a fresh one.
+      state: of the checkpoint that the run resumes from, None for a fresh one.
 
     Raises:
       ConfigError: B is not divisible by P, or a setting names what is not there.
       CheckpointError: the state is that of another step, or of other images.
-      CdcError: data or packages are missing; the message says what to run.
+      CdcError: data or packages are missing; the message names the command to run.
     """
     if config.data.batch_size % process_count:
         raise ConfigError(
-            f"data.batch_size is {config.data.batch_size}, which {process_count} processes cannot share equally"
+            f"data.batch_size is {config.data.batch_size}, which {process_count} processes cannot share equally."
         )
     if state is not None and state.get("next_step") != first_step:
         raise CheckpointError(
-            f"the checkpoint's data go on at step {state.get('next_step')}, but its weights at step {first_step}"
+            f"The checkpoint's data resume at step {state.get('next_step')}, but its weights at step {first_step}."
         )
     try:
         import grain
     except ImportError:
-        raise CdcError("training reads its images with Grain: pip install '.[train]'") from None
+        raise CdcError("Training reads its images with Grain: pip install '.[train]'.") from None
     state = state or {}
     source = open_sources(config).training
     source_identity = identity(source)
@@ -195,7 +195,7 @@ def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, worke
 
 
 def _collate(crops: list[dict[str, Any]]) -> tuple[UInt8[np.ndarray, "b s s 3"] | None, list[Report]]:
-    """Crops to a batch; None where one is missing, which the tally of the reports then says."""
+    """Crops to a batch; None where one is missing, which the tally of the reports then raises."""
     images = [crop["image"] for crop in crops]
     missing = any(image is None for image in images)
     return None if missing else np.stack(images), [crop["report"] for crop in crops]

@@ -58,7 +58,7 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
 
     Raises:
       ConfigError: a setting names what is not there, or nothing is left to train on.
-      CdcError: data or packages are missing; the message says what to run.
+      CdcError: data or packages are missing; the message names the command to run.
     """
     data = config.data
     from_folder = None
@@ -66,12 +66,12 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
         from_folder = find_images(data.validation, setting="data.validation")
     open_source = {"folder": _files, "scikit-image": _files, "vimeo90k": _vimeo, "tfds": _tfds}.get(data.source)
     if open_source is None:
-        raise ConfigError(f"data.source is {data.source!r}, which is unknown")
+        raise ConfigError(f"data.source is {data.source!r}, which is unknown.")
     training, validation = open_source(data, "" if from_folder else data.validation)
     if from_folder and data.source in ("folder", "scikit-image"):
         training = _without_folder(training, data.validation)
     if not len(training):
-        raise ConfigError("data.validation leaves no image of the source to train on")
+        raise ConfigError("data.validation leaves no image of the source to train on.")
     return Sources(training, from_folder or validation)
 
 
@@ -99,7 +99,7 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: str | os.PathLike[
         if Path(workdir).resolve().is_relative_to(Path(folder).resolve()):
             raise ConfigError(
                 f"--workdir is {os.fspath(workdir)!r}, inside {setting} ({folder}): the images that a run writes "
-                "would be taken for its data; name a folder elsewhere"
+                "would be taken for its data; name a folder elsewhere."
             )
 
 
@@ -116,7 +116,7 @@ def _files(data: ml_collections.ConfigDict, validation: str):
         paths = [path for path in data.path.split(",") if path] or [data.path]
         if len(paths) > 1:
             if validation:
-                raise ConfigError("with several folders in data.path, data.validation must be a folder of images")
+                raise ConfigError("With several folders in data.path, data.validation must be a folder of images.")
             return ImageFolders([find_images(path, setting="data.path") for path in paths]), None
         files = find_images(data.path, setting="data.path")
     return split_by_name(files, validation) if validation else (files, None)

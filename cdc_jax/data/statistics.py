@@ -1,4 +1,4 @@
-"""Counts and logs what was wrong with the images of a run, and says when it is too much."""
+"""Counts and logs what was wrong with the images of a run, and raises when it is too much."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tally:
       records: how many the source has.
       max_corrupt_fraction: 0 … 1.
       crop: side of the crops in pixels, for messages.
-      counters: values to go on from.
+      counters: values to continue from.
       corrupt: records that are known to be corrupt.
     """
 
@@ -56,7 +56,7 @@ class Tally:
             for record, message in report.corrupt:
                 if record not in self._corrupt:
                     self._corrupt[record] = message
-                    _LOG.warning("skipped a corrupt image: %s", message)
+                    _LOG.warning("Skipped a corrupt image: %s", message)
             self._check()
             for name in report.small:
                 self._log_small(name, "skipped")
@@ -78,8 +78,8 @@ class Tally:
     def _check(self) -> None:
         if len(self._corrupt) > self._max_corrupt_fraction * self._records:
             raise CdcError(
-                f"more than {self._max_corrupt_fraction:.2%} of the {self._records} training images are corrupt, "
-                f"among them {self._examples()}; repair or remove them, or raise data.max_corrupt_fraction"
+                f"More than {self._max_corrupt_fraction:.2%} of the {self._records} training images are corrupt, "
+                f"among them {self._examples()}; repair or remove them, or raise data.max_corrupt_fraction."
             )
 
     def _log_small(self, name: str, what: str) -> None:
@@ -87,14 +87,14 @@ class Tally:
             return
         self._small.add(name)
         more = "; more of them are counted, not named" if len(self._small) == _NAMED_SMALL else ""
-        _LOG.warning("%s: smaller than the crops of %d pixels, %s%s", name, self._crop, what, more)
+        _LOG.warning("%s: Smaller than the crops of %d pixels, %s%s.", name, self._crop, what, more)
 
     def _nothing_usable(self, report: Report) -> str:
         advice = "use smaller crops (data.crop) or data.small_images=upscale" if report.small else "repair them"
         return (
             f"{report.read} records in a row cannot be trained on: {len(report.corrupt)} are corrupt, "
-            f"{len(report.small)} smaller than data.crop ({self._crop}); {advice}"
+            f"{len(report.small)} smaller than data.crop ({self._crop}); {advice}."
         )
 
     def _examples(self) -> str:
-        return " and ".join(list(self._corrupt.values())[-3:])
+        return " and ".join(message.removesuffix(".") for message in list(self._corrupt.values())[-3:])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_jax.data.folders import image_formats
-from cdc_jax.errors import CdcError, ConfigError, ImageError
+from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.io.images import Image, load_image
 
 
@@ -46,8 +46,8 @@ class TfdsRecords:
         """
         try:
             example = self.records[record]
-        except Exception as error:  # whatever the file system or the record reader has to say
-            raise ImageError(f"{self.name(record)}: the record cannot be read ({error})") from error
+        except Exception as error:  # whatever the file system or the record reader raises
+            raise ImageError(f"{self.name(record)}: The record cannot be read ({reason_of(error)}).") from error
         try:
             return load_image(bytes(example[self.image_key]), formats=image_formats())[0]
         except ImageError as error:
@@ -67,12 +67,12 @@ def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[Tf
 
     Raises:
       ConfigError: unknown data set or split, shared records, no image among the features.
-      CdcError: not installed, not prepared, or prepared in another format; the message says what to run.
+      CdcError: not installed, not prepared, or prepared in another format; the message names the command to run.
     """
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise CdcError("TFDS data sets are read with tensorflow-datasets: pip install '.[train]'") from None
+        raise CdcError("TFDS data sets are read with tensorflow-datasets: pip install '.[train]'.") from None
     builder = _prepared_builder(tfds, name, data_dir)
     image_key = _image_key(tfds, builder, name)
 
@@ -81,7 +81,7 @@ def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[Tf
             source = builder.as_data_source(expression, decoders={image_key: tfds.decode.SkipDecoding()})
         except (ValueError, KeyError, AssertionError) as error:
             known = ", ".join(builder.info.splits)
-            message = f"{setting} is {expression!r}, which names no records of {name}; splits: {known}"
+            message = f"{setting} is {expression!r}, which names no records of {name}; splits: {known}."
             raise ConfigError(message) from error
         return TfdsRecords(source, image_key, f"{name} {expression}")
 
@@ -90,7 +90,7 @@ def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[Tf
         return training, None
     measured = records(validation, "data.validation")
     if _share_records(tfds, builder, split, validation):
-        raise ConfigError(f"data.validation ({validation}) shares records with data.split ({split}); train on others")
+        raise ConfigError(f"data.validation ({validation}) shares records with data.split ({split}); train on others.")
     return training, measured
 
 
@@ -104,26 +104,25 @@ def preparation_command(name: str, data_dir: str) -> str:
 def _prepared_builder(tfds: Any, name: str, data_dir: str) -> Any:
     """A builder whose data are there, in the right format."""
     if not name:
-        raise ConfigError("data.name is empty; it must name a TFDS data set")
+        raise ConfigError("data.name is empty; it must name a TFDS data set.")
     where = data_dir or "TFDS' default folder"
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise CdcError(
-            f"TFDS knows no data set {name!r}, and none is prepared in {where}; check data.name and data.path"
+            f"TFDS knows no data set {name!r}, and none is prepared in {where}; check data.name and data.path."
         ) from None
     except (ValueError, AssertionError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ConfigError(f"data.name is {name!r}, which TFDS refuses: {first_line}") from None
+        raise ConfigError(f"data.name is {name!r}, which TFDS refuses: {reason_of(error)}.") from None
     command = preparation_command(name, data_dir)
     # Asked first: without data, what comes later raises KeyError or NotImplementedError, depending on the format.
     if not builder.info.splits:
-        raise CdcError(f"{name} is not prepared in {where}: run `{command}` (it needs TensorFlow, once)")
+        raise CdcError(f"{name} is not prepared in {where}: run `{command}` (it needs TensorFlow, once).")
     file_format = builder.info.file_format
     if file_format is None or file_format.value != "array_record":
         kind = "another format" if file_format is None else file_format.value
         raise CdcError(
-            f"{name} in {where} is prepared as {kind}, which has no random access: move it away, then run `{command}`"
+            f"{name} in {where} is prepared as {kind}, which has no random access: move it away, then run `{command}`."
         )
     return builder
 
@@ -135,7 +134,7 @@ def _image_key(tfds: Any, builder: Any, name: str) -> str:
     if "image" in keys:
         return "image"
     if len(keys) != 1:
-        raise ConfigError(f"data.name is {name!r}, whose records have {len(keys)} images; one, or 'image', is needed")
+        raise ConfigError(f"data.name is {name!r}, whose records have {len(keys)} images; one, or 'image', is needed.")
     return keys[0]
 
 

@@ -54,17 +54,17 @@ def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuple
     if not root or not os.path.isdir(sequences):
         raise ConfigError(
             f"data.path is {root!r}, where Vimeo-90k is not: unpack vimeo_septuplet.zip and name the folder with "
-            f"{TRAINING_LIST} and sequences/ in it"
+            f"{TRAINING_LIST} and sequences/ in it."
         )
     path = next((p for p in (list_file, os.path.join(root, list_file)) if os.path.isfile(p)), None)
     if path is None:
-        raise ConfigError(f"{setting} is {list_file!r}, which is neither a file nor the name of one in {root}")
+        raise ConfigError(f"{setting} is {list_file!r}, which is neither a file nor the name of one in {root}.")
     with open(path, encoding="utf-8", errors="replace") as lines:
         septuplets = [line.strip().strip("/") for line in lines if line.strip()]
     if not septuplets:
-        raise ConfigError(f"{setting} is {list_file!r}, which lists no septuplets")
+        raise ConfigError(f"{setting} is {list_file!r}, which lists no septuplets.")
     if not os.path.isdir(os.path.join(sequences, septuplets[0])):
-        raise ConfigError(f"{setting} is {list_file!r}, but its first septuplet {septuplets[0]} is not in {sequences}")
+        raise ConfigError(f"{setting} is {list_file!r}, but its first septuplet {septuplets[0]} is not in {sequences}.")
     return VimeoSeptuplets(root, septuplets)
 
 

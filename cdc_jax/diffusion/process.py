@@ -5,10 +5,10 @@
     (3)  v  = √ᾱ·ε − √(1−ᾱ)·x₀,   x̂₀ = √ᾱ·x_n − √(1−ᾱ)·v̂     velocity (Salimans & Ho 2022)
     (4)  ε̂  = (x_n − √ᾱ·x̂₀) / √(1−ᾱ)                         from a predicted image
     (5)  SNR = ᾱ / (1−ᾱ)
-    (6)  loss weight: x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
+    (6)  Min-SNR-5 weight (Hang et al. 2023): x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
 
-Weight (6) with floor 0 is the paper's; it all but silences the noisy steps and with them the content, which is why
-the original needs its long warm-up. Configurations meant for little compute use floor 1.
+The Min-SNR weight (6) with floor 0 is the paper's; it all but silences the noisy steps and with them the content, which
+is why the original needs its long warmup. Configurations meant for little compute use floor 1.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def diffusion_loss(
       output: the network's prediction at the noise level of alpha_bar.
       image, noise: what the noisy input was made of by (1).
       alpha_bar: ᾱ of each image's level.
-      weight_floor: lower bound of the weight (6) of x; 0 in the paper.
+      weight_floor: lower bound of the Min-SNR weight (6) of x; 0 in the paper.
       importance: another weight of each image; None: 1.
     """
     wanted = target(prediction, image, noise, NoiseLevel.of(alpha_bar).per_image())

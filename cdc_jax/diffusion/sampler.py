@@ -1,7 +1,7 @@
 """DDIM sampling (Song et al. 2021) as one `lax.scan`, and the noise it starts from.
 
 The noise belongs to the image: it is drawn per 64×64 block from a key that depends on the seed, the step and the
-block's place alone. However an image is batched, tiled or sharded, its noise is the same.
+block's position alone. However an image is batched, tiled or sharded, its noise is the same.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def image_noise(
     *,
     first_block: tuple[int | Array, int | Array] = (0, 0),
 ) -> Float[Array, "h w 3"]:
-    """N(0, 1) for an image whose sides are multiples of 64; the same at the same place of any larger image.
+    """N(0, 1) for an image whose sides are multiples of 64; the same at the same position in any larger image.
 
     Args:
       seed: the decode's seed, 0 ≤ seed < 2³².

@@ -1,16 +1,16 @@
 """The gains of a model of every rate, in integers: quality -> log2 of the gains and the gains' inverses.
 
-Between two anchors log2 g is interpolated linearly, so that g grows geometrically; everything a decoder needs of it is
-an integer that every machine computes alike.
+Between two anchors log2 g is interpolated linearly, so that g grows geometrically. 1/g is a power of two of a fraction
+with 16 binary digits: a product of repeated square roots of 2, in integers of at most 62 bits.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cdc_jax.entropy import exact_math
 from cdc_jax.errors import BundleError
 
 LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds that it is held against
@@ -19,7 +19,7 @@ MAX_LEVEL = 100 << 8  # quality 100 in units of 1/256
 MAX_LOG2 = 7 << LOG2_BITS  # |log2 g|: then a symbol times 1/g fits 62 bits
 MAX_ANCHORS = 64
 
-_LN2 = float.fromhex("0x1.62e42fefa39efp-1")
+_ROOT_BITS = 30  # fractional bits of the square roots
 
 
 class LevelGains(NamedTuple):
@@ -62,15 +62,40 @@ class IntegerGains:
         Args:
           level: the quality in units of 1/256, 0 to 25600.
           fractional_bits: of the latents.
+
+        Raises:
+          ValueError: the level lies outside that range.
         """
+        if not 0 <= level <= MAX_LEVEL:
+            raise ValueError(f"A level must lie in 0 to {MAX_LEVEL}, not {level}.")
         anchors, last = self.anchors.astype(np.int64), len(self.anchors) - 1
         lower = min(level * last // MAX_LEVEL, max(last - 1, 0))
         share = level * last - lower * MAX_LEVEL
         upper = anchors[min(lower + 1, last)]
         log2 = (anchors[lower] * (MAX_LEVEL - share) + upper * share + MAX_LEVEL // 2) // MAX_LEVEL
-        inverse = exact_math.exp(-(log2 * 2.0**-LOG2_BITS) * _LN2)
-        inverse = np.rint(np.ldexp(inverse, fractional_bits + INVERSE_BITS)).astype(np.int64)
-        return LevelGains(log2, np.maximum(inverse, 1))
+        return LevelGains(log2, _exp2((fractional_bits + INVERSE_BITS << LOG2_BITS) - log2))
+
+
+def _square_roots() -> list[int]:
+    """2^(1/2), 2^(1/4), … 2^(2^-16), each the square root of the one before, rounded down."""
+    roots = [2 << _ROOT_BITS]
+    for _ in range(LOG2_BITS):
+        roots.append(math.isqrt(roots[-1] << _ROOT_BITS))
+    return roots[1:]
+
+
+_ROOTS = _square_roots()
+
+
+def _exp2(exponent: Int[np.ndarray, " c"]) -> Int[np.ndarray, " c"]:
+    """2^exponent, rounded to an integer; exponents from 0 to 60 with 16 fractional bits."""
+    power = np.full(exponent.shape, 1 << _ROOT_BITS, np.int64)
+    for digit, root in enumerate(_ROOTS, 1):
+        chosen = exponent >> (LOG2_BITS - digit) & 1
+        power = np.where(chosen, power * root >> _ROOT_BITS, power)
+    whole = exponent >> LOG2_BITS
+    left, right = np.maximum(whole - _ROOT_BITS, 0), np.maximum(_ROOT_BITS - whole, 0)
+    return (power << left) + (1 << right >> 1) >> right
 
 
 def quantize_gains(log2_gains: Float[np.ndarray, "anchors c"]) -> IntegerGains:

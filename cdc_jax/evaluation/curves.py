@@ -28,7 +28,7 @@ class Curve:
     Attributes:
       name: "JPEG", "CDC, 5 steps".
       kind: "ours", "baseline" or "published".
-      settings: of each point, for people.
+      settings: of each point, human-readable.
       slugs: of each point; empty for published curves.
       bpp: bits per pixel.
       scores: by metric; NaN where there is none.
@@ -143,7 +143,7 @@ def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts) -> BdRate:
     try:
         import bjontegaard
     except ImportError:
-        raise CdcError("BD-rates need the package bjontegaard: pip install '.[eval]'") from None
+        raise CdcError("BD-rates need the package bjontegaard: pip install '.[eval]'.") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         percent = bjontegaard.bd_rate(

@@ -95,21 +95,21 @@ def evaluate(
     Args:
       settings: what to do.
       load_codec, metric_loaders: in place of `cdc_jax.load_codec` and `metrics.registry`.
-      say: told what the user should know, one line at a time.
+      log: called with what the user should know, one line at a time.
       progress_bar: from a total to a context manager with `update(n)`, as tqdm.
 
     Raises:
-      ConfigError: the settings ask for something impossible; nothing was measured.
-      CdcError: something is missing or failed; the message says what.
+      ConfigError: the settings are invalid; nothing was measured.
+      CdcError: something is missing or failed; the message names it.
       OSError: results cannot be written.
     """
     for package in ("matplotlib", "bjontegaard"):  # rather now than after hours of decoding
         if importlib.util.find_spec(package) is None:
-            raise CdcError(f"an evaluation needs the package {package}: pip install '.[eval]'")
+            raise CdcError(f"An evaluation needs the package {package}: pip install '.[eval]'.")
     images = find_images(settings.images)
     out = Path(settings.out)
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: this is a file, where a folder should go")
+        raise ConfigError(f"{out}: This is a file, where a folder should go.")
     points = _points(settings, load_codec, log)
     metrics = Metrics(settings.metrics, fid_weights=settings.fid_weights, loaders=metric_loaders)
     data_set = settings.data_set or data_set_of(list(images))
@@ -175,7 +175,7 @@ def _points(settings: Settings, load_codec: Callable | None, log: Callable[[str]
         curves.setdefault(point.curve, []).append(point)
     points = [point for members in curves.values() for point in members]
     if not points:
-        raise ConfigError("there is nothing to evaluate: give --model, --released or --codecs")
+        raise ConfigError("There is nothing to evaluate: give --model, --released or --codecs.")
     return points
 
 
@@ -202,7 +202,7 @@ def _anchor_name(asked: str | None, points: Sequence[RatePoint], published: Sequ
     for point in points:  # `jxl` for JPEG XL
         if asked.lower() == point.identity.get("codec") != "cdc":
             return point.curve
-    raise ConfigError(f"there is no curve {asked!r} to be the anchor; there are {', '.join(names)}")
+    raise ConfigError(f"There is no curve {asked!r} to be the anchor; there are {', '.join(names)}.")
 
 
 class _NoBar:
@@ -251,7 +251,7 @@ def _notes(
     names: Sequence[str],
     lossless: bool,
 ) -> list[str]:
-    notes = [f"{name} is in no codec's average: {reason}." for name, reason in measured.left_out.items()]
+    notes = [f"{name} is in no codec's average: {reason}" for name, reason in measured.left_out.items()]
     for metric, without in excluded.items():
         shown = ", ".join(without[:5]) + (" and others" if len(without) > 5 else "")
         notes.append(f"{metric}: {shown} in no codec's average, as there is no finite score for every rate point.")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import CdcError, ConfigError, ImageError
+from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import Metrics, Scorer
@@ -58,7 +58,7 @@ def find_images(folder: str | Path) -> dict[str, Path]:
     if folder.is_file():
         return {folder.name: folder}
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder of images")
+        raise ConfigError(f"{folder}: There is no such folder of images.")
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
@@ -66,7 +66,7 @@ def find_images(folder: str | Path) -> dict[str, Path]:
     }
     visible = {name: path for name, path in files.items() if not any(part[0] == "." for part in Path(name).parts)}
     if not visible:
-        raise ConfigError(f"{folder}: no {', '.join(IMAGE_SUFFIXES)} file in this folder")
+        raise ConfigError(f"{folder}: No {', '.join(IMAGE_SUFFIXES)} file in this folder.")
     return visible
 
 
@@ -88,7 +88,7 @@ def measure(
       metrics: what to score.
       store: finished results.
       max_pixels: above which an image is refused.
-      say: told of every image that fails.
+      log: called with a line for every image that fails.
       progress: called with the number of (image, point) pairs that were finished.
 
     Raises:
@@ -110,14 +110,15 @@ def measure(
                 progress(len(group))
                 done += len(group)
         except (ImageError, OSError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            reason = f"{reason_of(error)}."
             measured.left_out[name] = reason
             progress(len(points) - done)
-            log(f"{reason if name in reason else f'{name}: {reason}'}; left out of every codec's average")
+            message = reason if name in reason else f"{name}: {reason}"
+            log(f"{message} It is left out of every codec's average.")
             continue
         measured.records[name], measured.images[name], measured.sha256[name] = records, path, digest
     if not measured.records:
-        raise CdcError(f"none of the {len(images)} images could be evaluated")
+        raise CdcError(f"None of the {len(images)} images could be evaluated.")
     for metric in metrics.of_sets:
         measured.set_scores[metric] = _set_scores(metric, measured, points, metrics, store)
     return measured
@@ -177,7 +178,7 @@ class _ImageRun:
         first_decoding = self._first_call(("decode", point.warm_key(height, width)), point.decode, data)
         decoded, decoding_seconds = _timed(point.decode, data)
         if decoded.shape != self._original.shape:
-            raise ImageError(f"{self._name}: {point.curve} gave back an image of another size")
+            raise ImageError(f"{self._name}: {point.curve} gave back an image of another size.")
         self._store.save_coded(self._name, point, data, decoded)
         record = Record(
             image=self._name,
@@ -228,7 +229,7 @@ def _set_scores(
         names = [(name, _features_name(slug, measured.sha256[name])) for name in measured.records]
         feature_sets = [store.features(name, slug, key) for name, slug in names]
         if any(features is None for features in feature_sets):
-            raise CdcError(f"features of {metric} went missing from the results: run the same command again")
+            raise CdcError(f"Features of {metric} went missing from the results: run the same command again.")
         return np.concatenate(feature_sets)
 
     originals = all_features("original")

@@ -40,7 +40,7 @@ def draw_plots(
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise CdcError("plots need matplotlib: pip install '.[eval]'") from None
+        raise CdcError("Plots need matplotlib: pip install '.[eval]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
     colours = _colours(curves)
     drawn = {}

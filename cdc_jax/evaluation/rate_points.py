@@ -16,7 +16,7 @@ class RatePoint:
 
     Attributes:
       curve: name of the rate–distortion curve that the point lies on, such as "JPEG" or "CDC, 5 steps".
-      setting: the point's place on it, for people: "quality 30", a bundle's name.
+      setting: the point's position on it, human-readable: "quality 30", a bundle's name.
       slug: names the point's results on disk; unique within an evaluation.
       identity: everything besides the image that the result depends on; a stored result of another identity is
         not used again.

@@ -27,19 +27,19 @@ def import_released(folder: str | Path, cache: Path, *, log: Callable[[str], Non
     Args:
       folder: with the checkpoints.
       cache: where the bundles go.
-      say: told of every import.
+      log: called with a line for every import.
 
     Returns:
       (families, names): the bundles of each curve (variant and perceptual weight ρ; files of several rate weights β
       are its points), as `cdc.our_points` takes them, and the families' names.
 
     Raises:
-      ConfigError: there is no such file; the message says where they come from and what they are called.
+      ConfigError: there is no such file; the message explains where they come from and what they are called.
       CheckpointError: a file is not a CDC checkpoint.
     """
     files = sorted(Path(folder).rglob("*.pt")) if Path(folder).is_dir() else []
     if not files:
-        raise ConfigError(f"there is no .pt file in {folder}: {WHERE_FROM} that folder")
+        raise ConfigError(f"There is no .pt file in {folder}: {WHERE_FROM} that folder.")
     families: dict[str, list[str]] = {}
     for path in files:
         bundle = _cached(path, cache, log)
@@ -73,7 +73,7 @@ def _prediction(bundle: Path) -> str:
     try:
         return json.loads(path.read_text("utf-8"))["model"]["prediction"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again") from None
+        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again.") from None
 
 
 def _family(path: Path, prediction: str) -> str:

@@ -1,6 +1,6 @@
 """The report: one HTML file with everything inside, that asks for nothing from the network.
 
-`page/` holds its three parts (HTML, CSS, JavaScript); here their places are filled. What the images need is in
+`page/` holds its three parts (HTML, CSS, JavaScript); here their placeholders are filled. What the images need is in
 `report_images`.
 """
 
@@ -24,7 +24,7 @@ from cdc_jax.io.files import write_atomically
 
 @dataclass
 class ReportFacts:
-    """All that the page tells.
+    """All that the page shows.
 
     Attributes:
       title, summary: plain text.

@@ -1,7 +1,7 @@
 """The report's images: which versions of an image are shown beside each other, and how they get into the page.
 
 A baseline's file goes in as it is where browsers can show it. The original and what our codec made go in as lossless
-WebP, unless the page would grow beyond `MAX_LOSSLESS_PIXELS`; then as WebP of quality 95, which the page says.
+WebP, unless the page would grow beyond `MAX_LOSSLESS_PIXELS`; then as WebP of quality 95, which the page notes.
 """
 
 from __future__ import annotations

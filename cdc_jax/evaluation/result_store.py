@@ -1,8 +1,8 @@
-"""Finished results on disk, so that an evaluation goes on where it was stopped.
+"""Finished results on disk, so that an evaluation resumes where it was stopped.
 
     results/IMAGE/POINT.json     one record: size, times, scores, and the identity it holds for
     files/IMAGE/POINT.SUFFIX     the compressed file
-    images/IMAGE/POINT.png     what our codec made of it (a baseline's file opens in no time)
+    images/IMAGE/POINT.png       what our codec made of it (a baseline's file opens in no time)
     features/IMAGE/POINT.METRIC.npy   of metrics that compare sets of images
 
 IMAGE is the original's path below the folder of images, suffix included.
@@ -86,7 +86,7 @@ class Store:
                 return None
         except OSError:
             return None
-        # Names are for people and may change between runs; what counts is in the identity.
+        # Names are human-readable and may change between runs; what counts is in the identity.
         return dataclasses.replace(record, image=image, curve=point.curve, setting=point.setting, slug=point.slug)
 
     def save(self, record: Record, point: RatePoint) -> None:

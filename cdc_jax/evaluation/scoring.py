@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import ConfigError
+from cdc_jax.errors import ConfigError, reason_of
 from cdc_jax.io.images import Image
 
 BATCH_PIXELS = 2**22  # of the images that go into one call of a metric
@@ -23,7 +23,7 @@ class MetricFacts:
 
     Attributes:
       name: as the command line knows it, which also names its definition: "lpips-alex", "lpips-vgg".
-      label: for people.
+      label: human-readable name.
       higher_is_better: which way is up.
     """
 
@@ -52,7 +52,7 @@ class Metrics:
         known = (*loaders.IMAGE_METRICS, *loaders.SET_METRICS)
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ConfigError(f"there is no metric {unknown[0]!r}; known are {', '.join(known)}")
+            raise ConfigError(f"There is no metric {unknown[0]!r}; known are {', '.join(known)}.")
         names = list(dict.fromkeys(names))
         self.of_images = {name: loaders.load_metric(name) for name in names if name in loaders.IMAGE_METRICS}
         self.of_sets, self._set_keys = {}, {}
@@ -61,7 +61,7 @@ class Metrics:
                 continue
             weights = fid_weights if name == "fid" else None
             if name == "fid" and weights is None:
-                raise ConfigError("the metric fid needs --fid-weights: the Inception weights of pytorch-fid")
+                raise ConfigError("The metric fid needs --fid-weights: the Inception weights of pytorch-fid.")
             self.of_sets[name] = loaders.load_set_metric(name, weights=weights)
             self._set_keys[name] = name if weights is None else f"{name}-{_file_hash(weights)[:12]}"
         loaded = {**self.of_images, **self.of_sets}
@@ -112,4 +112,4 @@ def _file_hash(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"{path} cannot be read: {reason_of(error)}.") from None

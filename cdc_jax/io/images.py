@@ -1,7 +1,7 @@
 """Files to and from images, an image always being uint8 [h, w, 3]: sRGB, upright, 0 … 255, without alpha.
 
 Reading brings everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits. What gets lost
-on the way (alpha, all frames but the first) is told as a note. Pillow and NumPy only: no JAX.
+on the way (alpha, all frames but the first) is returned as a note. Pillow and NumPy only: no JAX.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image as PILImage
 from PIL import ImageCms, UnidentifiedImageError
 
-from cdc_jax.errors import ImageError
+from cdc_jax.errors import ImageError, reason_of
 from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, image_format, write_atomically
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -87,13 +87,13 @@ def load_image(
         pil_image = _open(stream, name, max_pixels, formats)
         try:
             if getattr(pil_image, "is_animated", False):
-                notes.append("only the first of several frames was read")
+                notes.append("Only the first of several frames was read.")
             pil_image.load()
             image = np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
         except (ImageError, MemoryError) as error:
             raise type(error)(f"{name}{error}") from None
         except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-            raise ImageError(f"{name}this image is truncated or damaged ({_one_line(error)})") from None
+            raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
     return image, [f"{name}{note}" for note in notes]
 
 
@@ -108,14 +108,15 @@ def encode_image(image: Image, format: str) -> bytes:
       ImageError: not such an array, an unknown format, or a size that the format cannot hold.
     """
     if format not in IMAGE_FORMATS:
-        raise ImageError(f"{format!r} is not an image format that can be written: use {', '.join(IMAGE_FORMATS)}")
+        raise ImageError(f"{format!r} is not an image format that can be written: use {', '.join(IMAGE_FORMATS)}.")
     check_image(image)
     buffer = io.BytesIO()
     try:
         PILImage.fromarray(np.ascontiguousarray(image)).save(buffer, format.upper(), **_SAVE_OPTIONS[format])
     except (OSError, ValueError, SystemError) as error:
         height, width, _ = image.shape
-        raise ImageError(f"an image of {width}x{height} pixels cannot be written as {format} ({error})") from None
+        size = f"{width}x{height} pixels"
+        raise ImageError(f"An image of {size} cannot be written as {format} ({reason_of(error)}).") from None
     return buffer.getvalue()
 
 
@@ -123,25 +124,25 @@ def write_image(path: str | os.PathLike[str], image: Image, *, format: str | Non
     """Writes an image, whole or not at all, in the format of the path's suffix unless another is named.
 
     Raises:
-      ImageError: as `encode_image`; also an unknown suffix, or a place that cannot be written to.
+      ImageError: as `encode_image`; also an unknown suffix, or a path that cannot be written to.
     """
     format = format or image_format(path)
     if format is None:
-        raise ImageError(f"{os.fspath(path)}: the suffix names no image format; use {', '.join(IMAGE_SUFFIXES)}")
+        raise ImageError(f"{os.fspath(path)}: The suffix names no image format; use {', '.join(IMAGE_SUFFIXES)}.")
     data = encode_image(image, format)
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise ImageError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from None
+        raise ImageError(f"{os.fspath(path)}: Cannot be written: {reason_of(error)}.") from None
 
 
 def check_image(image: Image) -> None:
     """Raises ImageError unless `image` is a NumPy array uint8 [h, w, 3] with h, w ≥ 1."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"an image is a NumPy array of uint8 [height, width, 3], not {kind}")
+        raise ImageError(f"An image is a NumPy array of uint8 [height, width, 3], not {kind}.")
     if 0 in image.shape:
-        raise ImageError(f"an image has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}")
+        raise ImageError(f"An image has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}.")
 
 
 def pad_to_multiple(image: Image, multiple: int = 64) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -175,9 +176,9 @@ def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
                 if not stream.seekable():  # pipes
                     stream = io.BytesIO(stream.read())
         except IsADirectoryError:
-            raise ImageError(f"{name}this is a folder, not an image") from None
+            raise ImageError(f"{name}This is a folder, not an image.") from None
         except OSError as error:
-            raise ImageError(f"{name}cannot be read: {error.strerror or error}") from None
+            raise ImageError(f"{name}Cannot be read: {reason_of(error)}.") from None
         yield stream
 
 
@@ -190,18 +191,18 @@ def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) 
             pil_image = PILImage.open(stream, formats=formats)
         except UnidentifiedImageError:
             kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
-            raise ImageError(f"{name}this is not an image that can be read ({kinds}), or a damaged one") from None
+            raise ImageError(f"{name}This is not an image that can be read ({kinds}), or a damaged one.") from None
         except MemoryError:
             raise
         except Exception as error:  # see load_image
-            raise ImageError(f"{name}this image is truncated or damaged ({_one_line(error)})") from None
+            raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
         finally:
             PILImage.MAX_IMAGE_PIXELS = pillow_limit
     width, height = pil_image.size
     if width * height > max_pixels:
-        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels)")
+        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels).")
     if width * height == 0:
-        raise ImageError(f"{name}this image has no pixels")
+        raise ImageError(f"{name}This image has no pixels.")
     return pil_image
 
 
@@ -219,7 +220,7 @@ def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
     if pil_image.mode in ("I", "F") or pil_image.mode.startswith("I;16"):
         pil_image = _scale_to_8_bits(pil_image)
     if pil_image.has_transparency_data:
-        notes.append("the alpha channel was dropped")
+        notes.append("The alpha channel was dropped.")
     profile = pil_image.info.get("icc_profile")
     pil_image.info = {}  # what transparency entries would do to the conversions below
     if pil_image.mode in ("RGBa", "La"):  # premultiplied
@@ -232,7 +233,7 @@ def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
         try:
             return _apply_profile(pil_image, profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            notes.append("the embedded colour profile is damaged or does not fit, and was ignored")
+            notes.append("The embedded colour profile is damaged or does not fit, and was ignored.")
     return pil_image.convert("RGB")
 
 
@@ -242,7 +243,7 @@ def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
     tags = getattr(pil_image, "tag_v2", {})
     full_scale = 4095 if tuple(np.atleast_1d(tags.get(_TIFF_BITS_PER_SAMPLE, 16))) == (12,) else 65535
     if pil_image.mode == "F" or values.min() < 0 or values.max() > full_scale:
-        raise ImageError("samples of 32 bits or with a sign have no defined range; convert the image to 8 or 16 bits")
+        raise ImageError("Samples of 32 bits or with a sign have no defined range; convert the image to 8 or 16 bits.")
     if pil_image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:
         # White is zero: Pillow undoes only 8 bits.
         values = full_scale - values

@@ -41,7 +41,7 @@ def frechet_distance(features_a: Float[np.ndarray, "n d"], features_b: Float[np.
       ValueError: fewer than two features in a set, or sets of different dimensions.
     """
     if features_a.shape[1:] != features_b.shape[1:] or min(len(features_a), len(features_b)) < 2:
-        raise ValueError(f"features of shapes {features_a.shape} and {features_b.shape} cannot be compared")
+        raise ValueError(f"Features of shapes {features_a.shape} and {features_b.shape} cannot be compared.")
     mean_a, root_a = _gaussian(features_a)
     mean_b, root_b = _gaussian(features_b)
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()

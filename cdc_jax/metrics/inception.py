@@ -125,11 +125,11 @@ def load_inception(path: str | Path | None) -> Params:
     """Weights by name: `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, batch normalization folded in.
 
     Raises:
-      CdcError: no path was given; the message says which file it takes.
+      CdcError: no path was given; the message names the file it takes.
       CheckpointError: the file cannot be read, or is not that network's; the first keys at fault are named.
     """
     if path is None:
-        raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights")
+        raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights.")
     tensors = {name: t for name, t in read_torch_file(path).items() if not name.endswith(".num_batches_tracked")}
     shapes = file_shapes()
     faults = {
@@ -138,11 +138,11 @@ def load_inception(path: str | Path | None) -> Params:
         "has another shape at": [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]],
     }
     if any(faults.values()):
-        told = "; ".join(f"it {what} {_listed(names)}" for what, names in faults.items() if names)
-        raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {told}")
+        differences = "; ".join(f"it {what} {_listed(names)}" for what, names in faults.items() if names)
+        raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {differences}.")
     for name in shapes:
         if not np.isfinite(tensors[name]).all():
-            raise CheckpointError(f"{path}: the weight {name} holds values that are not finite")
+            raise CheckpointError(f"{path}: The weight {name} holds values that are not finite.")
     params = {}
     for name in layer_shapes():
         norm = {leaf: tensors[f"{name}.bn.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean")}

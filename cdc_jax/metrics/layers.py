@@ -65,7 +65,7 @@ def spatial_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 
 
 def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
-    """The sum of eight equal bands along an axis; what is left over is put behind."""
+    """The sum of eight equal bands along an axis; what is left over follows."""
     band, whole = x.shape[axis] // 8, x.shape[axis] // 8 * 8
     if not band:
         return x

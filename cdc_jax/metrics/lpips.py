@@ -40,14 +40,14 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
       CheckpointError: the file cannot be read, or is another network's; the weight at fault is named.
     """
     if network not in _HEAD_WIDTHS:
-        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}")
+        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}.")
     shapes = vgg.kernel_shapes() if network == "vgg" else alexnet.kernel_shapes()
     shapes |= {f"heads.{stage}": (width,) for stage, width in enumerate(_HEAD_WIDTHS[network])}
     path = None if path is None else Path(path)
     if path is not None and path.is_dir():
         path = path / BUNDLE_LPIPS_FILE
         if not path.is_file():
-            raise CheckpointError(f"{path.parent} has no {BUNDLE_LPIPS_FILE}: its model was trained without LPIPS")
+            raise CheckpointError(f"{path.parent} has no {BUNDLE_LPIPS_FILE}: its model was trained without LPIPS.")
     if path is not None and path.suffix == ".npz":
         arrays = bundle_lpips_arrays(path)
     else:

@@ -81,7 +81,7 @@ def _in_chunks(function: Callable[[Any], Any], rows: np.ndarray, size: int) -> n
 
 def _nearest(name: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-    return ConfigError(f"there is no metric {name!r}; did you mean {near[0]!r}? Known are {', '.join(known)}")
+    return ConfigError(f"There is no metric {name!r}; did you mean {near[0]!r}? Known are {', '.join(known)}.")
 
 
 def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
@@ -158,7 +158,7 @@ class SetMetric:
         return {side: np.concatenate([empty, *features]) for side, features in self._kept.items()}
 
     def restore(self, state: Mapping[str, Float[np.ndarray, "n d"]]) -> None:
-        """Goes on from what `state` returned.
+        """Continues from what `state` returned.
 
         Raises:
           CdcError: the state is another metric's.
@@ -166,7 +166,7 @@ class SetMetric:
         arrays = {side: np.asarray(state[side], np.float32) for side in self._kept if side in state}
         shapes = {array.shape for array in arrays.values()}
         if len(arrays) != 2 or len(shapes) != 1 or shapes.pop()[1:] != (self._dimensions,):
-            raise CdcError(f"the saved features are not those of {self.name}; begin its evaluation anew")
+            raise CdcError(f"The saved features are not those of {self.name}; start its evaluation again.")
         self._kept = {side: [array] for side, array in arrays.items()}
 
 
@@ -184,7 +184,7 @@ def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetri
 
     Raises:
       ConfigError: unknown name; the message names the nearest one.
-      CdcError: weights are missing; the message says which.
+      CdcError: weights are missing; the message names them.
       CheckpointError: the given weights cannot be used.
     """
     if name == "fid":

@@ -1,8 +1,8 @@
 """SSIM and MS-SSIM of RGB images, at most 1, higher is better.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with its
-Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01, K₂ = 0.03, over the places where the window lies
-within the image; the mean over places, then over the three channels.
+Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01, K₂ = 0.03, over the positions where the window
+lies within the image; the mean over positions, then over the three channels.
 
 MS-SSIM: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", Asilomar 2003: five scales, each
 the 2×2 mean of the one before, combined per channel, then averaged over the channels. Negative terms count as 0. Before
@@ -39,7 +39,7 @@ def _window() -> list[float]:
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The Gaussian window's mean at each place where it fits. Shifted sums: XLA's depthwise convolutions are slow."""
+    """The Gaussian window's mean wherever the window fits. Shifted sums: XLA's depthwise convolutions are slow."""
     for axis in (1, 2):
         length = x.shape[axis] - _TAPS + 1
         parts = (jax.lax.slice_in_dim(x, t, t + length, axis=axis) * w for t, w in enumerate(_window()))
@@ -54,7 +54,7 @@ def _moments(x: Float[Array, "b h w 3"]) -> Moments:
 
 
 def _similarity(a: Moments, b: Moments) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
-    """(SSIM, its contrast–structure factor alone), each averaged over places, per channel."""
+    """(SSIM, its contrast–structure factor alone), each averaged over positions, per channel."""
     (x, x_mean, x_variance), (y, y_mean, y_variance) = a, b
     covariance = _blur(x * y) - x_mean * y_mean
     structure = (2 * covariance + _C2) / (x_variance + y_variance + _C2)

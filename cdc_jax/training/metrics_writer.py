@@ -28,14 +28,14 @@ _TENSORBOARD = "tensorboard"
 
 
 def _writing(method):
-    """What cannot be written, told in one line."""
+    """What cannot be written is a CdcError, in one line."""
 
     @functools.wraps(method)
-    def told(self, *args, **kwargs):
-        with reraise_as(f"cannot write the log in {self.folder}", self.folder):
+    def wrapper(self, *args, **kwargs):
+        with reraise_as(f"Cannot write the log in {self.folder}", self.folder):
             return method(self, *args, **kwargs)
 
-    return told
+    return wrapper
 
 
 class RunLog:
@@ -48,7 +48,7 @@ class RunLog:
       local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
 
     Attributes:
-      folder: that place.
+      folder: where it is written first.
     """
 
     def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
@@ -58,7 +58,7 @@ class RunLog:
         self._latest: dict[str, float] = {}
         self._tensorboard = None
         if self._must_copy:
-            with reraise_as(f"cannot read the log in {workdir}", workdir):
+            with reraise_as(f"Cannot read the log in {workdir}", workdir):
                 if (self._workdir / _METRICS).is_file():
                     (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
 
@@ -99,7 +99,7 @@ class RunLog:
     def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
         """Writes a text file of these lines at once, every process its own; where it is."""
         path = self._workdir / f"{name}.txt"
-        with reraise_as(f"cannot write {path}", path):
+        with reraise_as(f"Cannot write {path}", path):
             path.write_text("".join(f"{line}\n" for line in lines))
         return path
 
@@ -123,7 +123,7 @@ class RunLog:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is told
+        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is reported
             self.close()
 
     def read(self) -> list[dict]:
@@ -147,8 +147,8 @@ class RunLog:
 
 
 class EventFile:
-    """TensorBoard's event file in a folder, written as we go: what cannot be written is said at once, and not by a
-    hanging thread. Needs tensorboardX.
+    """TensorBoard's event file in a folder, written as we go: what cannot be written raises at once, and does
+    not hang a thread. Needs tensorboardX.
 
     Args:
       folder: is made where it is missing.

@@ -88,7 +88,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
     if config.data.batch_size % parts or config.data.batch_size % processes:
         raise ConfigError(
             f"data.batch_size is {config.data.batch_size}; it must be a multiple of {parts} "
-            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)"
+            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)."
         )
 
 

@@ -65,7 +65,7 @@ def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path, monk
     assert not compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
 
 
-def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
+def test_a_damaged_cache_file_is_compiled_again(slice_of_8, small, tmp_path):
     first, _ = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     for text in ("", "[]", '{"collectives": []}', "{"):
         next(tmp_path.iterdir()).write_text(text)
@@ -75,7 +75,7 @@ def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
 
 @pytest.mark.parametrize("generation", AVAILABLE_HBM_GIB)
 def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, generation, monkeypatch, tmp_path):
-    """And what is said to be available is what the compiler grants."""
+    """And what is reported as available is what the compiler grants."""
     topology = open_topology(f"{generation}:2x2x1" if generation in ("v4", "v5p") else f"{generation}:2x2")
 
     def sort(config, mesh, batch_per_chip):
@@ -91,7 +91,7 @@ def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_
     assert topology.available_bytes == int(AVAILABLE_HBM_GIB[generation] * GIB)
 
 
-def test_an_unwritable_cache_says_what_to_do(slice_of_8, small, tmp_path):
+def test_an_unwritable_cache_names_the_remedy(slice_of_8, small, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CdcError, match="--cache"):
         compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path / "file")

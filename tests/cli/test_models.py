@@ -63,11 +63,11 @@ def test_a_mismatch_names_both_and_exits_with_3(cdc):
     assert tree() == ["a.cdc", "b.cdc"]
 
 
-def test_a_corrupt_bundle_is_told_once(cdc, photo):
+def test_a_corrupt_bundle_is_reported_once(cdc, photo):
     put("b.png")
     code, out, err = cdc("compress", "photo.png", "b.png", "--model=corrupt")
-    told = [line for line in err if "corrupt is not a bundle" in line]
-    assert (code, len(told)) == (1, 1) and tree() == ["b.png", "photo.png"]
+    logged = [line for line in err if "corrupt is not a bundle" in line]
+    assert (code, len(logged)) == (1, 1) and tree() == ["b.png", "photo.png"]
 
 
 def test_words_may_come_in_any_order(cdc, photo):

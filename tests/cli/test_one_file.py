@@ -40,7 +40,7 @@ def test_format_decides_where_the_name_does_not(cdc, photo):
     assert cdc("decompress", "a.cdc", "-o", "a.jpeg", "--format=jpeg", "--model=b")[0] == 0
     assert Path("noname").read_bytes()[:2] == b"BM"
     assert tree() == ["a.cdc", "a.jpeg", "a.webp", "noname", "photo.png"]
-    fails(cdc("decompress", "a.cdc", "-o", "x.png", "--format=jpeg", "--model=b"), 2, "suffix says png")
+    fails(cdc("decompress", "a.cdc", "-o", "x.png", "--format=jpeg", "--model=b"), 2, "suffix means png")
     fails(cdc("decompress", "a.cdc", "-o", "x.xyz", "--model=b"), 2, "x.xyz", "--format")
     assert len(tree()) == 5
 
@@ -76,13 +76,13 @@ def test_tiles_are_for_every_file(cdc, bundles):
     fails(cdc("decompress", "a.cdc", "--tile=256", "--max-memory=1G", "--model=b"), 2, "--tile", "--max-memory")
 
 
-def test_max_memory_is_for_each_file_and_told_where_it_changes_the_image(cdc, bundles):
+def test_max_memory_is_for_each_file_and_logged_where_it_changes_the_image(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "--quiet", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")
-    told = [line for line in err if "--max-memory" in line]
-    assert code == 0 and [line.split(": ")[1] for line in told] == ["a.cdc", "b.cdc"]
-    assert "in tiles of 6 pixels" in told[0] and "decoded whole" in told[1]
+    logged = [line for line in err if "--max-memory" in line]
+    assert code == 0 and [line.split(": ")[1] for line in logged] == ["a.cdc", "b.cdc"]
+    assert "in tiles of 6 pixels" in logged[0] and "decoded whole" in logged[1]
     assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 6, 6]
 
 
@@ -93,7 +93,7 @@ def test_max_memory_is_for_each_file_and_told_where_it_changes_the_image(cdc, bu
     + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"]
     + ["--eta=-0.1", "--eta=1.1", "--eta=nan", "--eta=x", "--tile=128", "--tile=200", "--tile=x", "--quality=50"],
 )
-def test_impossible_options_are_usage_errors(cdc, bundles, option):
+def test_invalid_options_are_usage_errors(cdc, bundles, option):
     put("a.cdc")
     fails(cdc("decompress", "a.cdc", "--model=b", option), 2, option.split("=")[0])
     assert bundles.loaded == []
@@ -107,7 +107,7 @@ def test_max_pixels_is_checked_before_the_model_is_loaded(cdc, bundles, photo):
     assert cdc("compress", "photo.png", "--max-pixels=600", "--model=b")[0] == 0
 
 
-def test_alpha_is_told_once_per_file(cdc):
+def test_alpha_is_reported_once_per_file(cdc):
     Image.new("RGBA", (4, 4), (9, 9, 9, 9)).save("a.png")
     code, _, err = cdc("compress", "a.png", "--model=b")
     assert code == 0 and [line for line in err if "warning" in line] == [err[0]]
@@ -140,9 +140,9 @@ def test_dash_is_standard_input_and_output(cdc, photo, monkeypatch):
 
 def test_closed_standard_streams(cdc, photo, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    fails(cdc("compress", "-", "--model=b"), 1, "standard input is closed")
+    fails(cdc("compress", "-", "--model=b"), 1, "Standard input is closed.")
     monkeypatch.setattr(sys, "stdout", None)
-    fails(cdc("compress", "photo.png", "-o", "-", "--model=b"), 1, "standard output is closed")
+    fails(cdc("compress", "photo.png", "-o", "-", "--model=b"), 1, "Standard output is closed.")
 
 
 def test_messages_never_go_to_standard_output(cdc, photo, monkeypatch):
@@ -160,7 +160,7 @@ def test_bytes_are_not_written_to_a_terminal(cdc, photo, monkeypatch):
 
 def test_bad_standard_input(cdc, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
-    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: this is not an image")
+    fails(cdc("compress", "-", "-o", "a.cdc", "--model=b"), 1, "standard input: This is not an image")
     monkeypatch.setattr(sys, "stdin", Stream(b"nonsense"))
     fails(cdc("decompress", "-", "-o", "a.png", "--model=b"), 1, "standard input: ")
     assert tree() == []
@@ -197,5 +197,5 @@ def test_interruption_is_clean(cdc, photo, monkeypatch):
 
     monkeypatch.setattr(StoringCodec, "compress", interrupted)
     Path("photo.cdc").write_bytes(b"precious")
-    fails(cdc("compress", "photo.png", "--force", "--model=b"), 130, "interrupted")
+    fails(cdc("compress", "photo.png", "--force", "--model=b"), 130, "Interrupted.")
     assert tree() == ["photo.cdc", "photo.png"] and Path("photo.cdc").read_bytes() == b"precious"

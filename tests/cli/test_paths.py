@@ -28,7 +28,7 @@ from tests.cli.fake_codec import fails, put, tree
         (["other/photo.png", "-"], ["'-'"]),
         (["other", "-o", "-"], ["'-'"]),
         (["other/photo.png", "--model=other"], ["one --model"]),
-        ([], ["no input files"]),
+        ([], ["No input files"]),
     ],
 )
 def test_contradictions_are_refused_before_any_work(cdc, bundles, words, expected):
@@ -67,19 +67,19 @@ def test_a_failure_leaves_an_existing_output_as_it_was(cdc):
 
 
 @pytest.mark.parametrize("output", ["missing/a.cdc", "photo.png/a.cdc", "folder.cdc"])
-def test_places_that_cannot_be_written_to(cdc, bundles, photo, output):
+def test_paths_that_cannot_be_written_to(cdc, bundles, photo, output):
     Path("folder.cdc").mkdir()
     code = 2 if output == "folder.cdc" else 1
     fails(cdc("compress", "photo.png", "-o", output, "--force", "--model=b"), code, output)
     assert tree() == ["photo.png"] and bundles.loaded == []
 
 
-def test_a_folder_in_the_place_of_the_output(cdc, photo):
+def test_a_folder_where_the_output_should_be(cdc, photo):
     Path("photo.cdc").mkdir()
     fails(cdc("compress", "photo.png", "--force", "--model=b"), 1, "photo.cdc", "folder")
 
 
-def test_a_file_in_the_place_of_an_output_folder(cdc):
+def test_a_file_where_an_output_folder_should_be(cdc):
     put("in/sub/a.png")
     put("in/b.png")
     Path("out").mkdir()

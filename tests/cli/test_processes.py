@@ -99,7 +99,7 @@ def test_nobody_reads_the_output(tmp_path, target, words):
     finally:
         os.close(writer)
     assert run.returncode == 1
-    assert err == ("" if target == "pipe" else "cdc: standard output: No space left on device\n")
+    assert err == ("" if target == "pipe" else "cdc: standard output: No space left on device.\n")
 
 
 @POSIX
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     words = ["compress", "a.png", "--model=b", "--force"]
     run = process(*words, code=FAKE.format(setup=""), shell_limit="ulimit -f 8", cwd=tmp_path)
     out, err = run.communicate(timeout=60)
-    assert (run.returncode, out, err) == (1, b"", b"cdc: a.cdc: File too large\n")
+    assert (run.returncode, out, err) == (1, b"", b"cdc: a.cdc: File too large.\n")
     assert tree(tmp_path) == ["a.cdc", "a.png"]
     assert (tmp_path / "a.cdc").read_bytes() == b"precious"
 
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
 @POSIX
 def test_ctrl_c_ends_the_process_at_once_and_leaves_nothing_behind(tmp_path):
     put(tmp_path / "a.png")
-    # Like XLA, the codec is busy for minutes in a place where Python's own signal handler does not run.
+    # Like XLA, the codec is busy for minutes where Python's own signal handler does not run.
     run = process("compress", "a.png", "--model=b", code=FAKE.format(setup=BUSY), cwd=tmp_path, text=True)
     try:
         assert run.stdout.readline() == "busy\n"

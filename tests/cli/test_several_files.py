@@ -1,4 +1,4 @@
-"""Several files and folders at once: what becomes of each, and what goes on together."""
+"""Several files and folders at once: what becomes of each, and what runs together."""
 
 import threading
 from pathlib import Path
@@ -57,8 +57,8 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
     Path("b.png").write_bytes(b"nonsense")
     code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "--quiet")
     assert code == 1 and len(err) == 2
-    assert err[0] == "cdc: missing.png: no such file or folder"
-    assert err[1].startswith("cdc: b.png: this is not an image")
+    assert err[0] == "cdc: missing.png: No such file or folder."
+    assert err[1].startswith("cdc: b.png: This is not an image")
     assert tree() == ["a.cdc", "a.png", "b.png", "c.cdc", "c.png"]
     assert "2 of 4 files done" in cdc("compress", "a.png", "b.png", "x", "c.png", "--force", "--model=b")[2][-1]
 
@@ -73,8 +73,8 @@ def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bund
     Path("out/3.png").write_bytes(b"precious")
     code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
     assert code == 1 and "8 of 11 files done" in err[-1]
-    told = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
-    assert sorted(line.split(":")[1].strip() for line in told) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
+    logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
+    assert sorted(line.split(":")[1].strip() for line in logged) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
     assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
     for value in (0, 1, 2, 4, 5, 6, 7, 8):
         np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))

@@ -1,4 +1,4 @@
-"""`cdc verify`: what agrees is told, what does not is named, and no image is made."""
+"""`cdc verify`: what agrees is reported, what does not is named, and no image is made."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def verify(capfd, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(random_codec, tmp_path_factory):
-    """A folder with two sound files, a damaged one and one of another model."""
+    """A folder with two valid files, a damaged one and one of another model."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     for name, size in (("a", (64, 64)), ("b", (30, 100))):
@@ -60,10 +60,10 @@ def test_files_that_agree(verify, files, random_bundle):
 
 def test_as_json(verify, files, random_bundle):
     code, out, err = verify(files / "b.cdc", files / "damaged.cdc", "--json", "--model", random_bundle)
-    sound, damaged = map(json.loads, out)
+    valid, damaged = map(json.loads, out)
     facts = json.loads((random_bundle / "config.json").read_text())
     assert code == 1 and len(err) == 1
-    assert sound == {
+    assert valid == {
         "file": str(files / "b.cdc"),
         "agrees": True,
         "width": 100,

@@ -1,4 +1,4 @@
-"""Small folders of images that tell which one a crop is from, and configurations over them."""
+"""Small folders of images that show which one a crop is from, and configurations over them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a place to a crop."""
+"""From a position to a crop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reader(folder, *, size=64, flip=False, upscale=False, seed=0, **options):
     return CropReader(ImageFiles(str(folder), names), order, seed, size, flip, upscale, **options)
 
 
-def test_crops_are_cut_from_the_images_at_any_place(folder):
+def test_crops_are_cut_from_the_images_at_any_position(folder):
     corners, crops = set(), reader(folder)
     for position in range(60):
         crop = crops(position)
@@ -38,7 +38,7 @@ def test_half_of_the_crops_are_mirrored(folder):
     assert 0.35 < share < 0.65
 
 
-def test_a_crop_follows_from_seed_and_place(folder):
+def test_a_crop_follows_from_seed_and_position(folder):
     first, again, other = reader(folder, seed=1), reader(folder, seed=1), reader(folder, seed=2)
     for position in (5, 0, 10**9):
         np.testing.assert_array_equal(first(position)["image"], again(position)["image"])

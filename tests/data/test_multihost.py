@@ -14,7 +14,7 @@ from cdc_jax.errors import CdcError
 from tests.data.conftest import corrupt_images, save_image
 from tests.helpers.processes import free_address, user_environment
 
-# Opens each of the folders in turn, reads two batches, and says the state of the run or what is wrong.
+# Opens each of the folders in turn, reads two batches, and prints the state of the run or what is wrong.
 _OPENING = """
 import json, sys
 from cdc_jax.runtime.multihost import join_processes, leave_together
@@ -23,7 +23,7 @@ from cdc_jax.errors import CdcError
 from cdc_jax.data.multihost import open_shared_batches, shared_state
 
 join_processes()
-said = []
+printed = []
 for path in sys.argv[1:]:
     config = default_config()
     settings = {"source": "folder", "path": path, "crop": 64, "batch_size": 4, "max_corrupt_fraction": 0.5}
@@ -31,10 +31,10 @@ for path in sys.argv[1:]:
     try:
         with open_shared_batches(config, 0, None) as batches:
             next(batches), next(batches)
-            said.append(shared_state(batches))
+            printed.append(shared_state(batches))
     except CdcError as error:
-        said.append(str(error))
-print(json.dumps(said))
+        printed.append(str(error))
+print(json.dumps(printed))
 leave_together()
 """
 
@@ -58,14 +58,14 @@ def test_two_processes_agree_about_their_images(folder, data_config, tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], [errors[-2000:] for _, errors in output]
-    (state, other, missing), (*same, own) = [json.loads(said.splitlines()[-1]) for said, _ in output]
+    (state, other, missing), (*same, own) = [json.loads(printed.splitlines()[-1]) for printed, _ in output]
 
     assert [state, other] == same
     assert state["counters"]["read"] == 8 + state["counters"]["corrupt"]
     with open_batches(data_config(max_corrupt_fraction=0.5), process_index=0, process_count=1, first_step=2) as batches:
         assert state["images"] == batches.state()["images"]
-    assert "processes 0 and 1 have different training images (12 and 1 of them" in other
-    assert "process 1 cannot open its training images" in missing and "is not a folder" in own
+    assert "Processes 0 and 1 have different training images (12 and 1 of them" in other
+    assert "Process 1 cannot open its training images" in missing and "is not a folder" in own
 
 
 def test_a_single_process_asks_no_other(data_config):

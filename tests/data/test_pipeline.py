@@ -74,7 +74,7 @@ def test_a_restart_with_other_images_is_refused(folder, data_config):
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
-def test_a_restart_goes_on_at_the_same_step_on_any_number_of_processes(mixed_config, process_count):
+def test_a_restart_resumes_at_the_same_step_on_any_number_of_processes(mixed_config, process_count):
     whole = read(mixed_config, 7)
     with open_batches(mixed_config, process_index=0, process_count=1, first_step=0) as batches:
         for _ in range(3):

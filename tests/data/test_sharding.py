@@ -21,7 +21,7 @@ def test_epochs_and_seeds_differ():
     assert epochs[0] != tuple(range(50))
 
 
-def test_far_places_are_reached_at_once():
+def test_far_positions_are_reached_at_once():
     order = GlobalOrder(1_281_167, seed=0)
     assert 0 <= order[700_000 * 4096] < 1_281_167
 

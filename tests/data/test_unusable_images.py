@@ -27,7 +27,7 @@ def test_corrupt_images_are_skipped_counted_and_named_once(folder, data_config, 
         images, names, counters = run(data_config(max_corrupt_fraction=0.25), 18)
     assert not set(names) & set(corrupt)
     assert [int(name[0]) for name in names] == images[:, 0, 0, 0].tolist()
-    # 72 places are 6 epochs of 12: the three corrupt ones are met in each, and once more where one follows another.
+    # 72 positions are 6 epochs of 12: the three corrupt ones are met in each, and once more where one follows another.
     assert counters["corrupt"] >= 18 and counters["read"] == 72 + counters["corrupt"]
     for name in corrupt:
         assert sum(name in message for message in caplog.messages) == 1
@@ -66,10 +66,10 @@ def test_a_corrupt_record_is_replaced_by_the_next_of_the_order(folder, data_conf
 
 def test_too_many_corrupt_images_end_the_run_and_are_named(folder, data_config):
     corrupt = corrupt_images(folder)
-    with pytest.raises(CdcError, match=r"more than 1\.00% of the 12 .+max_corrupt_fraction") as caught:
+    with pytest.raises(CdcError, match=r"More than 1\.00% of the 12 .+max_corrupt_fraction") as caught:
         run(data_config(), 6)
     assert any(name in str(caught.value) for name in corrupt)
-    with pytest.raises(CdcError, match="more than 20.00%") as caught:  # 2 of 12 are allowed, 3 are not
+    with pytest.raises(CdcError, match="More than 20.00%") as caught:  # 2 of 12 are allowed, 3 are not
         run(data_config(max_corrupt_fraction=0.2), 12)
     assert all(name in str(caught.value) for name in corrupt)
 
@@ -136,7 +136,7 @@ def test_nothing_usable_is_an_error_not_a_loop(tmp_path, data_config):
         ({"workers": -1}, "data.workers"),
     ],
 )
-def test_impossible_settings(changes, word):
+def test_invalid_settings(changes, word):
     config = default_config()
     config.data.update(changes)
     with pytest.raises(ConfigError, match=word):
@@ -144,7 +144,7 @@ def test_impossible_settings(changes, word):
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_impossible_seeds(seed):
+def test_invalid_seeds(seed):
     config = default_config()
     config.seed = seed
     with pytest.raises(ConfigError, match="seed"):

@@ -9,7 +9,7 @@ from cdc_jax.diffusion.sampler import ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import cosine_schedule, linear_schedule
 
 
-def test_noise_is_the_same_at_the_same_place_of_a_larger_image():
+def test_noise_is_the_same_at_the_same_position_in_a_larger_image():
     small, large = image_noise(5, 0, 64, 128), image_noise(5, 0, 192, 256)
     np.testing.assert_array_equal(large[:64, :128], small)
 

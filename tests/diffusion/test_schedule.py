@@ -34,7 +34,7 @@ def test_timesteps_are_exact_integers():
 
 
 @pytest.mark.parametrize("steps", [0, -1, 8194])
-def test_impossible_step_counts(steps):
+def test_invalid_step_counts(steps):
     with pytest.raises(ValueError, match="steps"):
         cosine_schedule(8193).ddim_timesteps(steps)
 

@@ -5,7 +5,7 @@ import pytest
 
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
-from tests.helpers.coding_weights import coding_weights
+from tests.helpers.coding_weights import coding_weights, compact_coding_weights
 from tests.helpers.machines import ROOT, require_numpy_machines
 
 
@@ -17,6 +17,12 @@ def coding_weights_fixture():
 @pytest.fixture(scope="session")
 def small_model() -> CodingModel:
     return CodingModel.build(*coding_weights(6))
+
+
+@pytest.fixture(scope="session")
+def compact_model() -> CodingModel:
+    """A model of format 2: z has 3 channels, y 5, three anchors, a checkerboard."""
+    return CodingModel.build(**compact_coding_weights())
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,10 @@ def _python_decode(model: CodingModel, stream: bytes, shape) -> tuple[np.ndarray
         for tables in (model.z_tables, model.y_tables)
     ]
 
-    def scale_indices(z: list[int]) -> list[int]:
-        return model.hyper_decoder.decode(np.array(z, np.int32).reshape(shape))[1].reshape(-1).tolist()
+    def passes(z: list[int]) -> python_decoder.Passes:
+        yield dict(enumerate(model.hyper_decoder.decode(np.array(z, np.int32).reshape(shape))[1].reshape(-1).tolist()))
 
-    z, y = python_decoder.read_symbols(stream, *families, shape, scale_indices)
+    z, y, _ = python_decoder.read_symbols(stream, *families, shape, passes)
     return np.array(z).reshape(shape), np.array(y).reshape(4 * shape[0], 4 * shape[1], shape[2])
 
 

@@ -41,7 +41,7 @@ def test_a_whole_evaluation(cdc, runs):
     [
         (["--out", "o"], "--images"),
         (["--images", "."], "--out"),
-        (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: there is no such folder"),
+        (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: There is no such folder"),
         (["--images", ".", "--out", "o", "--qualities", "101"], "101"),
         (["--images", ".", "--out", "o", "--steps", "0"], "0"),
         (["--images", "IMAGES", "--out", "o", "--codecs", "bpg"], "bpg"),

@@ -1,4 +1,4 @@
-"""Averages and BD-rates: known values, and refusals that say why."""
+"""Averages and BD-rates: known values, and refusals with their reasons."""
 
 import re
 

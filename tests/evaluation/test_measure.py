@@ -43,7 +43,7 @@ def test_what_is_finished_is_not_done_again(runs):
     assert [c.decoding_seconds for c in again.curves] == [c.decoding_seconds for c in first.curves]
 
 
-def test_an_interrupted_evaluation_goes_on(runs):
+def test_an_interrupted_evaluation_resumes(runs):
     whole = runs(steps=(1,))
     (runs.out / "results" / "b.png" / "webp-q30.json").unlink()
     (runs.out / "results" / "more" / "c.png" / "jpeg-q8.json").write_text('{"half')
@@ -148,7 +148,7 @@ def test_metrics_of_sets_compare_all_images(runs):
 def test_nothing_left_is_an_error(runs):
     for path in runs.images.rglob("*.png"):
         path.write_text("no image")
-    with pytest.raises(CdcError, match="none of the 3 images"):
+    with pytest.raises(CdcError, match="None of the 3 images"):
         runs()
 
 
@@ -169,7 +169,7 @@ def test_nothing_left_is_an_error(runs):
         ({"released": "."}, "rhyang/CDC_params.*aux0.0_2.pt"),
     ],
 )
-def test_impossible_wishes_are_refused_before_anything_is_measured(runs, settings, words, tmp_path, monkeypatch):
+def test_invalid_settings_are_refused_before_anything_is_measured(runs, settings, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "images" in settings:
         runs.images = settings.pop("images")

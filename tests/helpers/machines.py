@@ -60,7 +60,7 @@ class Machine:
     python: str = sys.executable
 
     def run(self, *arguments: str) -> str:
-        """Runs `python arguments…` to its end and returns its standard output; what it said is in a failure."""
+        """Runs `python arguments…` to its end and returns its standard output; what it wrote is in a failure."""
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(_SETTINGS)}
         ours = [str(ROOT)]
         if self.python == sys.executable and "PYTHONPATH" in kept:  # another interpreter has packages of its own

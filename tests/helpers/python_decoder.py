@@ -4,19 +4,54 @@ It is slow and trusts the file; what it shows is that the format is ours, not a 
 """
 
 import zlib
+from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 
-def read_container(data: bytes) -> tuple[bytes, int, int, bytes]:
-    """(fingerprint, height, width, stream) of a file."""
-    assert data[:4] == b"\xc3DC\x01" and zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "big")
-    sides, position = [], 8
-    for _ in range(2):
-        side = shift = 0
-        while data[position] >= 0x80:
-            side, shift, position = side | (data[position] & 0x7F) << shift, shift + 7, position + 1
-        sides.append(side | data[position] << shift)
-        position += 1
-    return data[4:8], *sides, data[position:-4]
+class Container(NamedTuple):
+    """A file's fields; level and chunks are 0 and empty in format 1."""
+
+    version: int
+    fingerprint: bytes
+    height: int
+    width: int
+    level: int
+    chunks: dict[bytes, bytes]
+    stream: bytes
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """The value, and the position after it."""
+    value = shift = 0
+    while data[position] >= 0x80:
+        value, shift, position = value | (data[position] & 0x7F) << shift, shift + 7, position + 1
+    return value | data[position] << shift, position + 1
+
+
+def _checked(data: bytes, checksum: bytes) -> bytes:
+    assert zlib.crc32(data) == int.from_bytes(checksum, "big")
+    return data
+
+
+def read_container(data: bytes) -> Container:
+    """The fields of a file."""
+    body = _checked(data[:-4], data[-4:])
+    version = body[3]
+    assert body[:3] == b"\xc3DC" and version in (1, 2)
+    height, position = _varint(body, 8)
+    width, position = _varint(body, position)
+    level, chunks = 0, {}
+    if version == 2:
+        level, count, position = int.from_bytes(body[position : position + 2], "big"), body[position + 2], position + 3
+        assert level <= 25600
+        for _ in range(count):
+            kind = body[position : position + 4]
+            length, start = _varint(body, position + 4)
+            position = start + length + 4
+            chunks[kind] = body[start : start + length]
+            _checked(kind + chunks[kind], body[start + length : position])
+        assert list(chunks) == sorted(chunks) and len(chunks) == count
+    return Container(version, body[4:8], height, width, level, chunks, body[position:])
 
 
 class RangeDecoder:
@@ -63,13 +98,24 @@ def read_part(decoder: RangeDecoder, tables: list[tuple[int, list[int]]], chosen
     return symbols
 
 
-def read_symbols(stream: bytes, z_tables, y_tables, z_size: tuple[int, int, int], scale_indices_of) -> tuple:
-    """(z, y) in raster order; scale_indices_of(z) gives y's scale indices, in raster order too."""
+# Of each pass {index in raster order: scale index}; is sent {index: symbol}; returns what it likes.
+Passes = Generator[dict[int, int], dict[int, int], object]
+
+
+def read_symbols(
+    stream: bytes, z_tables, y_tables, z_size: tuple[int, int, int], passes_of: Callable[[list[int]], Passes]
+) -> tuple[list[int], list[int], object]:
+    """(z, y, what the passes returned), z and y in raster order; passes_of(z) gives y's passes."""
     height, width, channels = z_size
     decoder = RangeDecoder(stream)
     by_channel = read_part(decoder, z_tables, [c for c in range(channels) for _ in range(height * width)])
     z = [by_channel[c * height * width + i] for i in range(height * width) for c in range(channels)]
-    indices = scale_indices_of(z)
-    order = sorted(range(len(indices)), key=lambda i: indices[i])  # stable: raster order among equals
-    y = dict(zip(order, read_part(decoder, y_tables, [indices[i] for i in order]), strict=True))
-    return z, [y[i] for i in range(len(indices))]
+    y, passes, symbols = {}, passes_of(z), None
+    while True:
+        try:
+            indices = passes.send(symbols)
+        except StopIteration as finished:
+            return z, [y[i] for i in range(len(y))], finished.value
+        order = sorted(indices, key=lambda i: (indices[i], i))
+        symbols = dict(zip(order, read_part(decoder, y_tables, [indices[i] for i in order]), strict=True))
+        y |= symbols

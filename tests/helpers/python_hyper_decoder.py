@@ -6,12 +6,13 @@ LARGEST, SMALLEST = 2**23 - 1, -(2**23)
 STRIDES, SIDES = (2, 2, 1), (5, 5, 3)
 
 
-def _saturate(value: int) -> int:
+def saturate(value: int) -> int:
+    """To 24-bit signed integers."""
     return min(max(value, SMALLEST), LARGEST)
 
 
 def _sums(x: list, kernel: list, bias: list[int], stride: int) -> list:
-    """bias + Σ kernel · x at every place of the output; nothing is added for places outside x."""
+    """bias + Σ kernel · x at every position of the output; nothing is added for positions outside x."""
     side, pad = len(kernel), len(kernel) // 2
     height, width = len(x), len(x[0])
     output = [[list(bias) for _ in range(stride * width)] for _ in range(stride * height)]
@@ -34,34 +35,42 @@ def decode(coding: Mapping, z: list) -> list:
 
     Args:
       coding: `coding.npz`'s arrays as lists: medians, fractional_bits, weight_bits, kernel_0 … 2, bias_0 … 2.
-      z: symbols, [h][w][c].
+      z: symbols, [h][w][Z].
     """
+    return decode_with_features(coding, z)[1]
+
+
+def decode_with_features(coding: Mapping, z: list) -> tuple[list, list]:
+    """The last layer's input [4h][4w][H] and output [4h][4w][2c]; arguments as `decode`."""
     bits = coding["fractional_bits"]
     x = [
         [
             [
-                _saturate(min(max(symbol, -127), 127) * 2 ** bits[0] + median)
+                saturate(min(max(symbol, -127), 127) * 2 ** bits[0] + median)
                 for symbol, median in zip(cell, coding["medians"], strict=True)
             ]
             for cell in row
         ]
         for row in z
     ]
+    features = x
     for layer, stride in enumerate(STRIDES):
-        shift = coding["weight_bits"][layer] + bits[layer] - bits[layer + 1]
+        features, shift = x, coding["weight_bits"][layer] + bits[layer] - bits[layer + 1]
         x = _sums(x, coding[f"kernel_{layer}"], coding[f"bias_{layer}"], stride)
         for row in x:
             for cell in row:
-                for o, value in enumerate(cell):
-                    value = _saturate((value + 2 ** (shift - 1)) >> shift)
-                    if layer < 2 and value < 0:
-                        value = (value * 52429 + 2**17) >> 18
-                    cell[o] = value
-    return x
+                cell[:] = [finish(value, shift, leaky=layer < 2) for value in cell]
+    return features, x
+
+
+def finish(value: int, shift: int, *, leaky: bool) -> int:
+    """What a layer makes of a sum: shift, saturation and LeakyReLU."""
+    value = saturate((value + 2 ** (shift - 1)) >> shift)
+    return (value * 52429 + 2**17) >> 18 if leaky and value < 0 else value
 
 
 def scale_indices(coding: Mapping, output: list) -> list[int]:
-    """y's scale indices in raster order: how many thresholds are not above the scale."""
-    channels = len(coding["medians"])
+    """y's scale indices of format 1 in raster order: how many thresholds are not above the scale."""
+    channels = len(coding["bias_2"]) // 2
     scales: Iterable[int] = (scale for row in output for cell in row for scale in cell[channels:])
     return [sum(threshold <= scale for threshold in coding["scale_thresholds"]) for scale in scales]

@@ -1,22 +1,44 @@
-"""The hyper decoder with its sums in other orders and types: stand-ins for other BLAS kernels.
+"""The integer networks with their sums in other orders and types: stand-ins for other BLAS kernels.
 
-`IntegerHyperDecoder.matmul` is the one place where a kernel could make a difference. `ShuffledSums` must not; the float
-networks show that the tests would notice.
+`IntegerHyperDecoder.matmul` and `IntegerCheckerboard.matmul` are the places where a kernel could make a difference.
+Shuffled sums must not; the float networks show that the tests would notice.
 """
+
+import dataclasses
 
 import numpy as np
 
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 
 
+def shuffled_product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """x @ matrix with the channels permuted, every sum split into parts at random."""
+    rng = np.random.default_rng(x.shape[0])
+    order = rng.permutation(x.shape[1])
+    cuts = np.sort(rng.choice(x.shape[1], 3, replace=False))
+    return sum(x[:, part] @ matrix[part] for part in np.split(order, cuts))
+
+
 class ShuffledSums(IntegerHyperDecoder):
-    """Channels permuted, every sum split into parts at random."""
+    """The hyper decoder's sums in another order."""
 
     def matmul(self, x, matrix):
-        rng = np.random.default_rng(x.shape[0])
-        order = rng.permutation(x.shape[1])
-        cuts = np.sort(rng.choice(x.shape[1], 3, replace=False))
-        return sum(x[:, part] @ matrix[part] for part in np.split(order, cuts))
+        return shuffled_product(x, matrix)
+
+
+class ShuffledCheckerboard(IntegerCheckerboard):
+    """The checkerboard's sums in another order."""
+
+    def matmul(self, x, matrix):
+        return shuffled_product(x, matrix)
+
+
+class Float32Checkerboard(IntegerCheckerboard):
+    """The checkerboard's sums in float32."""
+
+    def matmul(self, x, matrix):
+        return (x.astype(np.float32) @ matrix.astype(np.float32)).astype(np.float64)
 
 
 class FloatNetwork(IntegerHyperDecoder):
@@ -49,3 +71,8 @@ class FloatNetworkReversed(FloatNetwork):
 def with_sums_of(net: IntegerHyperDecoder, stand_in: type[IntegerHyperDecoder]) -> IntegerHyperDecoder:
     """The same integers, added up by another class."""
     return stand_in(net.layers, net.medians, net.thresholds)
+
+
+def board_with_sums_of(board: IntegerCheckerboard, stand_in: type[IntegerCheckerboard]) -> IntegerCheckerboard:
+    """The same, of a checkerboard."""
+    return stand_in(**{field.name: getattr(board, field.name) for field in dataclasses.fields(board)})

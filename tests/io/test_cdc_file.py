@@ -57,7 +57,7 @@ def test_random_bytes_are_refused(data):
 
 @given(st.binary(max_size=40))
 def test_random_bodies_with_a_right_checksum(body):
-    """Whatever is behind a right checksum: fields in their range, or a BitstreamError."""
+    """Whatever follows with a right checksum: fields in their range, or a BitstreamError."""
     data = _sealed(MAGIC + b"\x01" + body)
     try:
         container = unpack(data)
@@ -80,16 +80,16 @@ def test_random_bodies_with_a_right_checksum(body):
         (pack(FINGERPRINT, 9, 9, b"abc")[1:], "not a .cdc file"),
         (_sealed(MAGIC + b"\x03" + bytes(20)), "version 3.*upgrade"),
         (_sealed(MAGIC + b"\xff" + bytes(20)), "version 255.*upgrade"),
-        (MAGIC + b"\x02" + bytes(20), "checksum"),
+        (MAGIC + b"\x03" + bytes(20), "checksum"),
         (_sealed(MAGIC + b"\x00" + bytes(20)), "version 0"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "declares an empty"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "declares an empty"),
+        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "empty image"),
+        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "empty image"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x00\x05"), "shortest"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x80"), "inside its header"),
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
     ],
 )
-def test_messages_say_what_is_wrong(data, message):
+def test_messages_name_what_is_wrong(data, message):
     with pytest.raises(BitstreamError, match=message):
         unpack(data)
 

@@ -45,7 +45,7 @@ def test_exif_orientation_is_applied(format, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 60000])
-def test_an_impossible_orientation_is_ignored(orientation):
+def test_an_invalid_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = smooth()

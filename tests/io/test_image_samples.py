@@ -108,4 +108,4 @@ def test_only_the_first_frame_is_read_with_a_warning(format):
 def test_notes_name_the_file(tmp_path):
     path = tmp_path / "see-through.png"
     path.write_bytes(ALPHA["RGBA"][0])
-    assert load_image(path)[1] == [f"{path}: the alpha channel was dropped"]
+    assert load_image(path)[1] == [f"{path}: The alpha channel was dropped."]

@@ -14,7 +14,12 @@ from PIL import Image
 from cdc_jax.errors import ImageError
 from cdc_jax.io.files import IMAGE_FORMATS
 from cdc_jax.io.images import encode_image, load_image, pad_to_multiple, read_image, write_image
-from tests.io.image_files import quietly, random_image, saved, smooth
+from tests.io.image_files import (
+    quietly,
+    random_image,
+    saved,
+    smooth,
+)
 
 LOSSLESS = [name for name in IMAGE_FORMATS if name != "jpeg"]
 
@@ -69,20 +74,20 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
     ],
 )
 def test_only_uint8_colour_arrays_are_written(image):
-    with pytest.raises(ImageError, match="an image"):
+    with pytest.raises(ImageError, match="An image"):
         encode_image(image, "png")
 
 
 def test_writing_names_what_cannot_be_done(tmp_path):
     image = random_image()
     (tmp_path / "file").write_bytes(b"kept")
-    with pytest.raises(ImageError, match=r"image\.xyz: the suffix"):
+    with pytest.raises(ImageError, match=r"image\.xyz: The suffix"):
         write_image(tmp_path / "image.xyz", image)
     with pytest.raises(ImageError, match="'gif' is not an image format"):
         write_image(tmp_path / "image.gif", image, format="gif")
-    for place in ("missing/a.png", "file/a.png", ""):
-        with pytest.raises(ImageError, match="cannot be written"):
-            write_image(tmp_path / place, image, format="png")
+    for name in ("missing/a.png", "file/a.png", ""):
+        with pytest.raises(ImageError, match="Cannot be written"):
+            write_image(tmp_path / name, image, format="png")
     with pytest.raises(ImageError, match="17000x1 pixels cannot be written as webp"):
         write_image(tmp_path / "wide.webp", random_image(1, 17000))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -134,8 +139,8 @@ def test_damage_never_raises_anything_else(format):
     refused = 0
     for _ in range(150):
         damaged = bytearray(data)
-        for place in generator.integers(0, min(len(data), 400), 3):
-            damaged[place] = generator.integers(256)
+        for position in generator.integers(0, min(len(data), 400), 3):
+            damaged[position] = generator.integers(256)
         try:
             load_image(bytes(damaged), max_pixels=2**20)
         except ImageError as error:
@@ -146,17 +151,17 @@ def test_damage_never_raises_anything_else(format):
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_foreign_bytes_are_refused(data):
-    with pytest.raises(ImageError, match="this is not an image that can be read"):
+    with pytest.raises(ImageError, match="This is not an image that can be read"):
         read_image(data)
 
 
 def test_errors_name_the_file_and_the_reason(tmp_path):
-    with pytest.raises(ImageError, match=r"missing\.png: cannot be read: No such file"):
+    with pytest.raises(ImageError, match=r"missing\.png: Cannot be read: No such file"):
         read_image(tmp_path / "missing.png")
-    with pytest.raises(ImageError, match="this is a folder"):
+    with pytest.raises(ImageError, match="This is a folder"):
         read_image(tmp_path)
     (tmp_path / "cut.png").write_bytes(encode_image(random_image(), "png")[:-100])
-    with pytest.raises(ImageError, match=r"cut\.png: this image is truncated"):
+    with pytest.raises(ImageError, match=r"cut\.png: This image is truncated"):
         read_image(tmp_path / "cut.png")
 
 

@@ -111,7 +111,7 @@ class TestTpuVm:
                                codes="running\nrunning\n0\n")  # fmt: skip
         assert finished.returncode == 0 and set(made) == {"look", "status"}
 
-    def test_a_suspended_queue_request_is_made_anew(self, cloud):
+    def test_a_suspended_queue_request_is_made_again(self, cloud):
         queue = "SUSPENDED\nSUSPENDED\nWAITING_FOR_RESOURCES\nACTIVE\n"
         finished, made = cloud("run", "c.py", "gs://b/x", states="gone\nREADY\n", codes="lost\n0\n", queue=queue,
                                creates="refused\nok\n", PROVISIONING="queued-spot")  # fmt: skip
@@ -119,7 +119,7 @@ class TestTpuVm:
         acted = [name for name in made if name not in ("look", "status", "ask the queue")]
         assert acted == ["queue", "delete", "queue", *self.START]
 
-    def test_a_training_that_goes_on_is_watched_not_started_twice(self, cloud):
+    def test_a_training_that_continues_is_watched_not_started_twice(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="running\nrunning\n0\n")
         assert finished.returncode == 0 and "train" not in made and "create" not in made
 
@@ -130,7 +130,7 @@ class TestTpuVm:
 
     def test_gives_up_on_crashes_and_at_once_on_mistakes(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="lost\n1\n", ATTEMPTS="2")
-        assert finished.returncode == 1 and "attempt 2 of 2" in finished.stderr and made.count("train") == 2
+        assert finished.returncode == 1 and "Attempt 2 of 2" in finished.stderr and made.count("train") == 2
         assert "tpu_vm.sh delete" in finished.stderr, "the TPU costs money until then"
 
     def test_a_long_spot_run_outlives_a_lost_connection_on_each_vm(self, cloud):
@@ -140,7 +140,7 @@ class TestTpuVm:
         assert finished.returncode == 0, finished.stderr
         assert made.count("copy") == 2 * 4 + 1 and made.count("create") == 4
 
-    def test_crashes_are_counted_on_each_vm_anew(self, cloud):
+    def test_crashes_are_counted_on_each_vm_again(self, cloud):
         vm = "READY\n" * 3 + "PREEMPTED\n"
         finished, made = cloud("run", "c.py", "gs://b/x", states=3 * vm + "READY\n", ATTEMPTS="2",
                                codes=3 * "lost\n1\nrunning\n" + "0\n", PROVISIONING="spot")  # fmt: skip
@@ -149,7 +149,7 @@ class TestTpuVm:
 
     def test_a_set_up_that_always_fails_ends_it(self, cloud):
         finished, made = cloud("run", "c.py", "gs://b/x", codes="lost\n", copies="refused\n")
-        assert finished.returncode == 1 and "attempt 3 of 3: the set-up" in finished.stderr and made.count("copy") == 3
+        assert finished.returncode == 1 and "Attempt 3 of 3: the set-up" in finished.stderr and made.count("copy") == 3
         assert "tpu_vm.sh delete" in finished.stderr and "delete" not in made
 
     def test_a_mistake_in_the_settings_ends_it(self, cloud):
@@ -161,7 +161,7 @@ class TestTpuVm:
         assert finished.returncode == 2 and "bucket" in finished.stderr and made == [""]
 
     def test_what_the_worker_runs_leaves_exit_code_and_state(self, cloud, tmp_path):
-        """The shell text for the workers, run here: it starts, says so, is stopped, and the exit code is kept."""
+        """The shell text for the workers, run here: it starts, reports it, is stopped, and the exit code is kept."""
         home = tmp_path / "home"
         (home / "cdc_jax").mkdir(parents=True)
         ready = home / "ready"

@@ -138,7 +138,7 @@ def test_a_bundles_lpips_network_is_read(tmp_path):
         load_lpips("vgg", tmp_path)
 
 
-def test_a_bundle_without_lpips_says_so(tmp_path):
+def test_a_bundle_without_lpips_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="has no lpips_vgg.npz"):
         load_lpips("vgg", tmp_path)
 

@@ -36,7 +36,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         load_set_metric("FID2")
 
 
-def test_fid_without_weights_says_which_file():
+def test_fid_without_weights_names_the_file():
     with pytest.raises(CdcError, match=r"pt_inception-2015-12-05-6726825d\.pth with --fid-weights"):
         load_set_metric("fid")
 
@@ -55,7 +55,7 @@ def test_vgg_features_of_patches():
     assert metric.patches_features(original[:255]).shape == (0, 512)
 
 
-def test_set_metric_goes_on_where_it_was():
+def test_set_metric_resumes_where_it_was():
     def stand_in():
         return SetMetric("fd-mean", "distance of mean colours", lambda x: x.mean(axis=(1, 2)), 3)
 
@@ -69,5 +69,5 @@ def test_set_metric_goes_on_where_it_was():
     assert other.distance() == metric.distance()
     other.add(decoded, original)  # now both sides have the same images
     assert other.distance() == pytest.approx(0, abs=1e-3 * metric.distance())
-    with pytest.raises(CdcError, match="begin its evaluation anew"):
+    with pytest.raises(CdcError, match="start its evaluation again"):
         other.restore({"reference": np.zeros((2, 5)), "decoded": np.zeros((2, 5))})

@@ -27,7 +27,7 @@ print(folder, sum(name == "/jax/compilation_cache/cache_hits" for name in events
 
 
 def run(*, warnings: str = "error", **environment: str) -> list[str]:
-    """The folder and the number of programs found in it, as a process tells them."""
+    """The folder and the number of programs found in it, as a process reports them."""
     clean = {k: v for k, v in user_environment().items() if k not in ("JAX_COMPILATION_CACHE_DIR",)}
     done = subprocess.run(
         [sys.executable, "-W", warnings, "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True

@@ -22,7 +22,7 @@ STEPS = 5
 
 
 def start_worker(devices: int, bits: int, *arguments: object, **variables: str) -> subprocess.Popen:
-    """tests.helpers.training_worker on so many virtual devices."""
+    """tests.helpers.training_worker on this number of virtual devices."""
     flags = f"{FAST_COMPILE_FLAG} --xla_force_host_platform_device_count={devices}"
     environment = user_environment(**variables) | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.helpers.training_worker", str(STEPS), str(bits), *map(str, arguments)]

@@ -24,7 +24,7 @@ from tests.helpers.training import tiny_config
         ({"model.prediction": "z"}, "prediction"),
     ],
 )
-def test_impossible_settings(changes, word):
+def test_invalid_settings(changes, word):
     config = tiny_config(**changes)
     with pytest.raises(ConfigError, match=word):
         check_config(config)
@@ -38,7 +38,7 @@ def test_configuration_is_locked():
         check_overrides(default_config(), iter(["loss.bet"]))
 
 
-def test_a_run_goes_on_with_the_settings_that_make_it_that_run():
+def test_a_run_resumes_with_the_settings_that_make_it_that_run():
     stored = tiny_config().to_dict()
     check_same_run(stored, tiny_config(**{"train.steps": 7, "optimizer.learning_rate": 1e-5}), "runs/a")
     older = {name: value for name, value in stored.items() if name != "freeze_entropy"}

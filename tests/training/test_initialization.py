@@ -56,14 +56,14 @@ def test_a_bundle_in_an_object_store_is_fetched(trained_bundle, monkeypatch):
 
 
 def test_an_object_store_that_does_not_answer_is_one_line(random_bundle, tmp_path, monkeypatch):
-    with unreachable_store(monkeypatch, "is_dir"), pytest.raises(CdcError, match="init_from.*HTTP 503$"):
+    with unreachable_store(monkeypatch, "is_dir"), pytest.raises(CdcError, match=r"init_from.*HTTP 503\.$"):
         starting_weights(tiny_config(init_from=str(tmp_path)))
     coding = CodingModel.load(random_bundle / "coding.npz")
-    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match=r"coding.npz: HTTP 503\.$"):
         keep_coding(epath.Path(tmp_path), coding)
-    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match=r"coding.npz: HTTP 503\.$"):
         read_coding(epath.Path(tmp_path))
-    with unreachable_store(monkeypatch, "exists"), pytest.raises(CheckpointError, match="checkpoints: HTTP 503$"):
+    with unreachable_store(monkeypatch, "exists"), pytest.raises(CheckpointError, match=r"checkpoints: HTTP 503\.$"):
         Checkpoints(tmp_path)
 
 

@@ -28,7 +28,7 @@ def test_the_run_leaves_what_it_promises(trained_workdir, photograph):
     assert sheet.shape[1] >= 2 * photograph.shape[1]
 
 
-def test_the_run_prints_figures_of_the_file(trained_workdir, photograph):
+def test_the_run_prints_metrics_of_the_file(trained_workdir, photograph):
     output = (trained_workdir / "stdout.txt").read_text()
     size = (trained_workdir / "example.cdc").stat().st_size
     assert f"{size} bytes, {8 * size / (300 * 451):.3f} bpp" in output
@@ -109,15 +109,15 @@ def test_missing_flags_and_stray_arguments(tmp_path):
     one_line(finished)
 
 
-def test_not_finite_is_told_with_step_term_and_images(tmp_path):
+def test_not_finite_is_reported_with_step_term_and_images(tmp_path):
     from cdc_jax.errors import CdcError
     from cdc_jax.training.loop import _sync_and_check
     from cdc_jax.training.metrics_writer import RunLog
 
     log = RunLog(tmp_path)
     assert _sync_and_check((6, {"loss": 1.0}, ["a.png"]), None, log) == {"loss": 1.0}
-    told = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
-    with pytest.raises(CdcError, match=told):
+    message = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
+    with pytest.raises(CdcError, match=message):
         _sync_and_check((7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"]), 5, log)
     names = [f"{number}.png" for number in range(30)]
     with pytest.raises(CdcError, match=r"0\.png, .*7\.png and 22 more, listed in .*batch_of_step_8_0\.txt"):
@@ -147,7 +147,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path, monkeypatch):
     from cdc_jax.training.loop import _make_folder
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the folder .*: Not a directory"):
+    with pytest.raises(ConfigError, match="Cannot make the folder .*: Not a directory"):
         _make_folder(tmp_path / "file" / "run")
     monkeypatch.setattr("cdc_jax.training.loop.is_remote", lambda path: True)
     with unreachable_store(monkeypatch, "mkdir"), pytest.raises(CdcError, match="run: HTTP 503") as raised:

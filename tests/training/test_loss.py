@@ -1,4 +1,4 @@
-"""The price of bits over a run, and what each step draws at random."""
+"""The rate weight over a run, and what is random about each step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_beta_rises_geometrically():
         assert float(beta_at(config, jnp.int32(step))) == pytest.approx(beta, rel=1e-4)
 
 
-def test_randomness_is_what_the_recipe_says():
+def test_randomness_is_what_the_recipe_asks_for():
     config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.max_noise_fraction": 0.0})
     randomness = jax.jit(lambda k: step_randomness(config, k, 64))(jnp.int32(3))
     timesteps = randomness.timesteps

@@ -24,8 +24,8 @@ def test_phases_of_the_recipe():
     )
     assert (better_decoder.init_weights, better_decoder.freeze_entropy) == ("raw", True)
     assert (rate.init_weights, rate.freeze_entropy) == ("ema", False)
-    impossible = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
-    impossible |= {"warmup,prediction=eps": "eps", "warmup,freeze_entropy=perhaps": "perhaps"}
-    for argument, word in impossible.items():
+    invalid = {"rate": "beta", "cool": "phase", "warmup,rho=much": "rho", "warmup,x=1": "x=1"}
+    invalid |= {"warmup,prediction=eps": "eps", "warmup,freeze_entropy=perhaps": "perhaps"}
+    for argument, word in invalid.items():
         with pytest.raises(ConfigError, match=word):
             apply_phase(default_config(), argument)

@@ -65,7 +65,7 @@ def test_a_stopped_and_then_killed_run_ends_as_if_nothing_had_happened(trained_w
 
     stopped = start_and_signal(workdir, signal.SIGTERM, FIRST + 10, 0)
     assert stopped.returncode == 143, stopped.stderr[-3000:]
-    assert "goes on from there" in stopped.stderr.splitlines()[-1] and "Traceback" not in stopped.stderr
+    assert "resumes from there" in stopped.stderr.splitlines()[-1] and "Traceback" not in stopped.stderr
     with Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest_step()
     assert FIRST + 10 <= step < LAST and f"after step {step};" in stopped.stderr

@@ -1,0 +1,54 @@
+"""A tiny compact model of every rate: all that the large one has, with random weights that make large symbols."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cdc_jax.codec.bundle import save_bundle
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.initialization import initial_weights
+
+COMPACT = ModelConfig(
+    fold=4,
+    encoder_channels=(8, 8, 12),
+    unet_channels=(8, 8, 12),
+    latent_channels=12,
+    hyper_channels=6,
+    hyper_width=8,
+    width=8,
+    transform=True,
+    checkerboard=True,
+    rate_anchors=4,
+    beta_max=1.0,
+    beta_min=1 / 64,
+    decode_steps=1,
+    decode_gamma=0.0,
+)
+
+# Factors on some modules' kernels and biases: z of many integers, scales all over the tables, a checkerboard that
+# decides much.
+_FACTORS = {
+    "encoder.out": 20.0,
+    "hyper_encoder.convs.2": 3.0,
+    **{f"hyper_decoder.convs.{i}": 3.0 for i in range(3)},
+    "checkerboard.out": 10.0,
+}
+_LOG2_GAIN = 2.0  # symbols four times as large
+
+
+def compact_weights(config: ModelConfig = COMPACT, seed: int = 0, factors: dict[str, float] | None = None) -> dict:
+    """Weights by name, float32: the initial ones with some modules' kernels and biases multiplied."""
+    weights = initial_weights(config, seed)
+    for module, factor in {**_FACTORS, **(factors or {})}.items():
+        for leaf in ("kernel", "bias"):
+            if f"compressor.{module}.{leaf}" in weights:
+                weights[f"compressor.{module}.{leaf}"] *= np.float32(factor)
+    weights["compressor.transform.log2_gain"] += np.float32(_LOG2_GAIN)
+    weights["compressor.prior.medians"] += np.linspace(-1, 1, config.hyper_channels, dtype=np.float32)
+    return weights
+
+
+def save_compact_bundle(folder: Path, config: ModelConfig = COMPACT, **weights) -> Path:
+    """Writes a bundle of these weights and returns its folder."""
+    save_bundle(folder, config, compact_weights(config, **weights), provenance="random weights, for tests")
+    return folder

@@ -1,0 +1,57 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_jax.errors import BitstreamError
+from cdc_jax.io.varint import MAX_VARINT, pack_varint, unpack_varint
+
+values = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
+
+
+@given(values, st.binary(max_size=5), st.binary(max_size=5))
+def test_round_trip_anywhere(value, before, after):
+    packed = pack_varint(value)
+    assert unpack_varint(before + packed + after, len(before)) == (value, len(before) + len(packed))
+    assert len(packed) == max(1, -(-value.bit_length() // 7)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("value", "packed"),
+    [(0, "00"), (127, "7f"), (128, "8001"), (16383, "ff7f"), (16384, "808001"), (MAX_VARINT, "ffffff7f")],
+)
+def test_the_layout_never_changes(value, packed):
+    assert pack_varint(value).hex() == packed
+
+
+@given(values)
+def test_every_truncation(value):
+    packed = pack_varint(value)
+    for length in range(len(packed)):
+        with pytest.raises(BitstreamError, match="ends inside"):
+            unpack_varint(packed[:length], 0)
+
+
+@given(st.binary(max_size=6))
+def test_one_way_to_write_a_value(data):
+    """Whatever bytes are read as a value are the bytes that the value is written as."""
+    try:
+        value, end = unpack_varint(data, 0)
+    except BitstreamError:
+        return
+    assert pack_varint(value) == data[:end]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "ends inside"),
+        (b"\x80", "ends inside"),
+        (b"\x80\x00", "shortest"),
+        (b"\xff\xff\xff\x00", "shortest"),
+        (b"\x80\x80\x80\x80\x01", "implausible"),
+        (b"\xff" * 9, "implausible"),
+    ],
+)
+def test_other_bytes(data, message):
+    with pytest.raises(BitstreamError, match=message):
+        unpack_varint(data, 0)
