@@ -35,9 +35,9 @@ class FileReader:
                 f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
                 f"{self._fingerprint.hex()}"
             )
-        one_level = not self._config.variable_rate and container.level
-        if container.version < self._config.format_version or one_level:
-            raise BitstreamError("The file's format or quality is not one that its model writes: it is damaged.")
+        version = 2 if container.chunks else self._config.format_version
+        if container.version != version or (container.level and not self._config.variable_rate):
+            raise BitstreamError("The file's format or quality is not one that its model writes: it is corrupt.")
         return container
 
     def read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:

@@ -93,6 +93,8 @@ def loss_and_metrics(
     randomness: StepRandomness,
     beta: float | Float[Array, ""],
     perceptual: Mapping[str, Array] | None = None,
+    *,
+    hyper_weight: float | Float[Array, ""] = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
 
@@ -106,6 +108,7 @@ def loss_and_metrics(
       draws: of these images.
       beta: β_rate; a model of every rate takes each image's from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
+      hyper_weight: of z's bits in the rate that is charged; the metrics have all of them.
     """
     model_settings = model_config(config)
     model = merge(model_settings, params, **unet_options(config))
@@ -143,7 +146,8 @@ def loss_and_metrics(
         importance=importance,
     )
     prior = model.compressor.prior.median_loss()
-    loss = jnp.mean(importance * beta * bpp) + (1 - rho) * diffusion + prior
+    charged = bpp + (hyper_weight - 1) * compressed.hyper_bits / pixels
+    loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
     metrics = {"bpp": jnp.mean(bpp), "diffusion_loss": diffusion, "prior_loss": prior}
     metrics["hyper_bpp"] = jnp.mean(compressed.hyper_bits) / pixels
     if rho:
@@ -176,6 +180,14 @@ def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Ar
         return jnp.float32(options.beta)
     progress = jnp.minimum(step / options.beta_ramp_steps, 1.0).astype(jnp.float32)
     return options.beta_start * (options.beta / options.beta_start) ** progress
+
+
+def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Weight of z's bits at a step: from a tenth up to 1 over hyper_ramp_steps, linearly."""
+    if not config.loss.hyper_ramp_steps:
+        return jnp.float32(1)
+    progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)
+    return 0.1 + 0.9 * progress
 
 
 def _cut_context(context: Context, fold: int, corner: Int[Array, " 2"], size: int) -> Context:

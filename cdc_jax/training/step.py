@@ -23,7 +23,7 @@ from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
-from cdc_jax.training.loss import StepRandomness, beta_at, loss_and_metrics, step_randomness
+from cdc_jax.training.loss import StepRandomness, beta_at, hyper_weight_at, loss_and_metrics, step_randomness
 from cdc_jax.training.optimizer import (
     clip,
     ema_decay,
@@ -121,17 +121,17 @@ def train_step(
       images: the global batch.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
-    beta = beta_at(config, state.step)
+    prices = beta_at(config, state.step), hyper_weight_at(config, state.step)
     trained = _trained(config, state.params)
     frozen = {name: value for name, value in state.params.items() if name not in trained}
     dtype = next(iter(trained.values())).dtype
     randomness = step_randomness(config, state.step, images.shape[0], dtype)
-    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, beta, perceptual)
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, prices, perceptual)
     norm = optax.global_norm(gradients)
     params, ema, optimizer = _update(config, state, trained, gradients, norm)
     metrics |= {
         "gradient_norm": norm,
-        "beta": beta,
+        "beta": prices[0],
         "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
     }
     return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
@@ -177,16 +177,17 @@ def _gradients(
     frozen: Params,
     images,
     randomness: StepRandomness,
-    beta,
+    prices,
     perceptual: Perceptual,
 ):
     """Mean gradients and metrics of the global batch."""
     count = config.train.accumulate
 
-    def loss(trained, frozen, beta, perceptual, images, randomness):
+    def loss(trained, frozen, prices, perceptual, images, randomness):
         weights = {**frozen, **trained}
         images = to_unit_range(images, randomness.noise.dtype)
-        return loss_and_metrics(config, weights, images, randomness, beta, perceptual)
+        beta, hyper_weight = prices
+        return loss_and_metrics(config, weights, images, randomness, beta, perceptual, hyper_weight=hyper_weight)
 
     def device_share(*arguments):
         *shared, images, randomness = arguments
@@ -214,7 +215,7 @@ def _gradients(
         in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
         out_specs=whole,
         check_vma=False,  # the gradient stays the device's own until the one all-reduce
-    )(trained, frozen, beta, perceptual, images, randomness)
+    )(trained, frozen, prices, perceptual, images, randomness)
 
 
 def _average(share, mesh: Mesh):
