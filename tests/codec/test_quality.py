@@ -110,7 +110,7 @@ def test_all_of_the_coder_is_used(compact_codec):
     indices, escapes, largest = set(), 0, 0
     for image in kinds.values():
         for quality in (0, 100):
-            symbols = compact_codec._read(compact_codec.compress(image, quality=quality))[1]
+            symbols = compact_codec._reader.read(compact_codec.compress(image, quality=quality))[1]
             tables = compact_codec._coding.y_tables
             low = tables.low[symbols.scale_index]
             escapes += np.count_nonzero((symbols.y < low) | (symbols.y >= low + tables.sizes[symbols.scale_index]))
