@@ -6,6 +6,7 @@ A failure here means that users' files no longer open. The files are never made 
 import hashlib
 import re
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ import cdc_jax
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.io import cdc_file
-from tests.helpers import python_decoder, python_hyper_decoder
+from tests.helpers import python_decoder, python_latents
 from tests.helpers.machines import require_other_python
 
 FOLDER = Path(__file__).parents[1] / "golden_files"
 # The beginning of the SHA-256 of each version's coding.npz, files and symbols.
-DIGESTS = {"v1": "6bdd78a1c41799f4"}
+DIGESTS = {"v1": "6bdd78a1c41799f4", "v2": "249316fdda5474af"}
+ARRAYS = {"v1": ("z", "y", "mean", "scale_index"), "v2": ("z", "y", "mean", "scale_index", "y_hat")}
 PAIRS = [(version, path.stem) for version in sorted(DIGESTS) for path in sorted((FOLDER / version).glob("*.cdc"))]
 
 
@@ -39,9 +41,9 @@ def _file(version: str, name: str) -> bytes:
 
 
 def _symbols(version: str, name: str) -> dict[str, np.ndarray]:
-    """z, y, mean and scale_index as the encoder had them."""
+    """z, y, mean, scale_index and, in format 2, y_hat as the encoder had them."""
     with np.load(FOLDER / version / "symbols.npz") as arrays:
-        return {key: arrays[f"{name}.{key}"] for key in ("z", "y", "mean", "scale_index")}
+        return {key: arrays[f"{name}.{key}"] for key in ARRAYS[version]}
 
 
 def test_every_format_version_has_golden_files():
@@ -61,7 +63,7 @@ def test_they_are_the_released_ones(bundles, version):
 
 @pytest.mark.parametrize("version", DIGESTS)
 def test_they_cover_the_format(version):
-    files = {name: cdc_file.unpack(_file(version, name)) for _, name in PAIRS}
+    files = {name: cdc_file.unpack(_file(each, name)) for each, name in PAIRS if each == version}
     sizes = {name: (file.height, file.width) for name, file in files.items()}
     assert sizes["pixel"] == (1, 1) and sizes["odd_size"] == (37, 53)
     assert sizes["noise"] == (70, 130)  # more than one cell, and a side of two bytes
@@ -71,6 +73,20 @@ def test_they_cover_the_format(version):
         assert set(range(24)) == set(np.log2(magnitude).astype(int).tolist())
     indices = np.concatenate([_symbols(version, name)["scale_index"].reshape(-1) for name in files])
     assert len(np.unique(indices)) > 100 and indices.max() > 230
+    assert {file.version for file in files.values()} == {int(version[1:])}
+
+
+def test_version_2_covers_qualities_chunks_and_networks(bundles):
+    files = {name: cdc_file.unpack(_file("v2", name)) for version, name in PAIRS if version == "v2"}
+    qualities = {name: file.quality for name, file in files.items()}
+    assert {0, 37.25, 100} <= set(qualities.values()) and qualities["pixel"] == 37.25
+    assert [chunk.type for chunk in files["chunks"].chunks] == [b"Abc1", b"test"]
+    assert len(files["chunks"].chunks[1].data) == 200  # a length of two bytes
+    assert all(not file.chunks for name, file in files.items() if name != "chunks")
+    coding = CodingModel.load(bundles["v2"] / "coding.npz")
+    assert coding.latents.checkerboard is not None and len(coding.latents.gains.anchors) == 4
+    sizes = coding.channels, coding.hyper_decoder.layers[0].kernel.shape[3], coding.latent_channels
+    assert len(set(sizes)) == 3  # z's channels, the network's width and y's channels differ
 
 
 @pytest.mark.parametrize(("version", "name"), PAIRS)
@@ -80,38 +96,52 @@ def test_the_coding_side_reads_and_writes_them(bundles, version, name):
     header = cdc_file.unpack(file)
     assert header.fingerprint == model.fingerprint
     coder = EntropyCoder(model)
-    found = coder.decode(header.stream, expected["z"].shape)
+    found = coder.decode(header.stream, expected["z"].shape, header.level)
     for key, array in expected.items():
         assert getattr(found, key).dtype == array.dtype
         np.testing.assert_array_equal(getattr(found, key), array, err_msg=key)
     stream = coder.encode(expected["z"], expected["y"], expected["scale_index"])
-    assert cdc_file.pack(model.fingerprint, header.height, header.width, stream) == file
+    fields = {} if version == "v1" else {"level": header.level, "chunks": header.chunks}
+    assert cdc_file.pack(model.fingerprint, header.height, header.width, stream, **fields) == file
 
 
-@pytest.mark.parametrize(("version", "name"), PAIRS)
-def test_a_decoder_in_plain_python_reads_them(bundles, version, name):
-    """docs/format.md is enough to write it from: no constriction, no NumPy but to load the tables."""
-    with np.load(bundles[version] / "coding.npz") as arrays:
+def _coding(bundle: Path) -> tuple[dict, list]:
+    """coding.npz's arrays as lists, and the tables of z and y as lists of (low, counts)."""
+    with np.load(bundle / "coding.npz") as arrays:
         coding = {key: arrays[key].tolist() for key in arrays.files}
     families = []
     for family in "zy":
         low, offsets, counts = (coding[f"{family}_{part}"] for part in ("low", "offsets", "counts"))
         spans = zip(offsets, offsets[1:], strict=False)
         families.append([(first, counts[a:b]) for first, (a, b) in zip(low, spans, strict=True)])
-    _, height, width, stream = python_decoder.read_container(_file(version, name))
-    rows, columns, channels = -(-height // 64), -(-width // 64), len(coding["medians"])
-    means = []
+    return coding, families
 
-    def scale_indices(z: list[int]) -> list[int]:
+
+@pytest.mark.parametrize(("version", "name"), PAIRS)
+def test_a_decoder_in_plain_python_reads_them(bundles, version, name):
+    """docs/format.md is enough to write it from: no constriction, no NumPy but to load the tables."""
+    coding, families = _coding(bundles[version])
+    file = python_decoder.read_container(_file(version, name))
+    rows, columns, channels = -(-file.height // 64), -(-file.width // 64), len(coding["medians"])
+
+    def passes(z: list[int]) -> python_decoder.Passes:
         cells = [z[i : i + channels] for i in range(0, len(z), channels)]
-        output = python_hyper_decoder.decode(coding, [cells[i : i + columns] for i in range(0, len(cells), columns)])
-        means.extend(value for row in output for cell in row for value in cell[:channels])
-        return python_hyper_decoder.scale_indices(coding, output)
+        return python_latents.passes(
+            coding, [cells[i : i + columns] for i in range(0, len(cells), columns)], file.level
+        )
 
-    z, y = python_decoder.read_symbols(stream, *families, (rows, columns, channels), scale_indices)
-    expected = _symbols(version, name)
-    assert z == expected["z"].reshape(-1).tolist() and y == expected["y"].reshape(-1).tolist()
-    assert means == (expected["mean"].astype(np.float64) * 2 ** coding["fractional_bits"][3]).reshape(-1).tolist()
+    z, y, latents = python_decoder.read_symbols(file.stream, *families, (rows, columns, channels), passes)
+    expected = {key: array.reshape(-1) for key, array in _symbols(version, name).items()}
+    assert z == expected["z"].tolist() and y == expected["y"].tolist()
+    assert latents.scale_indices == expected["scale_index"].tolist()
+    assert latents.means == [Fraction(value) for value in expected["mean"].tolist()]
+    if version == "v2":
+        assert latents.y_hat == [Fraction(value) for value in expected["y_hat"].tolist()]
+    container = cdc_file.unpack(_file(version, name))
+    assert (file.level, list(file.chunks.items())) == (
+        container.level,
+        [(chunk.type, chunk.data) for chunk in container.chunks],
+    )
 
 
 @pytest.mark.parametrize("version", DIGESTS)
