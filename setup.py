@@ -23,6 +23,7 @@ BASE = [
     "constriction>=0.5,<0.6",
     "Pillow>=11.3",
     "numpy>=2.0",
+    "safetensors>=0.5",
     "etils[epath]>=1.13",
     "jaxtyping>=0.3",
     "ml-collections>=1.1",

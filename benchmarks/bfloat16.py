@@ -1,6 +1,6 @@
-"""What the U-Net in bfloat16 changes: PSNR of pictures decoded so against the same decoded in float32.
+"""What the U-Net in bfloat16 changes: PSNR of images decoded so against the same decoded in float32.
 
-  python benchmarks/bfloat16.py PICTURE... --model BUNDLE [--steps 1 5]
+  python benchmarks/bfloat16.py IMAGE... --model BUNDLE [--steps 1 5]
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cdc_jax.metrics.distortion import psnr_db  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 5])
     args = parser.parse_args()
     exact, half = load_codec(args.model), load_codec(args.model, compute_type="bfloat16")
-    originals = [read_image(path) for path in args.pictures]
-    files = [exact.compress(picture) for picture in originals]
-    print(f"{len(files)} pictures; dB, mean and least")
+    originals = [read_image(path) for path in args.images]
+    files = [exact.compress(image) for image in originals]
+    print(f"{len(files)} images; dB, mean and least")
     for steps in args.steps:
         pairs = [(exact.decompress(data, steps=steps), half.decompress(data, steps=steps)) for data in files]
         between = [float(psnr_db(b, a)) for a, b in pairs]

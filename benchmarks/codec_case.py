@@ -1,4 +1,4 @@
-"""Codecs with fresh weights and pictures for them, for the benchmarks."""
+"""Codecs with fresh weights and images for them, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def fresh_codec(width: int) -> cdc_jax.Codec:
 
 def waves(rows: int, columns: int) -> np.ndarray:
     """uint8 [rows, columns, 3]: slow colour waves and some noise."""
-    picture, column, random = np.empty((rows, columns, 3), np.uint8), np.arange(columns), np.random.default_rng(0)
+    image, column, random = np.empty((rows, columns, 3), np.uint8), np.arange(columns), np.random.default_rng(0)
     for row in range(rows):  # one by one, so that it takes no memory worth measuring
         slow = [np.full(columns, np.sin(row / 40)), np.cos(column / 30), np.sin((row + column) / 50)]
-        picture[row] = np.clip(127.5 + 100 * np.stack(slow, -1) + random.normal(0, 10, (columns, 1)), 0, 255)
-    return picture
+        image[row] = np.clip(127.5 + 100 * np.stack(slow, -1) + random.normal(0, 10, (columns, 1)), 0, 255)
+    return image

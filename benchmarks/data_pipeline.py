@@ -1,10 +1,10 @@
-"""Speed of the data pipeline alone: images per second, for a folder of pictures and several numbers of workers.
+"""Speed of the data pipeline alone: images per second, for a folder of images and several numbers of workers.
 
   python benchmarks/data_pipeline.py [--path FOLDER] [--crop 256] [--batch-size 32] [--workers 0 1 2] [--seconds 10]
 
 Without a folder, the photographs that come with scikit-image stand in, which the pipeline keeps in memory: --decode
-reads them anew each time. Counted are crops handed out, from the first batch on; starting up (workers are processes
-that import everything) is a column of its own. Pictures are read from where they lie: what the system's file cache
+reads them again each time. Counted are crops handed out, from the first batch on; starting up (workers are processes
+that import everything) is a column of its own. Images are read from where they lie: what the system's file cache
 holds is fast, so compare a first run with a second.
 """
 
@@ -62,24 +62,24 @@ def measure(config: ml_collections.ConfigDict, seconds: float) -> tuple[float, f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--path", metavar="FOLDER", help="pictures (default: scikit-image's photographs)")
+    parser.add_argument("--path", metavar="FOLDER", help="images (default: scikit-image's photographs)")
     parser.add_argument("--crop", type=int, default=256, help="side in pixels")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="0: threads of one process")
     parser.add_argument("--seconds", type=float, default=10.0, help="that each number of workers is measured for")
-    parser.add_argument("--decode", action="store_true", help="keep no decoded pictures in memory (threads only)")
+    parser.add_argument("--decode", action="store_true", help="keep no decoded images in memory (threads only)")
     args = parser.parse_args()
     if args.decode:
         crops.CACHED_RECORDS = 0
         args.workers = [0]
     try:
         records = len(open_sources(pipeline_config(args, 0)).training)
-        print(f"{records} pictures, {args.path or 'scikit-image'}; crops of {args.crop}×{args.crop}, "
+        print(f"{records} images, {args.path or 'scikit-image'}; crops of {args.crop}×{args.crop}, "
               f"batches of {args.batch_size}, {os.cpu_count()} cores")
         print(f"\n{'workers':>10} {'first batch, s':>15} {'images/s':>10} {'skipped':>8}")
         for workers in args.workers:
             first_seconds, rate, counters = measure(pipeline_config(args, workers), args.seconds)
-            skipped = counters["broken"] + counters["small"]
+            skipped = counters["corrupt"] + counters["small"]
             print(f"{workers or 'threads':>10} {first_seconds:15.1f} {rate:10.1f} {skipped:8}", flush=True)
     except CdcError as error:
         sys.exit(f"error: {error}")

@@ -1,8 +1,8 @@
-"""Decoding and encoding end to end: by steps, alone and several pictures at once.
+"""Decoding and encoding end to end: by steps, alone and several images at once.
 
   python benchmarks/decode.py [--width 16] [--side 256] [--steps 1 5 17 65] [--batch 4] [--repeats 3]
 
-File bytes in, pixels out, and back; a model of random weights. Timed in turns with the machine's own convolution.
+File bytes in, pixels out, and back; a model of random weights. Timed interleaved with the machine's own convolution.
 FLOPs are the networks'; the rest is the entropy coder's time, and what lies between.
 """
 
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    codec, picture = fresh_codec(args.width), waves(args.side, args.side)
-    data = codec.compress(picture)
+    codec, image = fresh_codec(args.width), waves(args.side, args.side)
+    data = codec.compress(image)
     config, params = codec.config, codec._params
     y_hat = np.zeros((1, args.side // 16, args.side // 16, config.latent_channels), np.float32)
 
@@ -43,8 +43,8 @@ def main() -> None:
 
     limit, limit_flops = limit_program()
     programs, flops = {LIMIT: limit}, {LIMIT: limit_flops}
-    programs["encode"] = lambda: codec.compress(picture)
-    flops["encode"] = executed_flops(lambda *given: encode_latents(config, *given), params, picture[None])
+    programs["encode"] = lambda: codec.compress(image)
+    flops["encode"] = executed_flops(lambda *given: encode_latents(config, *given), params, image[None])
     programs["read the symbols (no network)"] = lambda: codec.read_symbols(data)
     flops["read the symbols (no network)"] = 0.0
     for steps in args.steps:
@@ -54,7 +54,7 @@ def main() -> None:
     steps = args.steps[0]
     for name, size in (("encode", args.batch), (f"decode, {steps} steps", args.batch)):
         flops[f"{name}, {size} at once"] = size * flops[name]
-    programs[f"encode, {args.batch} at once"] = lambda: codec.compress_batch([picture] * args.batch)
+    programs[f"encode, {args.batch} at once"] = lambda: codec.compress_batch([image] * args.batch)
     programs[f"decode, {steps} steps, {args.batch} at once"] = lambda: codec.decompress_batch(
         [data] * args.batch, steps=steps
     )

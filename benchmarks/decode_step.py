@@ -2,7 +2,7 @@
 
   python benchmarks/decode_step.py [--width 64] [--side 256] [--repeats 10] [--bfloat16]
 
-All are timed in turns with the machine's own convolution, the limit; plain is the U-Net as defined
+All are timed interleaved with the machine's own convolution, the limit; plain is the U-Net as defined
 (tests/models/plain_unet.py), jitted.
 """
 
@@ -51,20 +51,20 @@ def main() -> None:
         LIMIT: limit,
         "plain step": lambda: plain(weights, x, time, context),
         "prepared step": lambda: quick(ready, x, features),
-        "preparation, once a picture": lambda: once(weights, context, time),
+        "preparation, once an image": lambda: once(weights, context, time),
     }
     flops = {
         LIMIT: limit_flops,
         "plain step": executed_flops(plain_unet, weights, x, time, context),
         "prepared step": executed_flops(step, ready, x, features),
-        "preparation, once a picture": executed_flops(prepare(), weights, context, time),
+        "preparation, once an image": executed_flops(prepare(), weights, context, time),
     }
     if args.bfloat16:
         ready_half, features_half = jax.jit(prepare(jnp.bfloat16))(weights, context, time)
         programs["prepared step, bfloat16"] = lambda: quick(ready_half, x, features_half)
         flops["prepared step, bfloat16"] = flops["prepared step"]
-    expected, found = programs["plain step"](), programs["prepared step"]()
-    difference = float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
+    expected, prepared = programs["plain step"](), programs["prepared step"]()
+    difference = float(jnp.abs(prepared - expected).max() / jnp.abs(expected).max())
     print(f"d = {args.width}, {args.side}×{args.side}, float32; they differ by {difference:.1e} of the largest value")
     print_table(time_in_turns(programs, args.repeats), flops, "plain step")
 

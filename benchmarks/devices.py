@@ -1,4 +1,4 @@
-"""Decoding over 1, 2, 4 and 8 devices: a batch of pictures, and one large picture's tiles.
+"""Decoding over 1, 2, 4 and 8 devices: a batch of images, and one large image's tiles.
 
   python benchmarks/devices.py [--width 4] [--side 64] [--steps 1] [--devices 1 2 4 8]
 
@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-PICTURES = 8
+IMAGES = 8
 TILE = 192
 
 
@@ -39,25 +39,25 @@ def main() -> None:
     if args.child:
         measure(args)
         return
-    print(f"d = {args.width}, {args.steps} steps: {PICTURES} pictures of {args.side}×{args.side}, and one of")
+    print(f"d = {args.width}, {args.steps} steps: {IMAGES} images of {args.side}×{args.side}, and one of")
     print(f"{5 * args.side}×{5 * args.side} in tiles of {TILE}; seconds: clock / all cores; differences of 255")
     print(f"{'devices':>8} {'batch':>16} {'differs':>8} {'tiles':>16} {'differs':>8} {'GFLOP/s':>8}")
     with tempfile.TemporaryDirectory() as folder:
         reference = None
         for count in [0] if args.real else args.devices:
-            found = run(args, count, str(Path(folder) / f"{count}.npz"))
+            measured = run(args, count, str(Path(folder) / f"{count}.npz"))
             pixels = np.load(Path(folder) / f"{count}.npz")
             reference = reference or pixels
             cells = []
             for name in ("batch", "tiles"):
-                seconds, core_seconds = found[name]
+                seconds, core_seconds = measured[name]
                 differs = np.abs(pixels[name].astype(int) - reference[name]).max()
                 cells.append(f"{seconds:7.2f} /{core_seconds:7.2f} {differs:8d}")
-            print(f"{found['devices']:8d} {' '.join(cells)} {found['limit'] / 1e9:8.0f}", flush=True)
+            print(f"{measured['devices']:8d} {' '.join(cells)} {measured['limit'] / 1e9:8.0f}", flush=True)
 
 
 def run(args: argparse.Namespace, count: int, out: str) -> dict:
-    """What a process with so many virtual devices measured; 0: with those there are."""
+    """What a process with this number of virtual devices measured; 0: with the real ones."""
     command = [sys.executable, __file__, "--child", out, f"--width={args.width}", f"--side={args.side}"]
     environment = dict(os.environ)
     if count:
@@ -76,21 +76,21 @@ def measure(args: argparse.Namespace) -> None:
 
     codec, large = fresh_codec(args.width), waves(5 * args.side, 5 * args.side)
     side = args.side
-    files = [codec.compress(np.ascontiguousarray(large[i * 16 : i * 16 + side, :side])) for i in range(PICTURES)]
+    files = [codec.compress(np.ascontiguousarray(large[i * 16 : i * 16 + side, :side])) for i in range(IMAGES)]
     whole = codec.compress(large)
     programs = {
         "batch": lambda: np.stack(codec.decompress_batch(files, steps=args.steps)),
         "tiles": lambda: codec.decompress(whole, steps=args.steps, tile=TILE),
     }
-    found, pixels = {"devices": jax.device_count()}, {}
+    measured, pixels = {"devices": jax.device_count()}, {}
     for name, program in programs.items():
         program()
         start, start_core = time.perf_counter(), time.process_time()
         pixels[name] = program()
-        found[name] = (time.perf_counter() - start, time.process_time() - start_core)
-    found["limit"] = limit_rate()
+        measured[name] = (time.perf_counter() - start, time.process_time() - start_core)
+    measured["limit"] = limit_rate()
     np.savez(args.child, **pixels)
-    print(json.dumps(found))
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

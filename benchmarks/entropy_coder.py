@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-# Before NumPy is imported: BLAS and everything else on one core, where the system can say so.
+# Before NumPy is imported: BLAS and everything else on one core, where the system allows it.
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -89,7 +89,7 @@ def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[t
     stream = coder.encode(z, y, scale_index)
     decoded = coder.decode(stream, z.shape, LEVEL)
     if not (np.array_equal(decoded.z, z) and np.array_equal(decoded.y, y)):
-        raise RuntimeError("the symbols read are not those written")
+        raise RuntimeError("The symbols read are not those written.")
     symbols = z.size + y.size
     print(f"{width}×{height} pixels: z {z.shape}, y {y.shape}, {symbols} symbols, {len(stream)} bytes, "
           f"{8 * len(stream) / (height * width):.2f} bpp, {np.unique(scale_index).size} scale indices")

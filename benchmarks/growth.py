@@ -1,4 +1,4 @@
-"""How computation and memory grow with a picture's pixels and the model's width: nothing is timed.
+"""How computation and memory grow with an image's pixels and the model's width: nothing is timed.
 
   python benchmarks/growth.py [--widths 16 32 64] [--sides 256 512]
 
@@ -32,22 +32,22 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
     args = parser.parse_args()
     print(f"{'':13} {'kFLOP a pixel':^26} {'bytes a pixel and width':^26}")
-    print(f"{'d':>4} {'side':>5} {'a step':>9} {'a picture':>10} {'encode':>7} {'tile':>9} {'decode':>8} {'encode':>7}")
+    print(f"{'d':>4} {'side':>5} {'a step':>9} {'an image':>10} {'encode':>7} {'tile':>9} {'decode':>8} {'encode':>7}")
     for width in args.widths:
         for side in args.sides:
-            found = [f"{number:.0f}" for number in growth(ModelConfig(width=width), side)]
-            print("{:>4} {:>5} {:>9} {:>10} {:>7} {:>9} {:>8} {:>7}".format(width, side, *found), flush=True)
+            cells = [f"{number:.0f}" for number in growth(ModelConfig(width=width), side)]
+            print("{:>4} {:>5} {:>9} {:>10} {:>7} {:>9} {:>8} {:>7}".format(width, side, *cells), flush=True)
 
 
 def growth(config: ModelConfig, side: int) -> list[float]:
-    """One row: FLOPs of a U-Net step, of what a picture needs once, of encoding; then memory of a tile's U-Net call, of
+    """One row: FLOPs of a U-Net step, of what an image needs once, of encoding; then memory of a tile's U-Net call, of
     decoding whole, of encoding."""
 
     def decode(steps):
         return lambda *given: sample(config, steps, False, *given)
 
-    def encode(params, picture):
-        return encode_latents(config, params, picture)
+    def encode(params, image):
+        return encode_latents(config, params, image)
 
     def tile(params, y_hat, x, time):
         return predict(config, params, y_hat, x, time)
@@ -55,12 +55,12 @@ def growth(config: ModelConfig, side: int) -> list[float]:
     cells = (1, side // LATENT_STRIDE, side // LATENT_STRIDE, config.latent_channels)
     params, y_hat = shapes(config), jax.ShapeDtypeStruct(cells, np.float32)
     numbers = [jax.ShapeDtypeStruct((), kind) for kind in (np.uint32, np.float32, np.float32)]
-    picture = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
-    noisy = jax.ShapeDtypeStruct(picture.shape, np.float32)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    noisy = jax.ShapeDtypeStruct(image.shape, np.float32)
     programs = [(tile, (params, y_hat, noisy, numbers[1])), (decode(2), (params, y_hat, *numbers))]
-    programs.append((encode, (params, picture)))
+    programs.append((encode, (params, image)))
     one, two = (executed_flops(decode(steps), params, y_hat, *numbers) for steps in (1, 2))
-    flops = [two - one, 2 * one - two, executed_flops(encode, params, picture)]
+    flops = [two - one, 2 * one - two, executed_flops(encode, params, image)]
     memory = [jax.jit(f).lower(*given).compile().memory_analysis().temp_size_in_bytes for f, given in programs]
     pixels = side * side
     return [number / pixels / 1e3 for number in flops] + [size / pixels / config.width for size in memory]

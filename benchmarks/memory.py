@@ -1,8 +1,8 @@
-"""Peak memory and time of encoding and decoding against the picture's size, each size in a process of its own.
+"""Peak memory and time of encoding and decoding against the image's size, each size in a process of its own.
 
   python benchmarks/memory.py [--width 16 | --model BUNDLE] [--steps 1] [--sizes 256x256 6000x4000] [--tile N]
 
-Without a model its weights are random; the picture is made of sine waves and noise. The peak is that of the whole
+Without a model its weights are random; the image is made of sine waves and noise. The peak is that of the whole
 process, JAX and the compiler included; beside it stands the estimate that --max-memory goes by. Seconds are those of a
 second time, with compiled programs at hand; "of limit" compares decoding with the machine's own convolution.
 """
@@ -35,14 +35,14 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     print(f"{args.model or f'd = {args.width}'}, {args.steps} steps; GiB and seconds")
-    print(f"{'picture':>12} {'encode':>7} {'peak':>6} {'decode':>7} {'peak':>6} {'estimate':>9} {'of limit':>9}")
+    print(f"{'image':>12} {'encode':>7} {'peak':>6} {'decode':>7} {'peak':>6} {'estimate':>9} {'of limit':>9}")
     for size in args.sizes:
         command = [sys.executable, __file__, "--child", size, *sys.argv[1:]]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+        measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
         print(
-            f"{size:>12} {found['encode_seconds']:7.2f} {found['encode_bytes'] / 2**30:6.2f}"
-            f" {found['decode_seconds']:7.2f} {found['decode_bytes'] / 2**30:6.2f}"
-            f" {found['estimate_bytes'] / 2**30:9.2f} {found['of_limit']:9.0%}",
+            f"{size:>12} {measured['encode_seconds']:7.2f} {measured['encode_bytes'] / 2**30:6.2f}"
+            f" {measured['decode_seconds']:7.2f} {measured['decode_bytes'] / 2**30:6.2f}"
+            f" {measured['estimate_bytes'] / 2**30:9.2f} {measured['of_limit']:9.0%}",
             flush=True,
         )
 
@@ -58,15 +58,15 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from cdc_jax.models.config import STRIDE
 
     columns, rows = (int(side) for side in args.child.split("x"))
-    codec, picture = load_codec(args.model) if args.model else fresh_codec(args.width), waves(rows, columns)
-    height, width, _ = pad_to_multiple(picture, STRIDE).shape
+    codec, image = load_codec(args.model) if args.model else fresh_codec(args.width), waves(rows, columns)
+    height, width, _ = pad_to_multiple(image, STRIDE).shape
     tile = args.tile or tiling.default_tile(height, width)
-    data = codec.compress(picture)
+    data = codec.compress(image)
     encode_bytes = peak_bytes()
     codec.decompress(data, steps=args.steps, tile=tile)
     decode_bytes = peak_bytes()
     start = time.perf_counter()
-    codec.compress(picture)
+    codec.compress(image)
     middle = time.perf_counter()
     codec.decompress(data, steps=args.steps, tile=tile)
     decode_seconds = time.perf_counter() - middle
@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -> float:
-    """Of the networks, for one picture of this padded size."""
+    """Of the networks, for one image of this padded size."""
     import jax
     import numpy as np
     from timing import executed_flops

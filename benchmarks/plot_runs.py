@@ -1,4 +1,4 @@
-"""Held-out rate and PSNR of runs that follow each other, such as the recipe's two phases, as one picture.
+"""Validation rate and PSNR of runs that follow each other, such as the recipe's two phases, as one image.
 
     python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdc_jax.training.metrics_writer import RunLog
 
-CURVES = {"held_out_bpp": "rate (bits per pixel)", "held_out_psnr_db_1": "PSNR of a 1-step decode (dB)"}
+CURVES = {"validation_bpp": "rate (bits per pixel)", "validation_psnr_db_1": "PSNR of a 1-step decode (dB)"}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Whether tiles can be seen: squared error against the original where they overlap and elsewhere.
 
-  python benchmarks/seams.py PICTURE... --model BUNDLE [--steps 1] [--tile 384 512] [--overlap 128]
+  python benchmarks/seams.py IMAGE... --model BUNDLE [--steps 1] [--tile 384 512] [--overlap 128]
 
-Every picture is decoded whole, too, and errors are divided by that decoding's in the same place: what a picture is like
-there cancels. The mean over the pictures is printed with its standard error.
+Every image is decoded whole, too, and errors are divided by that decoding's in the same place: what an image is like
+there cancels. The mean over the images is printed with its standard error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EDGE = 8  # pixels on either side of where a tile begins to count
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--gamma", type=float, default=0.0)
@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, nargs="+", default=[OVERLAP])
     args = parser.parse_args()
     codec = load_codec(args.model)
-    print(f"{len(args.pictures)} pictures, {args.steps} steps; error ÷ that of decoding whole")
-    found = {(tile, overlap): [] for tile in args.tile for overlap in args.overlap}
-    for path in args.pictures:
-        for setting, ratios in ratios_of(codec, path, found, args.steps, args.gamma).items():
-            found[setting].append(ratios)
+    print(f"{len(args.images)} images, {args.steps} steps; error ÷ that of decoding whole")
+    ratios_by_setting = {(tile, overlap): [] for tile in args.tile for overlap in args.overlap}
+    for path in args.images:
+        for setting, ratios in ratios_of(codec, path, ratios_by_setting, args.steps, args.gamma).items():
+            ratios_by_setting[setting].append(ratios)
     print(f"{'tile':>5} {'overlap':>8} {'overlapping':>14} {'elsewhere':>16} {'first ÷ second':>17} {'at edges':>16}")
-    for (tile, overlap), ratios in found.items():
+    for (tile, overlap), ratios in ratios_by_setting.items():
         overlapping, elsewhere, edges = np.array(ratios).T
         columns = [_summary(values) for values in (overlapping, elsewhere, overlapping / elsewhere, edges)]
         print(f"{tile:>5} {overlap:>8} " + " ".join(f"{column:>16}" for column in columns), flush=True)
@@ -56,7 +56,7 @@ def main() -> None:
 def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
     original = read_image(path)
-    y_hat = latents_of(codec._read(codec.compress(original))[1])
+    y_hat = latents_of(codec._reader.read(codec.compress(original))[1])
     size = original.shape[:2]
     original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
     whole = jax.jit(sample, static_argnums=(0, 1, 2))
@@ -65,7 +65,7 @@ def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     whole_error = _error(expected, original)
     print(f"{path.name}: whole {10 * np.log10(4 / whole_error[: size[0], : size[1]].mean()):.2f} dB", flush=True)
     mesh = make_mesh(jax.local_devices()[:1])
-    found = {}
+    ratios_by_setting = {}
     for tile, overlap in settings:
         options = {"steps": steps, "seed": 0, "gamma": gamma, "eta": 0.0, "tile": tile, "overlap": overlap}
         error = _error(sample_in_tiles(codec.config, codec._params, mesh, y_hat, **options), original)
@@ -76,8 +76,8 @@ def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
             inside = np.zeros(error.shape, bool)
             inside[: size[0], : size[1]] = part
             ratios.append(error[inside].mean() / whole_error[inside].mean())
-        found[tile, overlap] = ratios
-    return found
+        ratios_by_setting[tile, overlap] = ratios
+    return ratios_by_setting
 
 
 def _error(decoded, original):
@@ -88,15 +88,15 @@ def _overlapping(shape: tuple[int, int], tile: int, overlap: int) -> tuple[np.nd
     """Masks: pixels of several tiles; pixels beside the first or last that counts of one."""
     overlapping, edges = np.zeros(shape, bool), np.zeros(shape, bool)
     for axis, length in enumerate(shape):
-        found = Axis(length, tile, overlap)
+        axis = Axis(length, tile, overlap)
         marked, beside = np.moveaxis(overlapping, axis, 0), np.moveaxis(edges, axis, 0)
-        for before, after in zip(found.spans, found.spans[1:], strict=False):
+        for before, after in zip(axis.spans, axis.spans[1:], strict=False):
             marked[after[0] : before[1]] = True
-        for (start, _), weight in zip(found.spans, found.weights, strict=True):
+        for (start, _), weight in zip(axis.spans, axis.weights, strict=True):
             counting = np.flatnonzero(weight)
-            for place in (start + counting[0], start + counting[-1] + 1):
-                if 0 < place < length:
-                    beside[max(place - _EDGE, 0) : place + _EDGE] = True
+            for position in (start + counting[0], start + counting[-1] + 1):
+                if 0 < position < length:
+                    beside[max(position - _EDGE, 0) : position + _EDGE] = True
     return overlapping, edges
 
 

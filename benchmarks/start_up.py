@@ -2,10 +2,10 @@
 
   python benchmarks/start_up.py --model BUNDLE [--width 768] [--height 512]
 
-Stage by stage in a script that does what the command does; then the command itself in one step, until its picture is
+Stage by stage in a script that does what the command does; then the command itself in one step, until its image is
 written. Each is a process of its own, the cache of compiled programs in a folder of their own that is empty at first.
-The picture's share (context maps, their part of the U-Net), which the real program makes before its first step, is a
-program of its own here, whose compilation does not count. The picture is noise: its content does not matter here.
+The image's share (context maps, their part of the U-Net), which the real program makes before its first step, is a
+program of its own here, whose compilation does not count. The image is noise: its content does not matter here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from cdc_jax.codec import codec, image_decoder
 done("import cdc_jax.codec.codec")
 opened = codec.load_codec(os.environ["BENCHMARK_MODEL"])
 done("load the bundle")
-container, symbols = opened._read(open(os.environ["BENCHMARK_FILE"], "rb").read())
+container, symbols = opened._reader.read(open(os.environ["BENCHMARK_FILE"], "rb").read())
 y_hat = (symbols.y.astype(np.float32) + symbols.mean)[None]
 done("entropy decoding")
 arguments = (opened.config, opened.config.decode_steps, False, opened._params, y_hat)
@@ -60,7 +60,7 @@ def share(params, y_hat):
 program = jax.jit(share).lower(opened._params, y_hat).compile()
 done("its program", counts=False)
 jax.block_until_ready(program(opened._params, y_hat))
-done("the picture's share")
+done("the image's share")
 print(f"{'total':32} {total[0]:8.2f} {total[1]:8.2f}")
 """
 COMMAND_RUNS = 5
@@ -75,15 +75,15 @@ def main() -> None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
-        picture, file = Path(folder) / "picture.png", Path(folder) / "picture.cdc"
+        image, file = Path(folder) / "image.png", Path(folder) / "image.cdc"
         make = (
             "import sys, numpy as np; from PIL import Image; "
             f"Image.fromarray(np.random.default_rng(0).integers(0, 256, ({args.height}, {args.width}, 3), np.uint8))"
             ".save(sys.argv[1])"
         )
         environment |= {"PYTHONPATH": path, "CDC_JAX_CACHE": str(Path(folder) / "cache")}
-        subprocess.run([sys.executable, "-c", make, picture], env=environment, check=True)
-        compress = [sys.executable, "-m", "cdc_jax", "compress", "-q", picture, "--model", args.model, "-o", file]
+        subprocess.run([sys.executable, "-c", make, image], env=environment, check=True)
+        compress = [sys.executable, "-m", "cdc_jax", "compress", "-q", image, "--model", args.model, "-o", file]
         subprocess.run(compress, env={**environment, "CDC_JAX_CACHE": "off"}, check=True)
         environment |= {"BENCHMARK_MODEL": str(args.model), "BENCHMARK_FILE": str(file)}
         for which in ("first start", "second start"):
@@ -92,12 +92,12 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", CHILD], env={**environment, **now}, check=True)
         command = seconds_of_command(file, args.model, environment)
     convolution = LIMIT_FLOPS / limit_rate()
-    print(f"\ncdc decompress --steps=1: {command:.2f} s until the picture is written,")
+    print(f"\ncdc decompress --steps=1: {command:.2f} s until the image is written,")
     print(f"{command / convolution:.0f} times the {LIMIT}, which takes {1e3 * convolution:.1f} ms")
 
 
 def seconds_of_command(file: Path, model: Path, environment: dict[str, str]) -> float:
-    """Until the picture is written: the fastest run, after one that compiles."""
+    """Until the image is written: the fastest run, after one that compiles."""
     decoded = file.with_suffix(".decoded.png")
     command = [sys.executable, "-m", "cdc_jax", "decompress", "-q", file, "--model", model, "--steps=1"]
     seconds = []

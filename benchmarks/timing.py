@@ -1,4 +1,4 @@
-"""What the benchmarks share: programs timed in turns, and the machine's own convolution as the measure of them all."""
+"""What the benchmarks share: programs timed interleaved, the machine's own convolution as the measure of them all."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Timed(NamedTuple):
 
 
 def time_in_turns(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timed]:
-    """Runs all programs once unmeasured, then in turns, so that what else the machine does meets all alike."""
+    """Runs all programs once unmeasured, then interleaved, so that what else the machine does meets all alike."""
     for program in programs.values():
         jax.block_until_ready(program())
-    found = {name: [] for name in programs}
+    samples = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
             start, start_core = time.perf_counter(), time.process_time()
             jax.block_until_ready(program())
-            found[name].append((time.perf_counter() - start, time.process_time() - start_core))
-    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in found.items()}
+            samples[name].append((time.perf_counter() - start, time.process_time() - start_core))
+    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in samples.items()}
 
 
 def limit_program() -> tuple[Callable[[], jax.Array], float]:

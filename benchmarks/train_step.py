@@ -3,8 +3,8 @@ trainer's whole step, with compressor, rate, optimizer and moving average.
 
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
 
-Gradients by all weights and by the context maps, of the mean squared error. Timed in turns with the machine's own
-convolution, the limit. Memory is the compiler's figure for what a program keeps besides its arguments and results.
+Gradients by all weights and by the context maps, of the mean squared error. Timed interleaved with the machine's own
+convolution, the limit. Memory is the compiler's estimate of what a program keeps besides its arguments and results.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def main() -> None:
     flops |= {name: executed_flops(f, unet_weights, context) for name, f in functions.items()}
     expected, *others = (jax.tree.leaves(f(unet_weights, context)) for f in compiled.values())
     print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32")
-    for name, found in zip(list(compiled)[1:], others, strict=True):
-        worst = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, expected, strict=True))
+    for name, gradients in zip(list(compiled)[1:], others, strict=True):
+        worst = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(gradients, expected, strict=True))
         print(f"{name}: every gradient within {worst:.1e} of its largest value")
     for name, program in compiled.items():
         print(f"{name}: {program.memory_analysis().temp_size_in_bytes / 2**20:,.0f} MiB")

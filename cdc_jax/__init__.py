@@ -1,6 +1,6 @@
 """A learned image codec: conditional diffusion on top of a hyperprior compressor, in JAX.
 
-`load_codec` opens a bundle; the `Codec` it returns turns pictures into bytes and back. What needs JAX is imported on
+`load_codec` opens a bundle; the `Codec` it returns turns images into bytes and back. What needs JAX is imported on
 first use, so that `import cdc_jax` and `cdc info` stay quick.
 """
 

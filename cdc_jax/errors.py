@@ -1,7 +1,8 @@
 """Every error that a user can cause, as one small family.
 
 The command line prints the message of a `CdcError` as one line and exits with its `exit_code`;
-anything else that escapes is a bug of ours and keeps its traceback.
+anything else that escapes is a bug of ours and keeps its traceback. Messages are sentences: they begin with a capital
+or with the name of what they are about (a path, a setting, an option), and end with a full stop.
 """
 
 
@@ -16,7 +17,7 @@ class BitstreamError(CdcError):
 
 
 class ModelMismatchError(CdcError):
-    """A sound `.cdc` file was written with another entropy model than the bundle's."""
+    """A valid `.cdc` file was written with another entropy model than the bundle's."""
 
     exit_code = 3
 
@@ -34,7 +35,7 @@ class CheckpointError(CdcError):
 
 
 class ConfigError(CdcError):
-    """A configuration names an unknown key or holds an impossible value."""
+    """A configuration names an unknown key or holds an invalid value."""
 
     exit_code = 2
 
@@ -43,3 +44,9 @@ class Interrupted(CdcError):
     """A run was asked to stop, and has saved its state."""
 
     exit_code = 143
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, as the end of another message: its first line, without the full stop."""
+    text = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0] or type(error).__name__
+    return text.removesuffix(".")

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from cdc_jax.aot import command
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.training.config import check_overrides
+from cdc_jax.training.old_names import refuse_old_name_in
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, the bundle and all results go.")
@@ -26,13 +27,13 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or comp
 
 
 def run(argv: list[str]) -> None:
-    """Trains to the end, exports the bundle, and compresses the held-out picture where there is one."""
+    """Trains to the end, exports the bundle, and compresses the validation image where there is one."""
     if len(argv) > 1:
-        raise ConfigError(f"unexpected argument {argv[1]!r}")
+        raise ConfigError(f"Unexpected argument {argv[1]!r}.")
     if _MODE.value == "compile":
         return command.run(_CONFIG.value)
     if _CONFIG.value is None or _WORKDIR.value is None:
-        raise ConfigError("--config=FILE and --workdir=DIR are needed")
+        raise ConfigError("--config=FILE and --workdir=DIR are needed.")
     from cdc_jax.runtime import compilation_cache
     from cdc_jax.runtime.multihost import join_processes, leave_together
 
@@ -65,20 +66,24 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        print("Interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
 
 
 def _check_overrides(argv: list[str]) -> None:
-    """Unknown settings, before absl reports them as unknown flags without saying which ones there are."""
+    """Unknown settings, before absl reports them as unknown flags without naming the known ones."""
     named = [arg.removeprefix("--config=") for arg in argv if arg.startswith("--config=")]
     if not named:
         return
     path, _, argument = named[-1].partition(":")
     if not Path(path).is_file():
-        raise ConfigError(f"there is no configuration file {path}")
-    config = runpy.run_path(path)["get_config"](*filter(None, [argument]))
+        raise ConfigError(f"There is no configuration file {path}.")
+    try:
+        config = runpy.run_path(path)["get_config"](*filter(None, [argument]))
+    except AttributeError as error:
+        refuse_old_name_in(error)
+        raise
     prefix = "--config."
     check_overrides(config, (arg.removeprefix(prefix).split("=")[0] for arg in argv if arg.startswith(prefix)))
 

@@ -11,26 +11,26 @@ from cdc_jax.training.config import default_config
 
 def get_config():
     """For little compute: weight floor 1, half of each batch at the noisiest level, latents scaled up at the start, the
-    U-Net trained on a part of each crop, and β_rate raised slowly: first the content, then its price."""
+    U-Net trained on a part of each crop, and β_rate raised slowly: first the content, then its rate."""
     config = default_config()
     with config.unlocked():
         config.model.width = 16
         config.model.decode_steps = 5
         config.init.latent_gain = 4.0
         config.data.source = "scikit-image"
-        config.data.held_out = "chelsea.png"
+        config.data.validation = "chelsea.png"
         config.data.batch_size = 2
         config.data.flip = True
         config.loss.beta = 2e-4
         config.loss.beta_start = 1e-6  # a higher one in the first hundreds of steps makes runs that end without content
         config.loss.beta_ramp_steps = 450
         config.loss.spread_timesteps = True
-        config.loss.content_share = 0.5
+        config.loss.max_noise_fraction = 0.5
         config.loss.weight_floor = 1.0
-        config.loss.window = 64
+        config.loss.unet_crop = 64
         config.optimizer.learning_rate = 1e-3
         config.optimizer.schedule = "cosine"
-        config.optimizer.final_rate = 1e-5
+        config.optimizer.final_learning_rate = 1e-5
         config.optimizer.warmup_steps = 30
         config.ema.every = 1
         config.ema.start = 20

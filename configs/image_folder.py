@@ -4,8 +4,8 @@ Command:   python -m cdc_jax.main --config=configs/image_folder.py:/path/to/phot
 Hardware:  one accelerator with 16 GB; on a CPU, add --config.model.width=16 --config.data.batch_size=2
 Time:      not measured at full width. A step is 1.9 TFLOP for the batch of 4 (docs/tpu.md): estimated, at 20 TFLOP/s
            achieved, 0.1 s, and 5 to 6 hours for the 200,000 steps; configs/demo.py is a smaller one, in minutes
-Memory:    5.1 GiB on a v5e chip that has 4 pictures, 0.8 of them weights, moving average and Adam (docs/tpu.md)
-Result:    a bundle; a picture named by --config.data.held_out=NAME.png is measured, never trained on
+Memory:    5.1 GiB on a v5e chip that has 4 images, 0.8 of them weights, moving average and Adam (docs/tpu.md)
+Result:    a bundle; an image named by --config.data.validation=NAME.png is measured, never trained on
 """
 
 from cdc_jax.training.config import default_config
@@ -23,7 +23,7 @@ def get_config(path: str = ""):
         config.loss.weight_floor = 1.0
         config.optimizer.learning_rate = 1e-4
         config.optimizer.schedule = "cosine"
-        config.optimizer.final_rate = 1e-6
+        config.optimizer.final_learning_rate = 1e-6
         config.optimizer.warmup_steps = 1000
         config.train.steps = 200_000
     return config

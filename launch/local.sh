@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on this machine, and goes on after a crash: an interrupted run resumes from its last checkpoint.
+# Trains on this machine, and resumes after a crash: an interrupted run resumes from its last checkpoint.
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
 #   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000
@@ -30,7 +30,7 @@ shift 2
 command=("${PYTHON:-python3}" -m cdc_jax.main "--config=$config" "--workdir=$workdir" "$@")
 processes=${PROCESSES:-1}
 if ! [[ "$processes" =~ ^[1-9][0-9]*$ && "${DEVICES_PER_PROCESS:-1}" =~ ^[1-9][0-9]*$ ]]; then
-    echo "PROCESSES and DEVICES_PER_PROCESS must be whole numbers from 1" >&2
+    echo "PROCESSES and DEVICES_PER_PROCESS must be whole numbers from 1." >&2
     exit 2
 fi
 port=

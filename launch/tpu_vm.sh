@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU, on every worker of the slice, and goes on after a preemption.
+# Trains on a Cloud TPU, on every worker of the slice, and resumes after a preemption.
 #
 #   launch/tpu_vm.sh [--dry-run] run CONFIG WORKDIR [FLAGS]    all that follows, until the training has ended
 #   launch/tpu_vm.sh [--dry-run] create                        the TPU VM; a queued one is waited for
@@ -38,13 +38,13 @@ action=${1:-}
 name=${TPU_NAME:-cdc} zone=${ZONE:-us-west4-a} accelerator=${ACCELERATOR:-v5litepod-8}
 provisioning=${PROVISIONING:-on-demand} poll_seconds=${POLL_SECONDS:-60}
 queue=$name-queue
-place=("--zone=$zone")
-if [[ -n "${PROJECT:-}" ]]; then place+=("--project=$PROJECT"); fi
+location=("--zone=$zone")
+if [[ -n "${PROJECT:-}" ]]; then location+=("--project=$PROJECT"); fi
 tpus=(gcloud compute tpus)
 
 case $provisioning in
     on-demand | spot | queued | queued-spot) ;;
-    *) fail "PROVISIONING is $provisioning; it must be on-demand, spot, queued or queued-spot" 2 ;;
+    *) fail "PROVISIONING is $provisioning; it must be on-demand, spot, queued or queued-spot." 2 ;;
 esac
 case $accelerator in
     v5litepod-* | v5e-*) runtime=v2-alpha-tpuv5-lite ;;
@@ -75,15 +75,15 @@ call() {
 
 # Runs shell text $2 on worker $1 ("all": on each at once).
 on_worker() {
-    call "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --quiet "--worker=$1" "--command=$2"
+    call "${tpus[@]}" tpu-vm ssh "$name" "${location[@]}" --quiet "--worker=$1" "--command=$2"
 }
 
 is_queued() { [[ "$provisioning" == queued* ]]; }
 
-# READY, PREEMPTED, ...; "gone" where the cloud says that there is no such VM, "unknown" where it does not answer.
+# READY, PREEMPTED, ...; "gone" where the cloud reports that there is no such VM, "unknown" where it does not answer.
 vm_state() {
     local answer
-    if answer=$("${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)' 2>&1); then
+    if answer=$("${tpus[@]}" tpu-vm describe "$name" "${location[@]}" '--format=value(state)' 2>&1); then
         tail -n 1 <<<"$answer"
     elif [[ "$answer" == *NOT_FOUND* ]]; then
         echo gone
@@ -96,16 +96,16 @@ create() {
     local spot=()
     case $provisioning in *spot) spot=(--spot) ;; esac
     if ! is_queued; then
-        call "${tpus[@]}" tpu-vm create "$name" "${place[@]}" "--accelerator-type=$accelerator" "--version=$runtime" \
+        call "${tpus[@]}" tpu-vm create "$name" "${location[@]}" "--accelerator-type=$accelerator" "--version=$runtime" \
             ${spot[@]+"${spot[@]}"}
         return
     fi
-    call "${tpus[@]}" queued-resources create "$queue" "--node-id=$name" "${place[@]}" \
+    call "${tpus[@]}" queued-resources create "$queue" "--node-id=$name" "${location[@]}" \
         "--accelerator-type=$accelerator" "--runtime-version=$runtime" ${spot[@]+"${spot[@]}"} || return
     await_queue
 }
 
-queue_question=("${tpus[@]}" queued-resources describe "$queue" "${place[@]}" '--format=value(state.state)')
+queue_question=("${tpus[@]}" queued-resources describe "$queue" "${location[@]}" '--format=value(state.state)')
 
 # Until the queue has granted the TPU. Fails where it never will.
 await_queue() {
@@ -132,9 +132,9 @@ await_queue() {
 # A spot VM that was preempted cannot be started again: it has to go before one of the same name can come.
 delete() {
     if is_queued; then
-        call "${tpus[@]}" queued-resources delete "$queue" "${place[@]}" --force --quiet
+        call "${tpus[@]}" queued-resources delete "$queue" "${location[@]}" --force --quiet
     else
-        call "${tpus[@]}" tpu-vm delete "$name" "${place[@]}" --quiet
+        call "${tpus[@]}" tpu-vm delete "$name" "${location[@]}" --quiet
     fi
 }
 
@@ -144,7 +144,7 @@ setup() {
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     archive=${TMPDIR:-/tmp}/cdc_jax-$name.tar.gz
     call git -C "$root" archive --format=tar.gz "--output=$archive" HEAD || return
-    call "${tpus[@]}" tpu-vm scp "$archive" "$name:cdc_jax.tar.gz" "${place[@]}" --quiet --worker=all || code=$?
+    call "${tpus[@]}" tpu-vm scp "$archive" "$name:cdc_jax.tar.gz" "${location[@]}" --quiet --worker=all || code=$?
     [[ -n "$dry_run" ]] || rm -f "$archive"
     (( code == 0 )) || return "$code"
     # shellcheck disable=SC2016 # $HOME is the worker's
@@ -155,7 +155,7 @@ $uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'"${S
 $SETUP_COMMAND}"
 }
 
-# Every worker runs the same command; it goes on when this connection ends, and leaves its exit code in a file.
+# Every worker runs the same command; it continues when this connection ends, and leaves its exit code in a file.
 train() {
     local command
     printf -v command '%q ' env CDC_DISTRIBUTED=1 ../cdc_venv/bin/python -m cdc_jax.main "--config=$1" "--workdir=$2" "${@:3}"
@@ -181,7 +181,7 @@ worker_codes() {
 stop_text='p=$(cat cdc_train.pid 2>/dev/null) || exit 0; kill -TERM -- -$p 2>/dev/null
 for i in $(seq 120); do kill -0 -- -$p 2>/dev/null || exit 0; sleep 1; done; kill -KILL -- -$p'
 
-# Whether a request waits in the queue already: one that is made anew loses its place.
+# Whether a request waits in the queue already: one that is made again loses its position.
 is_waiting() {
     is_queued || return 1
     case $("${queue_question[@]}" 2>/dev/null) in
@@ -203,19 +203,19 @@ create_until_there() {
         echo "$(date +%T) no TPU yet (attempt $attempt)" >&2
         sleep "$poll_seconds"
     done
-    fail "no $accelerator in $zone after ${CREATE_ATTEMPTS:-50} attempts"
+    fail "No $accelerator in $zone after ${CREATE_ATTEMPTS:-50} attempts."
 }
 
 run() {
     if [[ "$2" != gs://* ]]; then
-        fail "WORKDIR is $2; it must be in a bucket (gs://...), since a preempted TPU VM loses its disk" 2
+        fail "WORKDIR is $2; it must be in a bucket (gs://...), since a preempted TPU VM loses its disk." 2
     fi
     if [[ -n "$dry_run" ]]; then
         create
         setup
         train "$@"
         echo "# every $poll_seconds s:"
-        call "${tpus[@]}" tpu-vm describe "$name" "${place[@]}" '--format=value(state)'
+        call "${tpus[@]}" tpu-vm describe "$name" "${location[@]}" '--format=value(state)'
         on_worker all "$status_text"
         echo "# after a preemption, and then from the top; after a crash only stop and train:"
         delete
@@ -227,13 +227,13 @@ run() {
         case $(vm_state) in
             READY) ;;
             gone)
-                begin_anew
+                start_over
                 continue
                 ;;
             PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
                 echo "$(date +%T) $name was taken away; asking for another" >&2
                 delete || true
-                begin_anew
+                start_over
                 continue
                 ;;
             *) # on its way, or no answer
@@ -258,7 +258,7 @@ run() {
         codes=$(worker_codes)
         case " $codes " in
             " 0 ") break ;;
-            *" 2 "*) give_up "the settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
+            *" 2 "*) give_up "The settings are wrong; see the log: ${BASH_SOURCE[0]} logs" 2 ;;
             *" 130 "*) exit 130 ;;
             " running " | " 0 running " | " unknown ") ;;
             *)
@@ -277,18 +277,18 @@ run() {
 }
 
 # With another VM, on which nothing runs yet and nothing has gone wrong.
-begin_anew() {
+start_over() {
     training='' crashes=0 failed_setups=0
     create_until_there
 }
 
 # Ends `run` with text $2 where $1 attempts were enough.
 give_up_after() {
-    if (( $1 >= ${ATTEMPTS:-3} )); then give_up "attempt $1 of ${ATTEMPTS:-3}: $2"; fi
+    if (( $1 >= ${ATTEMPTS:-3} )); then give_up "Attempt $1 of ${ATTEMPTS:-3}: $2"; fi
 }
 
 give_up() {
-    fail "$1; the TPU is still there, and paid for, until '${BASH_SOURCE[0]} delete'" "${2:-1}"
+    fail "$1; the TPU is still there, and paid for, until '${BASH_SOURCE[0]} delete'." "${2:-1}"
 }
 
 case $action in

@@ -107,8 +107,8 @@ def repository_files():
 def test_setup_finds_every_package():
     folders = {module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
                for path in MODULES}
-    found = set(find_packages(str(ROOT), include=["cdc_jax", "cdc_jax.*"]))
-    assert found == folders, "a folder with modules lacks its __init__.py"
+    packages = set(find_packages(str(ROOT), include=["cdc_jax", "cdc_jax.*"]))
+    assert packages == folders, "a folder with modules lacks its __init__.py"
 
 
 def test_the_version_is_the_same_everywhere():

@@ -12,20 +12,20 @@ from cdc_jax.errors import ConfigError
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "Compile for these TPU chips: GENERATION:SHAPE.")
 _BATCHES = flags.DEFINE_list("batch-per-chip", ["1"], "Compile for these numbers of images per chip.")
 _PROGRAMS = flags.DEFINE_list("programs", ["train_step", "decode"], "Compile these programs.")
-_CACHE = flags.DEFINE_string("cache", None, "Folder for compiled figures; without it, the user's cache folder.")
+_CACHE = flags.DEFINE_string("cache", None, "Folder for statistics of programs; without it, the user's cache folder.")
 
 
 def run(config: ml_collections.ConfigDict | None) -> None:
-    """Compiles as the flags say and prints the figures per chip, each as soon as it is known.
+    """Compiles according to the flags and prints their statistics per chip, each as soon as they are known.
 
     Raises:
-      ConfigError: a flag is missing or impossible, or there is no such topology.
+      ConfigError: a flag is missing or invalid, or there is no such topology.
       CdcError: libtpu is missing or locked, or it fails.
     """
     if config is None:
-        raise ConfigError("--mode=compile needs --config=FILE")
+        raise ConfigError("--mode=compile needs --config=FILE.")
     batches = [_positive(text) for text in _BATCHES.value]
-    from cdc_jax.aot.compile import compile_figures, default_cache
+    from cdc_jax.aot.compile import compile_program, default_cache
     from cdc_jax.aot.programs import PROGRAMS
     from cdc_jax.aot.report import describe, extrapolate
     from cdc_jax.aot.topology import AVAILABLE_HBM_GIB, open_topology
@@ -33,25 +33,25 @@ def run(config: ml_collections.ConfigDict | None) -> None:
 
     unknown = [name for name in _PROGRAMS.value if name not in PROGRAMS]
     if unknown:
-        raise ConfigError(f"--programs names {unknown[0]!r}; it must be among {', '.join(PROGRAMS)}")
+        raise ConfigError(f"--programs names {unknown[0]!r}; it must be among {', '.join(PROGRAMS)}.")
     check_config(config)
     topology = open_topology(_TOPOLOGY.value)
     if topology.available_bytes is None:
         known = ", ".join(AVAILABLE_HBM_GIB)
-        print(f"note: whether a program fits is only said for {known}")
+        print(f"Note: whether a program fits is known for {known} only.")
     cache = Path(_CACHE.value).expanduser() if _CACHE.value else default_cache()
     for program in _PROGRAMS.value:
-        found = []
+        compiled = []
         for batch in batches:
-            figures, cached = compile_figures(config, topology, program, batch, cache)
-            found.append(figures)
-            print(describe(figures, topology, cached), flush=True)
-        line = extrapolate(found, topology)
+            stats, cached = compile_program(config, topology, program, batch, cache)
+            compiled.append(stats)
+            print(describe(stats, topology, cached), flush=True)
+        line = extrapolate(compiled, topology)
         if line:
             print(line, flush=True)
 
 
 def _positive(text: str) -> int:
     if not text.strip().isdigit() or int(text) < 1:
-        raise ConfigError(f"--batch-per-chip has {text!r}; it must be whole numbers from 1, for instance 1,4")
+        raise ConfigError(f"--batch-per-chip has {text!r}; it must be whole numbers from 1, for instance 1,4.")
     return int(text)

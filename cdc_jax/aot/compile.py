@@ -1,4 +1,4 @@
-"""Compiles a program for a topology and keeps its figures, by program: compiling the same again takes no time."""
+"""Compiles a program for a topology and stores its statistics, by program: compiling the same again takes no time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cdc_jax.errors import CdcError
 from cdc_jax.io.files import write_atomically
 from cdc_jax.runtime.sharding import make_mesh
 
-CACHE_VERSION = 1  # of the figures' layout: part of the key
+CACHE_VERSION = 1  # of the statistics' layout: part of the key
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
-    """What the compiler says about one program, per chip.
+class CompileStats:
+    """What the compiler reports about one program, per chip.
 
     Attributes:
       program, topology, chips, batch_per_chip: what was compiled.
@@ -64,18 +64,18 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc_jax" / "compiled"
 
 
-def compile_figures(
+def compile_program(
     config: ml_collections.ConfigDict,
     topology: Topology,
     program: str,
     batch_per_chip: int,
     cache: Path,
-) -> tuple[Figures, bool]:
-    """The figures of one of `PROGRAMS`, and whether they came from the cache.
+) -> tuple[CompileStats, bool]:
+    """The statistics of one of `PROGRAMS`, and whether they came from the cache.
 
     Args:
       config: the run's settings; its batch size is replaced.
-      cache: folder of earlier figures; made where it is missing.
+      cache: folder of earlier statistics; made where it is missing.
 
     Raises:
       CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
@@ -97,11 +97,11 @@ def compile_figures(
         compiled = lowered.compile()
         hlo_text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
-        refusal = " ".join(str(error).split())
+        refusal = " ".join(str(error).split()).removesuffix(".")
         if "RESOURCE_EXHAUSTED" not in refusal:
-            raise CdcError(f"the TPU compiler fails on {program} for {topology.name}: {refusal}") from error
+            raise CdcError(f"The TPU compiler fails on {program} for {topology.name}: {refusal}.") from error
     memory = compiled.memory_analysis() if compiled else None
-    figures = Figures(
+    stats = CompileStats(
         program=program,
         topology=topology.name,
         chips=mesh.size,
@@ -119,18 +119,20 @@ def compile_figures(
     )
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(dataclasses.asdict(figures), indent=1).encode())
+        write_atomically(path, json.dumps(dataclasses.asdict(stats), indent=1).encode())
     except OSError as error:
-        raise CdcError(f"cannot write into the cache {cache}: {error.strerror}; name another with --cache") from error
-    return figures, False
+        raise CdcError(f"Cannot write into the cache {cache}: {error.strerror}; name another with --cache.") from error
+    return stats, False
 
 
-def _read(path: Path, flops: float) -> Figures | None:
-    """Figures of the cache, but for the FLOPs, which are the traced program's; None if the file is missing, damaged or
-    of another layout."""
+def _read(path: Path, flops: float) -> CompileStats | None:
+    """Statistics from the cache, but for the FLOPs, which are the traced program's.
+
+    None if the file is missing, damaged or of another layout.
+    """
     try:
         values = json.loads(path.read_text())
-        found = tuple(Collective(*collective) for collective in values.pop("collectives"))
-        return Figures(**{**values, "flops": flops}, collectives=found)
+        stored_collectives = tuple(Collective(*collective) for collective in values.pop("collectives"))
+        return CompileStats(**{**values, "flops": flops}, collectives=stored_collectives)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

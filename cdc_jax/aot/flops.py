@@ -45,8 +45,8 @@ def _equation_flops(equation, platform: str) -> int:
         left = equation.invars[0].aval.shape
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        kernel, places = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
-        taps = math.prod(kernel[axis] for axis in places[1:])  # input channels of the group, and the window
+        kernel, kernel_axes = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
+        taps = math.prod(kernel[axis] for axis in kernel_axes[1:])  # input channels of the group, and the window
         return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
     if name == "cond":
         return max(product_flops(branch, platform) for branch in _branches(params, platform))

@@ -42,7 +42,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
 
 
 def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
-    """ŷ → pictures of the crop's size, in the model's default number of steps; the batch split over the chips."""
+    """ŷ → images of the crop's size, in the model's default number of steps; the batch split over the chips."""
     model = model_config(config)
     everywhere, split = replicated(mesh), split_batch(mesh)
 

@@ -1,47 +1,47 @@
-"""Figures of compiled programs as text: a table per program, what does not fit, and the largest batch that should."""
+"""Statistics of compiled programs as text: a table each, what does not fit, and the largest batch that should."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdc_jax.aot.compile import Figures
+from cdc_jax.aot.compile import CompileStats
 from cdc_jax.aot.topology import GIB, Topology
 
 _MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "needed")
 
 
-def describe(figures: Figures, topology: Topology, cached: bool) -> str:
-    """A program's figures, per chip, as a few lines."""
-    source = "from the cache" if cached else f"compiled in {figures.compile_seconds:.0f} s"
+def describe(stats: CompileStats, topology: Topology, cached: bool) -> str:
+    """A program's statistics, per chip, as a few lines."""
+    source = "from the cache" if cached else f"compiled in {stats.compile_seconds:.0f} s"
     lines = [
-        f"{figures.program}, {figures.batch_per_chip} per chip on {figures.topology} "
-        f"({figures.chips} chips, batch {figures.batch_per_chip * figures.chips}), {source}; per chip:"
+        f"{stats.program}, {stats.batch_per_chip} per chip on {stats.topology} "
+        f"({stats.chips} chips, batch {stats.batch_per_chip * stats.chips}), {source}; per chip:"
     ]
-    if figures.refusal:
-        return "\n".join([*lines, f"  DOES NOT FIT: {figures.refusal}"])
+    if stats.refusal:
+        return "\n".join([*lines, f"  DOES NOT FIT: {stats.refusal}"])
     sizes = (
-        figures.argument_bytes,
-        figures.output_bytes,
-        figures.alias_bytes,
-        figures.temporary_bytes,
-        figures.code_bytes,
-        figures.needed_bytes,
+        stats.argument_bytes,
+        stats.output_bytes,
+        stats.alias_bytes,
+        stats.temporary_bytes,
+        stats.code_bytes,
+        stats.needed_bytes,
     )
     memory = ", ".join(f"{name} {_size(size)}" for name, size in zip(_MEMORY, sizes, strict=True))
     lines.append(f"  HBM          {memory}")
-    lines.append(f"               {_fit(figures.needed_bytes, topology)}")
+    lines.append(f"               {_fit(stats.needed_bytes, topology)}")
     lines.append(
-        f"  computation  {figures.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
-        f"(the compiler's own count, a loop's body once: {figures.compiler_flops / 1e9:,.1f})"
+        f"  computation  {stats.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
+        f"(the compiler's own count, a loop's body once: {stats.compiler_flops / 1e9:,.1f})"
     )
-    if not figures.collectives:
+    if not stats.collectives:
         lines.append("  collectives  none")
-    for item in figures.collectives:
+    for item in stats.collectives:
         lines.append(f"  collectives  {item.kind} × {item.count}: {item.arrays} arrays, {_size(item.result_bytes)}")
     return "\n".join(lines)
 
 
-def extrapolate(compiled: Sequence[Figures], topology: Topology) -> str | None:
+def extrapolate(compiled: Sequence[CompileStats], topology: Topology) -> str | None:
     """The largest batch per chip that should fit, from the two largest batches compiled of one program.
 
     Memory is linear in the batch to a good approximation: all that grows are activations. None where fewer than two
@@ -68,11 +68,11 @@ def extrapolate(compiled: Sequence[Figures], topology: Topology) -> str | None:
     )
 
 
-def fits(figures: Figures, topology: Topology) -> bool:
+def fits(stats: CompileStats, topology: Topology) -> bool:
     """Whether a chip has the memory; true where it is not known how much it has."""
-    if figures.refusal:
+    if stats.refusal:
         return False
-    return topology.available_bytes is None or figures.needed_bytes <= topology.available_bytes
+    return topology.available_bytes is None or stats.needed_bytes <= topology.available_bytes
 
 
 def _fit(needed: int, topology: Topology) -> str:

@@ -56,7 +56,7 @@ def libtpu_version() -> str:
     try:
         return importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError as error:
-        raise CdcError("the TPU compiler (libtpu) is not installed: pip install '.[tpu]'") from error
+        raise CdcError("The TPU compiler (libtpu) is not installed: pip install '.[tpu]'.") from error
 
 
 def open_topology(name: str) -> Topology:
@@ -68,7 +68,7 @@ def open_topology(name: str) -> Topology:
     """
     generation = name.partition(":")[0]
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
-        raise ConfigError(f"the topology {name!r} is not of the form GENERATION:SHAPE, for instance v5e:16x16")
+        raise ConfigError(f"The topology {name!r} is not of the form GENERATION:SHAPE, for instance v5e:16x16.")
     libtpu_version()
     for variable, value in {**_QUIET, LOCK_VARIABLE: "1"}.items():
         os.environ.setdefault(variable, value)
@@ -80,10 +80,10 @@ def open_topology(name: str) -> Topology:
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except (RuntimeError, NotImplementedError) as error:
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()).removesuffix(".")
         if "lockfile" in message or "already in use" in message:
             raise CdcError(explain_lock(LOCK_FILE)) from error
-        raise ConfigError(f"the TPU compiler refuses the topology {name}: {message}") from error
+        raise ConfigError(f"The TPU compiler refuses the topology {name}: {message}.") from error
     gib = AVAILABLE_HBM_GIB.get(generation)
     return Topology(name, devices, None if gib is None else int(gib * GIB))
 
@@ -110,7 +110,7 @@ def explain_lock(path: str) -> str:
     holder = lock_holder(path)
     if holder is not None:
         return (
-            f"process {holder} holds libtpu's lock {path}: wait until it ends, or unset {LOCK_VARIABLE}, "
-            "since compiling needs no TPU"
+            f"Process {holder} holds libtpu's lock {path}: wait until it ends, or unset {LOCK_VARIABLE}, "
+            "since compiling needs no TPU."
         )
-    return f"libtpu's lock {path} is stale, no running process holds it: remove it with `rm -f {path}` and try again"
+    return f"No running process holds libtpu's lock {path}, it is stale: remove it with `rm -f {path}` and try again."

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     except SystemExit as stop:  # argparse: --help, --version, usage
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        console.say("interrupted")
+        console.log("Interrupted.")
         return 130
     except BrokenPipeError:  # as when the output goes to `head`: nobody wants to hear about it
         return 1
@@ -44,35 +44,35 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
         line = console.describe(error)
         if line is None:
             raise
-        console.say(line)
+        console.log(line)
         return error.exit_code if isinstance(error, CdcError) else 1
 
 
 _COMMANDS = (
     Command(
         "compress",
-        "IN... --model=BUNDLE [-o OUT] [options]",
-        "make .cdc files of pictures",
+        "IN... [-q QUALITY] [-o OUT] [options]",
+        "make .cdc files of images",
         compress.add_arguments,
         compress.run,
     ),
     Command(
         "decompress",
-        "IN... --model=BUNDLE [-o OUT] [options]",
-        "make pictures of .cdc files",
+        "IN... [-o OUT] [options]",
+        "make images of .cdc files",
         decompress.add_arguments,
         decompress.run,
     ),
     Command(
         "info",
         "FILE... [--json]",
-        "tell what .cdc files hold; needs no model",
+        "show what .cdc files hold; needs no model",
         info.add_arguments,
         info.run,
     ),
     Command(
         "verify",
-        "FILE... --model=BUNDLE [--json]",
+        "FILE... [--json] [options]",
         "check that .cdc files, the model and this machine agree",
         verify.add_arguments,
         verify.run,
@@ -80,7 +80,7 @@ _COMMANDS = (
     Command(
         "evaluate",
         evaluate.USAGE,
-        "measure models and other codecs on a folder of pictures, and write a report",
+        "measure models and other codecs on a folder of images, and write a report",
         evaluate.add_arguments,
         evaluate.run,
     ),

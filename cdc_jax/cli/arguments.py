@@ -33,10 +33,10 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
     """The arguments of one subcommand, with its `run` among them.
 
     A subcommand that has an argument `inputs` (`nargs="*"`) may have them anywhere between its options, and needs one
-    at least; behind `--` everything is an input, also what begins with a dash.
+    at least; after `--` everything is an input, also what begins with a dash.
 
     Raises:
-      SystemExit: --help and --version (0), or a usage error (2), told in one line on standard error.
+      SystemExit: --help and --version (0), or a usage error (2), reported in one line on standard error.
     """
     parser = _parser(commands)
     end = argv.index("--") if "--" in argv else len(argv)
@@ -48,7 +48,10 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
     if flags or (more and not hasattr(args, "inputs")):
         args.parser.error(f"unrecognized arguments: {' '.join(flags or more)}")
     if hasattr(args, "inputs"):
-        args.inputs = args.inputs + more + getattr(args, "inputs_after_model", [])
+        args.inputs = args.inputs + more
+        bundles = [word for word in args.inputs if is_bundle(word)] if hasattr(args, "model") else []
+        if bundles:
+            args.parser.error(f"{bundles[0]} is a bundle: give --model once for each, --model A --model B")
         if not args.inputs:
             args.parser.error("no input files were given")
     return args
@@ -69,32 +72,36 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        nargs="+",
-        action=_ModelAction,
-        required=True,
-        help="the folder of a model; of several, each file is read with the one that it was written with",
+        action="append",
+        default=[],
+        help="the folder of a model, once for each (default: the one that comes with cdc_jax); each file is read with "
+        "the one that it was written with",
     )
     parser.add_argument(
         "--max-pixels",
         metavar="N",
         type=whole_number(1),
         default=MAX_PIXELS,
-        help="refuse pictures with more pixels (default: %(default)s)",
+        help="refuse images with more pixels (default: %(default)s)",
     )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """How to decode: what compress, which may have to, and decompress have in common."""
-    steps, seed = whole_number(1), whole_number(0, 2**32 - 1)
-    parser.add_argument("--steps", type=steps, metavar="N", help="diffusion steps (default: the model's)")
+    steps, seed = whole_number(0), whole_number(0, 2**32 - 1)
+    parser.add_argument(
+        "--steps", type=steps, metavar="N", help="diffusion steps (default: the model's); 0: a preview without network"
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
     parser.add_argument("--gamma", type=gamma, metavar="G", help="scale of that noise (default: the model's)")
     parser.add_argument("--bfloat16", action="store_true", help="run the U-Net in bfloat16 (other pixels)")
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """-q, with one meaning everywhere."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    """--quiet; -q is the quality of `cdc compress`."""
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    if not parser.prog.endswith(" compress"):
+        parser.add_argument("-q", action=_NoQuality, nargs="?", help=argparse.SUPPRESS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -113,6 +120,21 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse_number
 
 
+def number(least: float, most: float) -> Callable[[str], float]:
+    """An argument type: numbers from `least` to `most`, both included."""
+
+    def parse_number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
+        return value
+
+    return parse_number
+
+
 def gamma(text: str) -> float:
     """An argument type: finite numbers, 0 or more."""
     try:
@@ -125,7 +147,7 @@ def gamma(text: str) -> float:
 
 
 def memory_size(text: str) -> int:
-    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) behind it or without."""
+    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) after it or without."""
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
     try:
@@ -139,25 +161,19 @@ def memory_size(text: str) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f"cdc: {message} (see '{self.prog} --help')\n")
+        sentence = message[:1].upper() + message[1:]
+        self.exit(2, f"cdc: {sentence} (see '{self.prog} --help').\n")
 
 
-class _ModelAction(argparse.Action):
-    """`--model A B --model C`; in `--model A photo.png` the picture is meant as an input, and can be told apart."""
-
+class _NoQuality(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        first, *others = values
-        namespace.model = [*(namespace.model or []), first]
-        inputs = list(getattr(namespace, "inputs_after_model", []))
-        for value in others:
-            (namespace.model if is_bundle(value) else inputs).append(value)
-        namespace.inputs_after_model = inputs
+        parser.error("-q is the quality of cdc compress; to print errors only, give --quiet")
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cdc",
-        description="Compress pictures with a learned model, and decompress them.",
+        description="Compress images with a learned model, and decompress them.",
         epilog="See 'cdc COMMAND --help'; " + _EXIT_CODES + ".",
         allow_abbrev=False,
     )

@@ -30,7 +30,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     step = arguments.whole_number(0)
     which.add_argument("--step", type=step, metavar="N", help="which checkpoint (default: the latest)")
-    which.add_argument("--best", action="store_true", help="the checkpoint with the lowest held-out loss")
+    which.add_argument("--best", action="store_true", help="the checkpoint with the lowest validation loss")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments.add_quiet(parser)
 
@@ -48,5 +48,5 @@ def run_export(args: argparse.Namespace) -> int:
 def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], None]) -> int:
     paths.make_bundle(args.output, make, force=args.force)
     if not args.quiet:
-        console.say(f"{source} -> {args.output}")
+        console.log(f"{source} -> {args.output}")
     return 0

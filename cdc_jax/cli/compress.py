@@ -7,12 +7,16 @@ import time
 
 from cdc_jax.cli import arguments, console, paths, pipeline, target_options
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, PICTURE_SUFFIXES
+from cdc_jax.io.files import CDC_SUFFIX, IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc compress`."""
-    arguments.add_files(parser, "pictures (PNG, JPEG, WebP, TIFF, BMP)")
+    arguments.add_files(parser, "images (PNG, JPEG, WebP, TIFF, BMP)")
+    quality = arguments.number(0, 100)
+    parser.add_argument(
+        "-q", "--quality", type=quality, metavar="Q", help="0 (smallest file) to 100, decimals allowed (default: 50)"
+    )
     target_options.add_targets(parser)
     arguments.add_decoding(parser)
 
@@ -21,9 +25,13 @@ def run(args: argparse.Namespace) -> int:
     """`cdc compress`: the exit code."""
     by_target = target_options.has_target(args)
     if len(args.model) > 1 and not by_target:
-        raise paths.UsageError("compress takes one --model: without a target size there is nothing to choose by")
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=PICTURE_SUFFIXES, new_suffix=CDC_SUFFIX)
+        raise paths.UsageError("`cdc compress` takes one --model: without a target size there is nothing to choose by.")
+    if by_target and args.quality is not None:
+        raise paths.UsageError("A target chooses the quality: give -q or a target, not both.")
+    plan = paths.plan_tasks(args.inputs, args.output, suffixes=IMAGE_SUFFIXES, new_suffix=CDC_SUFFIX)
     models = Models(args)
+    if args.quality is not None and plan.tasks:
+        models.load(models.paths[0]).check_quality(args.quality)
 
     def convert(source: str) -> tuple[bytes, str]:
         from cdc_jax.io.images import load_image
@@ -33,14 +41,17 @@ def run(args: argparse.Namespace) -> int:
             image, notes = load_image(file, max_pixels=args.max_pixels)
         if not args.quiet:
             for note in notes:
-                console.say(f"warning: {note}")
-        codec = models.load(args.model[0])
+                console.log(f"warning: {note}")
+        codec = models.load(models.paths[0])
         start = time.perf_counter()
         picked = ""
         if by_target:
-            data, picked = target_options.choose_model(args, models.load, image, source)
+            data, choice = target_options.choose_model(args, models, image)
+            picked = f", by {choice}"
+            if not args.quiet and len(plan.tasks) > 1:
+                console.log(f"{console.shown(source)}: {choice}")
         else:
-            data = codec.compress(image)
+            data = codec.compress(image, quality=args.quality)
         bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
         return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
 

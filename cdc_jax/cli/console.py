@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from cdc_jax.cli.paths import STANDARD, standard_output_errors
-from cdc_jax.errors import CdcError
+from cdc_jax.errors import CdcError, reason_of
 
-# Held while standard error is turned away from the user (`silent_libraries`), and while something is told there.
+# Held while standard error is turned away from the user (`silent_libraries`), and while something is written there.
 _STANDARD_ERROR = threading.RLock()
 
 Item = TypeVar("Item")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line on standard error, above the progress bar where there is one."""
     if sys.stderr is None:  # closed by the caller: cdc … 2>&-; print would take standard output instead
         return
@@ -31,7 +31,7 @@ def say(text: str) -> None:
             print(line, file=sys.stderr)
 
 
-def put(text: str) -> None:
+def print_line(text: str) -> None:
     """One line on standard output, whatever characters it has.
 
     Raises:
@@ -49,17 +49,17 @@ def shown(name: str, stream: str = "input") -> str:
 
 
 def describe(error: BaseException, name: str = "") -> str | None:
-    """What to tell the user about an error that a user can cause; None for one that only a bug of ours can."""
+    """What to report to the user about an error that a user can cause; None for one that only a bug of ours can."""
     if isinstance(error, CdcError):
         text = str(error)
     elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter is XLA's
-        text = "there is not enough memory for this"
+        text = "There is not enough memory for this."
     elif isinstance(error, OSError):
-        text = error.strerror or str(error)
+        text = f"{reason_of(error)}."
         name = name or str(error.filename or "")
     else:
         return None
-    return text if not name or name in text else f"{name}: {text}"
+    return text if name.lower() in text.lower() else f"{name}: {text}"
 
 
 def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
@@ -80,7 +80,7 @@ def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[It
 
 @contextlib.contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Keeps what picture libraries write to standard error by themselves (libtiff, past Python) out of our one line."""
+    """Keeps what image libraries write to standard error by themselves (libtiff, past Python) out of our one line."""
     import logging
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)

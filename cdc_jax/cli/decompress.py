@@ -1,4 +1,4 @@
-"""`cdc decompress`: from the command line to the codec, and the pictures that it makes."""
+"""`cdc decompress`: from the command line to the codec, and the images that it makes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cdc_jax.cli import arguments, console, paths, pipeline
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, PICTURE_FORMATS, picture_format
+from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
 
 
 @dataclass
@@ -26,22 +26,26 @@ class _Stream:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc decompress`."""
     arguments.add_files(parser, ".cdc files")
-    formats = list(PICTURE_FORMATS)
+    formats = list(IMAGE_FORMATS)
     parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
-    parser.add_argument(
+    tiles = parser.add_mutually_exclusive_group()
+    tiles.add_argument(
         "--max-memory",
         type=arguments.memory_size,
         metavar="SIZE",
-        help="decode in the largest tiles for which so much memory will do, such as 4G or 800M, file by file "
-        "(default: the tiles depend on the picture's size alone)",
+        help="decode in the largest tiles for which this much memory is enough, such as 4G or 800M, file by file "
+        "(default: the tiles depend on the image's size alone)",
     )
     arguments.add_decoding(parser)
+    tiles.add_argument("--tile", type=_tile, metavar="N", help="decode in tiles of N pixels a side, a multiple of 64")
+    eta = arguments.number(0, 1)
+    parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="noise added at every step, 0 to 1")
 
 
 def run(args: argparse.Namespace) -> int:
     """`cdc decompress`: the exit code."""
     format = args.format or "png"
-    new_suffix = PICTURE_FORMATS[format][0]
+    new_suffix = IMAGE_FORMATS[format][0]
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
     if args.output not in (None, paths.STANDARD) and not plan.makes_folders:
         format = _format_of_output(args.output, args.format)
@@ -55,18 +59,18 @@ def run(args: argparse.Namespace) -> int:
         return _Stream(source, data, header, models.for_file(header.fingerprint, source))
 
     def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
-        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma}
-        if len(plan.tasks) == 1 or args.max_memory is not None:
+        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma, "eta": args.eta}
+        if len(plan.tasks) == 1 or args.max_memory is not None or args.tile is not None:
             for index, stream in enumerate(streams):
                 start = time.perf_counter()
-                picture = _decode_one(args, stream, settings)
+                image = _decode_one(args, stream, settings)
                 stream.seconds = time.perf_counter() - start
-                yield index, picture
+                yield index, image
             return
         for codec in dict.fromkeys(stream.codec for stream in streams):
             members = [index for index, stream in enumerate(streams) if stream.codec is codec]
-            for index, picture in codec.decompress_each([streams[i].data for i in members], **settings):
-                yield members[index], picture
+            for index, image in codec.decompress_each([streams[i].data for i in members], **settings):
+                yield members[index], image
 
     def finish(stream: _Stream, image) -> tuple[bytes, str]:
         from cdc_jax.io.images import encode_image
@@ -74,23 +78,33 @@ def run(args: argparse.Namespace) -> int:
         words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
         return encode_image(image, format), words
 
-    overlap = args.max_memory is None
+    overlap = args.max_memory is None and args.tile is None
     convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, overlap=overlap)
     return pipeline.run_tasks(args, plan, convert)
 
 
+def _tile(text: str) -> int:
+    """An argument type: what `codec.tiling.check_tile` allows."""
+    side = arguments.whole_number(192)(text)
+    if side % 64:
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 64")
+    return side
+
+
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
-    """The picture, or the error in its place."""
+    """The image, or the error in its place."""
     try:
-        if args.max_memory is not None:
+        if args.tile is not None:
+            settings = {**settings, "tile": args.tile}
+        elif args.max_memory is not None:
             tile = stream.codec.tile_within(stream.data, args.max_memory)
             if tile is not None:
                 settings = {**settings, "tile": tile}
             if tile is not None and not args.quiet:
                 whole = tile >= max(stream.header.height, stream.header.width)
-                console.say(
+                console.log(
                     f"{console.shown(stream.source)}: decoded {'whole' if whole else f'in tiles of {tile} pixels'} "
-                    "for --max-memory, which gives a slightly different picture than without"
+                    "for --max-memory, which gives a slightly different image than without"
                 )
         return stream.codec.decompress(stream.data, **settings)
     except Exception as error:  # too little memory, for one: the files after it may be smaller
@@ -98,10 +112,10 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
 
 
 def _format_of_output(output: str, asked: str | None) -> str:
-    named = picture_format(output)
+    named = image_format(output)
     if named is None and asked is None:
-        formats = ", ".join(PICTURE_FORMATS)
-        raise paths.UsageError(f"{output}: the suffix names no picture format; give --format ({formats})")
+        formats = ", ".join(IMAGE_FORMATS)
+        raise paths.UsageError(f"{output}: The suffix names no image format; give --format ({formats}).")
     if named and asked and named != asked:
-        raise paths.UsageError(f"{output}: the suffix says {named}, but --format says {asked}")
+        raise paths.UsageError(f"{output}: The suffix means {named}, but --format is {asked}.")
     return asked or named

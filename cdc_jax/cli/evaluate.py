@@ -1,4 +1,4 @@
-"""`cdc evaluate`: its arguments, and what it tells the user."""
+"""`cdc evaluate`: its arguments, and what it reports to the user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cdc_jax.io.files import MAX_PIXELS
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
 _EPILOG = """\
 Each --model option is one curve, its bundles the points on it. Finished results in the folder of --out are used again,
-so the same command goes on after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
-settings. docs/evaluation.md says what every output is. Needs: pip install '.[eval]'
+so the same command resumes after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
+settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
 """
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     whole = arguments.whole_number
     add = parser.add_argument
-    add("--images", metavar="DIR", required=True, help="the pictures to evaluate on")
+    add("--images", metavar="DIR", required=True, help="the images to evaluate on")
     add("--out", metavar="DIR", required=True, help="results, plots, report.html")
     add("--model", metavar="BUNDLE", nargs="+", action="append", default=[], help="the bundles of one curve")
     add("--released", metavar="DIR", help="a folder of the authors' .pt files")
@@ -42,19 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--published", metavar="FILE.csv", help="published curves to draw beside, for the same data set and metrics")
     add("--published-codecs", metavar="NAME", nargs="+", help="which of them (default: a short list)")
     add("--data-set", metavar="NAME", help="what the images are called in that file (default: kodak, if they are)")
-    add("--report-images", metavar="N", type=whole(0), default=24, help="pictures in the report (default: %(default)s)")
+    add("--report-images", metavar="N", type=whole(0), default=24, help="images in the report (default: %(default)s)")
     add(
         "--max-pixels",
         metavar="N",
         type=whole(1),
         default=MAX_PIXELS,
-        help="refuse pictures with more pixels (default: %(default)s)",
+        help="refuse images with more pixels (default: %(default)s)",
     )
     arguments.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates; 1 if a picture had to be left out."""
+    """Evaluates; 1 if an image had to be left out."""
     from cdc_jax.evaluation.evaluate import DEFAULT_CODECS, DEFAULT_METRICS, Settings, evaluate
     from cdc_jax.runtime import compilation_cache
 
@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
         report_images=args.report_images,
     )
     result = evaluate(
-        settings, load_codec=args.load_codec, say=console.say, progress_bar=None if args.quiet else _progress_bar
+        settings, load_codec=args.load_codec, log=console.log, progress_bar=None if args.quiet else _progress_bar
     )
     if not args.quiet:
-        console.say(f"{len(result.measured.records)} of {_total(result)} pictures evaluated, see {result.report}")
+        console.log(f"{len(result.measured.records)} of {_total(result)} images evaluated, see {result.report}")
     return console.exit_code_of([1] * len(result.measured.left_out))
 
 

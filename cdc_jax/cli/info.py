@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
             header = cdc_file.unpack(data)
         except (CdcError, OSError, MemoryError) as error:
-            console.say(console.describe(error, console.shown(path)))
+            console.log(console.describe(error, console.shown(path)))
             failures.append(1)
             continue
         facts = {
@@ -36,9 +36,14 @@ def run(args: argparse.Namespace) -> int:
             "format_version": header.version,
             "fingerprint": header.fingerprint.hex(),
         }
+        quality = ""
+        if header.version > 1:
+            facts["quality"] = header.quality
+            facts["chunks"] = {chunk.type.decode(): len(chunk.data) for chunk in header.chunks}
+            quality = f"quality {header.quality:g}, "
         text = (
             "{file}: {width}x{height} pixels, {bytes} bytes, {bpp:.4f} bpp, "
-            "format {format_version}, model {fingerprint}"
+            f"{quality}format {{format_version}}, model {{fingerprint}}"
         ).format(**facts)
-        console.put(json.dumps(facts) if args.json else text)
+        console.print_line(json.dumps(facts) if args.json else text)
     return console.exit_code_of(failures)

@@ -8,13 +8,20 @@ from collections.abc import Callable
 
 from cdc_jax.errors import ModelMismatchError
 
+SHIPPED = "the model of cdc_jax"
+
 
 class Models:
-    """The bundles of a command line, each loaded when it is first needed."""
+    """The bundles of a command line, each loaded when it is first needed.
+
+    Attributes:
+      paths: of the bundles; `SHIPPED` alone where none was named.
+    """
 
     def __init__(self, args: argparse.Namespace, load: Callable | None = None):
         """`load` takes the place of `args.load_codec`."""
         self._args = args
+        self.paths = args.model or [SHIPPED]
         self._load = load or args.load_codec
         self._codecs = {}
         self._loading = threading.Lock()
@@ -30,16 +37,17 @@ class Models:
 
                     compilation_cache.enable()
                 options = {"compute_type": "bfloat16"} if getattr(self._args, "bfloat16", False) else {}
-                self._codecs[path] = load_codec(path, max_pixels=self._args.max_pixels, **options)
+                folder = None if path == SHIPPED else path
+                self._codecs[path] = load_codec(folder, max_pixels=self._args.max_pixels, **options)
             return self._codecs[path]
 
     def for_file(self, fingerprint: bytes, name: str):
         """The first codec with a file's fingerprint."""
         others = []
-        for path in self._args.model:
+        for path in self.paths:
             codec = self.load(path)
             if codec.fingerprint == fingerprint:
                 return codec
             others.append(f"{path} is {codec.fingerprint.hex()}")
         needed = f"{name}: needs the model {fingerprint.hex()} that it was written with"
-        raise ModelMismatchError(f"{needed}, but {', '.join(others)}")
+        raise ModelMismatchError(f"{needed}, but {', '.join(others)}.")

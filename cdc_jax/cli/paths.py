@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cdc_jax.errors import CdcError
+from cdc_jax.errors import CdcError, reason_of
 from cdc_jax.io.files import write_atomically
 
 STANDARD = "-"
@@ -72,55 +72,55 @@ def plan_tasks(inputs: Sequence[str], output: str | None, *, suffixes: Collectio
 
 def _plan_one(source: str, output: str | None, suffixes: Collection[str], new_suffix: str) -> Plan:
     if output is not None and (os.path.isdir(output) or output.endswith(("/", os.sep))):
-        raise UsageError(f"{output}: this is a folder; for a single input, -o names a file")
+        raise UsageError(f"{output}: This is a folder; for a single input, -o names a file.")
     if source != STANDARD and not os.path.exists(source):
-        return Plan(problems=[f"{source}: no such file or folder"])
+        return Plan(problems=[f"{source}: No such file or folder."])
     default = STANDARD if source == STANDARD else _with_suffix(source, suffixes, new_suffix)
     return Plan([Task(source, default if output is None else output)])
 
 
 def _plan_several(inputs: Sequence[str], output: str | None, suffixes: Collection[str], new_suffix: str) -> Plan:
     if STANDARD in inputs or output == STANDARD:
-        raise UsageError("'-' is one file: it cannot be combined with several files or with a folder")
+        raise UsageError("'-' is one file: it cannot be combined with several files or with a folder.")
     if output is not None and os.path.exists(output) and not os.path.isdir(output):
-        raise UsageError(f"{output}: this is a file; for several inputs or a folder, -o names a folder")
+        raise UsageError(f"{output}: This is a file; for several inputs or a folder, -o names a folder.")
     plan = Plan(makes_folders=output is not None)
 
     def add(source: str, relative: str) -> None:
-        place = source if output is None else os.path.join(output, relative)
-        plan.tasks.append(Task(source, _with_suffix(place, suffixes, new_suffix)))
+        target = source if output is None else os.path.join(output, relative)
+        plan.tasks.append(Task(source, _with_suffix(target, suffixes, new_suffix)))
 
     for path in inputs:
         if os.path.isdir(path):
-            found = _files_below(path, suffixes, plan.problems)
-            for source in found:
+            files = _files_below(path, suffixes, plan.problems)
+            for source in files:
                 add(source, os.path.relpath(source, path))
-            if not found:
-                plan.problems.append(f"{path}: no {', '.join(suffixes)} file in this folder")
+            if not files:
+                plan.problems.append(f"{path}: No {', '.join(suffixes)} file in this folder.")
         elif os.path.exists(path):
             add(path, os.path.basename(path))
         else:
-            plan.problems.append(f"{path}: no such file or folder")
+            plan.problems.append(f"{path}: No such file or folder.")
     return plan
 
 
 def _files_below(folder: str, suffixes: Collection[str], problems: list[str]) -> list[str]:
-    """Files with one of the suffixes; not hidden ones: some systems keep notes beside pictures as `._name.jpg`."""
+    """Files with one of the suffixes; not hidden ones: some systems keep notes beside images as `._name.jpg`."""
 
     def unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename}: {error.strerror}")
+        problems.append(f"{error.filename}: {reason_of(error)}.")
 
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(os.path.join(parent, name))
-    return found
+                files.append(os.path.join(parent, name))
+    return files
 
 
 def _with_suffix(path: str, suffixes: Collection[str], new_suffix: str) -> str:
-    """`photo.png` → `photo.cdc`, but `scan.2024` → `scan.2024.cdc`: only a suffix that says what the file is goes."""
+    """`photo.png` → `photo.cdc`, but `scan.2024` → `scan.2024.cdc`: only the suffix of a known format is replaced."""
     root, suffix = os.path.splitext(path)
     return (root if suffix.lower() in suffixes else path) + new_suffix
 
@@ -133,9 +133,9 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
             continue
         identity = _identity(task.target)
         if identity in sources:
-            raise UsageError(f"{task.target}: this output is also an input ({sources[identity]})")
+            raise UsageError(f"{task.target}: This output is also an input ({sources[identity]}).")
         if identity in targets:
-            raise UsageError(f"{targets[identity]} and {task.source} would both be written to {task.target}")
+            raise UsageError(f"{targets[identity]} and {task.source} would both be written to {task.target}.")
         targets[identity] = task.source
 
 
@@ -167,14 +167,14 @@ def check_target(target: str, *, force: bool, makes_folders: bool) -> None:
     if target == STANDARD or _is_device(target):
         return
     if os.path.isdir(target):
-        raise CdcError(f"{target}: this is a folder, where the output should go")
+        raise CdcError(f"{target}: This is a folder, where the output should go.")
     if os.path.exists(target) and not force:
-        raise CdcError(f"{target}: exists already and was kept; --force replaces it")
+        raise CdcError(f"{target}: Exists already and was kept; --force replaces it.")
     folder = os.path.dirname(os.path.realpath(target))
     if not makes_folders and not os.path.isdir(folder):
-        raise CdcError(f"{target}: there is no folder {folder} to write to")
+        raise CdcError(f"{target}: There is no folder {folder} to write to.")
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
-        raise CdcError(f"{target}: the folder {folder} cannot be written to")
+        raise CdcError(f"{target}: The folder {folder} cannot be written to.")
 
 
 def read_source(source: str, *, magic: bytes = b"") -> bytes:
@@ -185,7 +185,7 @@ def read_source(source: str, *, magic: bytes = b"") -> bytes:
       OSError: it cannot be read.
     """
     if os.path.isdir(source):
-        raise CdcError(f"{source}: this is a folder, not a file")
+        raise CdcError(f"{source}: This is a folder, not a file.")
     with contextlib.nullcontext(standard_stream("stdin")) if source == STANDARD else open(source, "rb") as file:
         head = file.read(len(magic))
         return head + file.read() if head == magic else head
@@ -213,7 +213,7 @@ def standard_stream(name: str):
     """The binary stream under `sys.stdin` or `sys.stdout`."""
     stream = getattr(sys, name)
     if stream is None:  # closed by the caller: cdc … >&-
-        raise CdcError(f"standard {'input' if name == 'stdin' else 'output'} is closed")
+        raise CdcError(f"Standard {'input' if name == 'stdin' else 'output'} is closed.")
     return stream.buffer
 
 
@@ -232,7 +232,7 @@ def standard_output_errors() -> Iterator[None]:
 
 
 def is_bundle(path: str) -> bool:
-    """Whether a path looks like a bundle, and neither like a picture nor like a folder of them."""
+    """Whether a path looks like a bundle, and neither like an image nor like a folder of them."""
     return os.path.isfile(os.path.join(path, "coding.npz"))
 
 
@@ -246,9 +246,9 @@ def make_bundle(output: str, make: Callable[[str], None], *, force: bool) -> Non
     target = os.path.realpath(output)
     exists = os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target))
     if exists and not force:
-        raise CdcError(f"{output}: exists already and was kept; --force replaces it")
+        raise CdcError(f"{output}: Exists already and was kept; --force replaces it.")
     if exists and not is_bundle(target):
-        raise CdcError(f"{output}: is not a bundle, and --force replaces nothing else")
+        raise CdcError(f"{output} is not a bundle, and --force replaces nothing else.")
     temporary, old = (f"{target}.{secrets.token_hex(8)}.{kind}" for kind in ("tmp", "old"))
     try:
         make(temporary)

@@ -1,7 +1,7 @@
-"""From tasks to outcomes, many at once: reading, entropy coding, the network and picture formats go on together.
+"""From tasks to outcomes, many at once: reading, entropy coding, the network and image formats run together.
 
 Threads do it, around the devices, which take one batch at a time: one thread keeps the devices busy, others read the
-files of the next window and make picture formats. Files are written by the caller, who takes outcomes as they come; no
+files of the next window and make image formats. Files are written by the caller, who takes outcomes as they come; no
 more wait for him than a few. A single task is done in the caller's thread.
 """
 
@@ -23,9 +23,9 @@ from cdc_jax.errors import BundleError, CdcError
 
 WORKERS = 4
 WINDOW = 64  # files that are looked at together to find those of one size
-WAITING_BYTES = 64 << 20  # of decoded pictures that are not yet files
+WAITING_BYTES = 64 << 20  # of decoded images that are not yet files
 
-File, Picture = TypeVar("File"), TypeVar("Picture")
+File, Image = TypeVar("File"), TypeVar("Image")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
     """Converts every file of a plan; a failed one costs one line and does not stop the others.
 
     Args:
-      args: `force`; `quiet`, to tell nothing but errors; `is_process`, to let Ctrl-C end the process at once while
+      args: `force`; `quiet`, to report nothing but errors; `is_process`, to let Ctrl-C end the process at once while
         converting, where else it is an exception, as usual in Python.
       plan: what to read and write.
       convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
@@ -72,10 +72,10 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
     """
     if not args.force and any(task.target == STANDARD for task in plan.tasks):
         if sys.stdout is not None and sys.stdout.isatty():
-            raise UsageError("standard output is a terminal: redirect it, or name a file with -o")
+            raise UsageError("Standard output is a terminal: redirect it, or name a file with -o.")
     failures: list[int] = []
     for problem in plan.problems:
-        console.say(problem)
+        console.log(problem)
         failures.append(CdcError.exit_code)
     start = time.perf_counter()
     written_bytes = 0
@@ -95,15 +95,15 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
             line = console.describe(error, subject)
             if line is None:
                 raise
-            console.say(line)
+            console.log(line)
             failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
             continue
         written_bytes += len(data)
         if not args.quiet and len(plan.tasks) == 1:
-            console.say(f"{source} -> {target}: {outcome.details}")
+            console.log(f"{source} -> {target}: {outcome.details}")
     if not args.quiet and len(plan.tasks) > 1:
         done = len(plan.tasks) + len(plan.problems) - len(failures)
-        console.say(
+        console.log(
             f"{done} of {done + len(failures)} files done, {written_bytes} bytes written, "
             f"{time.perf_counter() - start:.1f} s"
         )
@@ -136,8 +136,8 @@ def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[byt
 def in_batches(
     check: Callable[[Task], None],
     read: Callable[[str], File],
-    decode: Callable[[Sequence[File]], Iterator[tuple[int, Picture | Exception]]],
-    finish: Callable[[File, Picture], tuple[bytes, str]],
+    decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]],
+    finish: Callable[[File, Image], tuple[bytes, str]],
     *,
     overlap: bool = True,
 ) -> Convert:
@@ -146,10 +146,10 @@ def in_batches(
     Args:
       check: raises what speaks against a task's target.
       read: a source; called in threads, while files before it are decoded.
-      decode: gives (index, picture or error) of the files, in the order that suits it; called in one thread. Where it
+      decode: gives (index, image or error) of the files, in the order that suits it; called in one thread. Where it
         fails altogether, the files that are left are given to it one by one.
       finish: makes the target's bytes, and a few words about them; called in threads.
-      overlap: False to do one thing at a time, so that no more than one picture is kept.
+      overlap: False to do one thing at a time, so that no more than one image is kept.
     """
 
     def load(task: Task) -> Outcome | tuple[Task, File]:
@@ -161,31 +161,31 @@ def in_batches(
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
-    def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Picture] | Outcome]:
+    def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Image] | Outcome]:
         for loaded in _windows(load, tasks):
             yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
-            yield from pictures([item for item in loaded if not isinstance(item, Outcome)])
+            yield from images([item for item in loaded if not isinstance(item, Outcome)])
 
-    def pictures(files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Picture | Exception]]:
+    def images(files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Image | Exception]]:
         left = dict(enumerate(files))
         try:
-            for index, picture in decode([file for _, file in files]):
-                yield *left.pop(index), picture
+            for index, image in decode([file for _, file in files]):
+                yield *left.pop(index), image
         except Exception as error:  # such as too little memory for one of them: which one is not known
             if len(files) == 1:
                 yield *files[0], error
                 return
             for item in left.values():
-                yield from pictures([item])
+                yield from images([item])
 
-    def complete(item: tuple[Task, File, Picture] | Outcome) -> Outcome:
+    def complete(item: tuple[Task, File, Image] | Outcome) -> Outcome:
         if isinstance(item, Outcome):
             return item
-        task, file, picture = item
+        task, file, image = item
         try:
-            if isinstance(picture, Exception):
-                raise picture
-            return Outcome(task, *finish(file, picture))
+            if isinstance(image, Exception):
+                raise image
+            return Outcome(task, *finish(file, image))
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
@@ -200,21 +200,21 @@ def in_batches(
 def _in_background(items: Iterator) -> Iterator:
     from cdc_jax.runtime.prefetch import in_background
 
-    def picture_bytes(item) -> int:
+    def image_bytes(item) -> int:
         return 0 if isinstance(item, Outcome) else getattr(item[-1], "nbytes", 0)
 
-    return in_background(items, picture_bytes, most=WAITING_BYTES)
+    return in_background(items, image_bytes, most=WAITING_BYTES)
 
 
 def _windows(function: Callable, items: Sequence) -> Iterator[list]:
-    """The function's results for so many items after the other, those of the next ones made meanwhile."""
+    """The function's results for `WINDOW` items at a time, those of the next window made meanwhile."""
     windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
     if len(windows) < 2:
         yield from (list(_parallel(function, window)) for window in windows)
         return
-    from cdc_jax.runtime.prefetch import ahead
+    from cdc_jax.runtime.prefetch import prefetch_one
 
-    for _, results in ahead(lambda window: list(_parallel(function, window)), windows):
+    for _, results in prefetch_one(lambda window: list(_parallel(function, window)), windows):
         yield results
 
 

@@ -1,18 +1,18 @@
-"""`cdc compress` with a target: the options, and the choice among the models given."""
+"""`cdc compress` with a target: the options, and the choice of model and quality."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 
-from cdc_jax.cli import arguments, console
+from cdc_jax.cli import arguments
+from cdc_jax.cli.models import Models
 
 
 def add_targets(parser: argparse.ArgumentParser) -> None:
-    """What to choose one of several models by."""
+    """What to choose the quality, or one of several models, by."""
     group = parser.add_mutually_exclusive_group()
-    choose, whole = "of the models given, take the one with the", arguments.whole_number(1)
+    choose, whole = "choose quality and model for the", arguments.whole_number(1)
     group.add_argument("--target-bpp", metavar="X", type=_positive, help=f"{choose} largest file up to X bpp")
     group.add_argument("--target-bytes", metavar="N", type=whole, help=f"{choose} largest file up to N bytes")
     group.add_argument(
@@ -39,16 +39,14 @@ def _positive(text: str) -> float:
     return value
 
 
-def choose_model(args: argparse.Namespace, load: Callable, image, source: str) -> tuple[bytes, str]:
-    """The file of the model that keeps to the target, and words about the choice, which are told for every file.
+def choose_model(args: argparse.Namespace, models: Models, image) -> tuple[bytes, str]:
+    """The file of the model that keeps to the target, and words about the choice.
 
     Raises:
-      CdcError: no model does; the message says which comes nearest.
+      CdcError: no model does; the message names the nearest.
     """
     from cdc_jax.codec.model_selection import Target, choose
 
     target = Target(args.target_bpp, args.target_bytes, args.min_psnr, args.steps, args.seed, args.gamma)
-    choice = choose(args.model, load, image, target)
-    if not args.quiet and len(args.inputs) > 1:
-        console.say(f"{source}: {choice.model} ({choice.reason})")
-    return choice.data, f", by {choice.model} ({choice.reason})"
+    choice = choose(models.paths, models.load, image, target)
+    return choice.data, f"{choice.model} ({choice.reason})"

@@ -1,4 +1,4 @@
-"""`cdc verify`: tells for each file whether it, the bundle and this machine agree."""
+"""`cdc verify`: reports for each file whether it, the bundle and this machine agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cdc_jax.io import cdc_file
 
 _EPILOG = """\
 Decodes the symbols of each file and encodes them again, and checks the hash of the bundle's weights and the machine's
-arithmetic; makes no picture. Prints the bundle's hash, and a line for each file that agrees.
+arithmetic; makes no image. Prints the bundle's hash, and a line for each file that agrees.
 """
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verifies all files and returns the exit code."""
     models = Models(args, load=_load_verifier)
-    failures, told = [], set()
+    failures, reported_models = [], set()
     for path in args.inputs:
         try:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
             raise  # not about this file alone
         except (CdcError, OSError, MemoryError) as error:
             line = console.describe(error, console.shown(path))
-            console.say(line)
+            console.log(line)
             if args.json:
-                console.put(json.dumps({"file": path, "agrees": False, "problem": line}))
+                console.print_line(json.dumps({"file": path, "agrees": False, "problem": line}))
             failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
             continue
         facts = {
@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
             "weights_sha256": verifier.weights_sha256,
         }
         if args.json:
-            console.put(json.dumps(facts))
+            console.print_line(json.dumps(facts))
             continue
-        if verifier.weights_sha256 not in told:
-            told.add(verifier.weights_sha256)
-            console.put("model {fingerprint}: its weights are intact, SHA-256 {weights_sha256}".format(**facts))
-        console.put(
+        if verifier.weights_sha256 not in reported_models:
+            reported_models.add(verifier.weights_sha256)
+            console.print_line("model {fingerprint}: its weights are intact, SHA-256 {weights_sha256}".format(**facts))
+        console.print_line(
             "{file}: agrees with the model {fingerprint} on this machine: {width}x{height} pixels, {bytes} bytes, "
             "{symbols} symbols, format {format_version}".format(**facts)
         )

@@ -1,6 +1,6 @@
 """A bundle: the directory that inference needs, and all it needs.
 
-    weights/        orbax: every weight, nested by module
+    weights/        every weight, with orbax; or weights.safetensors, in float16 (`bundle_weights`)
     coding.npz      tables and integer hyper decoder: what the file format depends on (`entropy.coding_model`)
     config.json     the model's settings, its fingerprint, the hash of its weights
     model_card.md   data, licence, provenance, figures
@@ -19,22 +19,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Array
 
+from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import BundleError, CdcError, ConfigError
+from cdc_jax.errors import BundleError, ConfigError
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import (
-    Params,
-    build_coding,
-    check_same_weights,
-    nest,
-    shapes,
-    unnest,
-)
-from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
+from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
@@ -77,7 +69,7 @@ def save_bundle(
     figures: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
     lpips: Mapping[str, np.ndarray] | None = None,
-    weight_type: str = "float32",
+    half: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Writes a bundle, under a temporary name first.
@@ -89,8 +81,7 @@ def save_bundle(
       figures: for the model card's table.
       coding: of a bundle whose files this one must open; None builds it from the weights.
       lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
-      weight_type: "float32", or "float16" for a bundle of half the size; `coding` is then built from the rounded
-        weights.
+      half: store float16 weights, for a bundle of half the size; `coding` is then built from the rounded ones.
       overwrite: replace what is at `out_dir`.
 
     Raises:
@@ -99,13 +90,12 @@ def save_bundle(
     out_dir = Path(out_dir)
     if out_dir.exists() and not overwrite and not (out_dir.is_dir() and not any(out_dir.iterdir())):
         raise BundleError(f"{out_dir} exists already; choose another folder")
-    if weight_type != "float32":
-        params = {name: np.asarray(value).astype(weight_type) for name, value in params.items()}
-    coding = coding or build_coding({name: np.asarray(value, np.float32) for name, value in params.items()})
+    params = round_to_half(params) if half else params
+    coding = coding or build_coding(params)
     temporary = out_dir.parent / f".{out_dir.name}-{secrets.token_hex(6)}.partial"
     try:
         temporary.mkdir(parents=True)
-        _save_weights(temporary / "weights", params)
+        (save_half if half else save_orbax)(temporary, params)
         coding.save(temporary / "coding.npz")
         facts = {
             "bundle_version": BUNDLE_VERSION,
@@ -150,7 +140,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path}: coding.npz is of another architecture than config.json says")
     if coding.fingerprint.hex() != facts["fingerprint"]:
         raise BundleError(f"{path}: coding.npz is not the one that config.json was written with")
-    return Bundle(config, _load_weights(path / "weights", config), coding, facts["weights_sha256"])
+    return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"])
 
 
 def _read_facts(path: Path) -> dict:
@@ -168,30 +158,6 @@ def _read_facts(path: Path) -> dict:
         if not isinstance(facts.get(key), kind):
             raise BundleError(f"{path} is incomplete: it lacks {key!r}")
     return facts
-
-
-def _save_weights(path: Path, params: Mapping[str, Array]) -> None:
-    with quiet_orbax(), local_checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), nest({name: np.asarray(value) for name, value in params.items()}))
-    (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
-
-
-def _load_weights(path: Path, config: ModelConfig) -> Params:
-    expected = shapes(config)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
-    }
-    try:
-        with quiet_orbax(), local_checkpointer() as checkpointer:
-            stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
-            check_same_weights(expected, stored, str(path))
-            return unnest(checkpointer.restore(path.absolute(), nest(target)))
-    except CdcError:
-        raise
-    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or damaged: {reason}") from error
 
 
 def _model_card(facts: Mapping, coding: CodingModel, provenance: str, figures: Mapping[str, float | str]) -> str:

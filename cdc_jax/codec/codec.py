@@ -24,28 +24,30 @@ from cdc_jax.codec.batching import Progress, collect, plan_batches
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
-from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
-from cdc_jax.errors import BitstreamError, CdcError, ConfigError, ImageError, ModelMismatchError
+from cdc_jax.codec.shipped import shipped_bundle
+from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.errors import CdcError, ConfigError, ImageError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
-from cdc_jax.io.images import Picture, check_image, pad_to_multiple
+from cdc_jax.io.images import Image, check_image, pad_to_multiple
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
-from cdc_jax.runtime.prefetch import ahead, in_threads
+from cdc_jax.runtime.prefetch import in_threads, prefetch_one
 
 _HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
 
 
 def load_codec(
-    bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
+    bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"
 ) -> Codec:
     """Opens a bundle.
 
     Args:
-      bundle_dir: what training, `cdc export` or `cdc import-torch` made.
+      bundle_dir: what training, `cdc export` or `cdc import-torch` made; None: the model that comes with the package.
       max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
       compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
         pixels a little. Files do not depend on it.
@@ -54,6 +56,7 @@ def load_codec(
       BundleError: the folder is not a complete, sound bundle.
       ConfigError: the compute type is neither.
     """
+    bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
 
 
@@ -73,13 +76,14 @@ class Codec:
         self._devices = LocalDevices(bundle.params)
         self._decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
         self._encoder = ImageEncoder(bundle, self._coder, self._devices)
+        self._reader = FileReader(bundle, self._coder, max_pixels)
 
     @property
     def fingerprint(self) -> bytes:
         """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
         return self._coding.fingerprint
 
-    def compress(self, image: Picture, *, quality: float | None = None) -> bytes:
+    def compress(self, image: Image, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
 
         Args:
@@ -93,7 +97,11 @@ class Codec:
         level = quality_level(self.config, quality)
         return self._encoder.write(self.analyze(image), level)
 
-    def analyze(self, image: Picture) -> ImageLatents:
+    def check_quality(self, quality: float | None) -> None:
+        """Raises ConfigError as `compress` for a quality that the model does not have."""
+        quality_level(self.config, quality)
+
+    def analyze(self, image: Image) -> ImageLatents:
         """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""
         return self._encoder.analyze(self._padded(image), *image.shape[:2])
 
@@ -114,7 +122,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
-    ) -> Picture:
+    ) -> Image:
         """The picture of a `.cdc` file.
 
         Args:
@@ -135,7 +143,7 @@ class Codec:
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
             tiling.check_tile(tile)
-        container, symbols = self._read(data)
+        container, symbols = self._reader.read(data)
         height, width = padded_size(container)
         tile = tiling.default_tile(height, width) if tile is None else tile
         picture = self._decoder.decode(symbols, settings, tile)
@@ -143,7 +151,7 @@ class Codec:
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
-    ) -> Iterator[Picture]:
+    ) -> Iterator[Image]:
         """The preview of a model with the transform, then each step's estimate.
 
         The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
@@ -155,7 +163,7 @@ class Codec:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
-        container, symbols = self._read(data)
+        container, symbols = self._reader.read(data)
         for image in self._decoder.decode_progressively(symbols, settings):
             yield image[: container.height, : container.width]
 
@@ -169,13 +177,13 @@ class Codec:
           BitstreamError, ModelMismatchError: as `decompress`.
           ConfigError: no tile is small enough.
         """
-        height, width = padded_size(self._open(data))
+        height, width = padded_size(self._reader.open(data))
         tile = memory.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
         shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
         return None if shapes[0] == shapes[1] else tile
 
     def compress_batch(
-        self, images: Sequence[Picture], *, quality: float | None = None, progress: Progress | None = None
+        self, images: Sequence[Image], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
         """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
 
@@ -200,7 +208,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         progress: Progress | None = None,
-    ) -> list[Picture]:
+    ) -> list[Image]:
         """`decompress` for many files, over all devices: pictures of the same padded size share batches.
 
         The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
@@ -224,7 +232,7 @@ class Codec:
         seed: int = 0,
         gamma: float | None = None,
         eta: float = 0.0,
-    ) -> Iterator[tuple[int, Picture | CdcError]]:
+    ) -> Iterator[tuple[int, Image | CdcError]]:
         """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
 
         While the devices are busy with one batch, the next one's streams are read.
@@ -236,12 +244,13 @@ class Codec:
         sizes = []
         for index, data in enumerate(files):
             try:
-                sizes.append(padded_size(self._open(data)))
+                sizes.append(padded_size(self._reader.open(data)))
             except CdcError as error:
                 sizes.append(None)
                 yield index, error
         batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
-        for batch, read in ahead(lambda batch: [self._read_or_error(files[i]) for i in batch.members], batches):
+        symbols_of = self._reader.read_or_error
+        for batch, read in prefetch_one(lambda batch: [symbols_of(files[i]) for i in batch.members], batches):
             sound = []
             for index, found in zip(batch.members, read, strict=True):
                 if isinstance(found, CdcError):
@@ -259,10 +268,10 @@ class Codec:
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
         """
-        symbols = self._read(data)[1]
+        symbols = self._reader.read(data)[1]
         return symbols.z, symbols.y
 
-    def estimate_bits(self, image: Picture, *, quality: float | None = None) -> float:
+    def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
         """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
 
         Raises:
@@ -272,46 +281,17 @@ class Codec:
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
         return float(_rate_bits(self.config, self._params, self._padded(image)[None], rate)[0])
 
-    def _padded(self, image: Picture) -> Picture:
+    def _padded(self, image: Image) -> Image:
         check_image(image)
         height, width, _ = image.shape
         if cdc_file.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
             raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
         return pad_to_multiple(image, STRIDE)
 
-    def _open(self, data: bytes) -> cdc_file.Container:
-        container = cdc_file.unpack(data, max_pixels=self.max_pixels)
-        if container.fingerprint != self.fingerprint:
-            raise ModelMismatchError(
-                f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
-                f"{self.fingerprint.hex()}"
-            )
-        version = 2 if container.chunks else self.config.format_version
-        if container.version != version or (container.level and not self.config.variable_rate):
-            raise BitstreamError("The file's format or quality is not one that its model writes: it is corrupt.")
-        return container
-
-    def _read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
-        container = self._open(data)
-        cells = (pixels // STRIDE for pixels in padded_size(container))
-        shape = (*cells, self.config.hyper_channels)
-        return container, self._coder.decode(container.stream, shape, container.level)
-
-    def _read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
-        try:
-            return self._read(data)
-        except CdcError as error:
-            return error
-
 
 def _synthesis(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
     name = "compressor.transform.synthesis"
     return np.asarray(bundle.params[name]) if name in bundle.params else None
-
-
-def padded_size(container: cdc_file.Container) -> tuple[int, int]:
-    """Height and width of a file's picture, rounded up to multiples of 64."""
-    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
 
 
 @functools.partial(jax.jit, static_argnums=0)

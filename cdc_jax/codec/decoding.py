@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from cdc_jax.diffusion.sampler import START, ddim_sample, picture_noise, sampling_steps
+from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
@@ -54,9 +54,9 @@ def sample(
     batch, height, width = y_hat.shape[0], *(LATENT_STRIDE * cells for cells in y_hat.shape[1:3])
 
     def noise(stream):
-        return jnp.broadcast_to(picture_noise(seed, stream, height, width), (batch, height, width, 3))
+        return jnp.broadcast_to(image_noise(seed, stream, height, width), (batch, height, width, 3))
 
-    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    inputs = sampling_grid(schedule_for(config), config.prediction, steps)
     unet = model.unet.prepare(context)
     time = jnp.asarray(inputs.time)[:, None]
     features = model.unet.embed(time, None if quality is None else quality[None])  # [S, b or 1, …]

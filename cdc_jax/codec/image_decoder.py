@@ -19,7 +19,7 @@ from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
 from cdc_jax.entropy.coder import DecodedSymbols
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.cdc_file import MAX_LEVEL
-from cdc_jax.io.images import Picture
+from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import split_batch
@@ -78,7 +78,7 @@ class ImageDecoder:
         self._config, self._devices, self._compute_type = config, devices, compute_type
         self._synthesis = synthesis
 
-    def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Picture:
+    def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Image:
         """One image of the padded size, whole where `tile` is None or no smaller than it."""
         if settings.steps == 0:
             return preview(symbols.y_hat, self._synthesis)
@@ -88,7 +88,7 @@ class ImageDecoder:
         with self._devices.one() as params:
             return np.array(self._synthesize(params, [symbols], settings)[0])
 
-    def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Picture]:
+    def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Image]:
         """The preview where the model has one, then each step's estimate, of the padded size."""
         if self._config.transform:
             yield preview(symbols.y_hat, self._synthesis)
@@ -102,7 +102,7 @@ class ImageDecoder:
 
     def decode_batch(
         self, symbols: list[DecodedSymbols], settings: DecodeSettings, batch_size: int
-    ) -> Iterator[Picture]:
+    ) -> Iterator[Image]:
         """Pictures of one padded size; more than symbols where the batch had to be filled up."""
         if settings.steps == 0:
             yield from (preview(one.y_hat, self._synthesis) for one in symbols)
@@ -118,7 +118,7 @@ class ImageDecoder:
             pictures = np.array(self._synthesize(params, filled, settings, mesh))
         yield from pictures
 
-    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Picture:
+    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Image:
         with self._devices.all() as (params, mesh):
             options = self._tile_options(symbols, settings, tile)
             return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)

@@ -15,7 +15,7 @@ from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.latents import Pass
 from cdc_jax.errors import BundleError, ConfigError
 from cdc_jax.io import cdc_file
-from cdc_jax.io.images import Picture
+from cdc_jax.io.images import Image
 from cdc_jax.models.config import MAX_QUALITY, ModelConfig
 
 DEFAULT_QUALITY = 50.0
@@ -75,7 +75,7 @@ class ImageEncoder:
         self._config, self._coding, self._coder, self._devices = bundle.config, bundle.coding, coder, devices
         self._medians = np.asarray(bundle.params["compressor.prior.medians"])
 
-    def analyze(self, padded: Picture, height: int, width: int) -> ImageLatents:
+    def analyze(self, padded: Image, height: int, width: int) -> ImageLatents:
         """The latents of an image that is padded to multiples of 64.
 
         Raises:

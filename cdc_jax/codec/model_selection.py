@@ -1,10 +1,12 @@
-"""Which of several models to compress a picture with, so that its file is small enough or its quality good enough.
+"""Which model, and which quality, to compress an image with, so that its file is small or its quality good enough.
 
-Nothing is estimated: every candidate's file is made, and for a quality it is decoded.
+Nothing is estimated: every candidate's file is made, and for a PSNR it is decoded. Within a model of every rate the
+quality is searched; the image is analyzed once, and a quality then costs milliseconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,12 +14,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cdc_jax.errors import CdcError
+from cdc_jax.io.cdc_file import MAX_LEVEL, QUALITY_STEPS
 from cdc_jax.metrics.distortion import psnr_db
+
+_CLOSE_SIZE = 0.998  # a file of this share of the limit ends the search
+_CLOSE_PSNR_DB = 0.01
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a file must keep to; one of the three is given.
+    """What a file must keep to; one of the first three is given.
 
     Attributes:
       bpp: at most so many bits per pixel, headers included.
@@ -36,17 +42,31 @@ class Target:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen model, the file it makes, and why, in a few words."""
+    """The chosen model, the file it makes, and the reason, in a few words."""
 
     model: str
     data: bytes
     reason: str
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A file, and how well it does: its PSNR where that is the target."""
+
+    model: str
+    data: bytes
+    level: int | None
+    psnr_db: float = math.nan
+
+    @property
+    def name(self) -> str:
+        return self.model if self.level is None else f"{self.model}, quality {self.level / QUALITY_STEPS:.2f}"
+
+
 def choose(
     models: Sequence[str], load: Callable[[str], object], image: UInt8[np.ndarray, "h w 3"], target: Target
 ) -> Choice:
-    """The largest file within a size, or the smallest that reaches a quality.
+    """The largest file within a size, or the smallest that reaches a PSNR.
 
     Args:
       models: bundles to choose from.
@@ -55,33 +75,114 @@ def choose(
       target: what to keep to.
 
     Raises:
-      CdcError: no model keeps to it; the message says which comes nearest.
+      CdcError: no model keeps to it; the message names the one that comes nearest.
     """
-    files = [(load(model).compress(image), model) for model in models]
-    if target.min_psnr_db is not None:
-        return _by_quality(files, load, image, target)
     pixels = image.shape[0] * image.shape[1]
-    limit = target.file_bytes if target.bpp is None else target.bpp * pixels / 8
-    fitting = [pair for pair in files if len(pair[0]) <= limit]
-    if not fitting:
-        data, model = min(files, key=lambda pair: len(pair[0]))
-        wanted = f"{target.file_bytes} bytes" if target.bpp is None else f"{target.bpp:g} bpp"
+    if target.min_psnr_db is not None:
+        candidates = [_smallest_good_one(model, load(model), image, target) for model in models]
+        good = [c for c in candidates if c.psnr_db >= target.min_psnr_db]
+        if good:
+            chosen = min(good, key=lambda c: len(c.data))
+            return Choice(chosen.name, chosen.data, f"{chosen.psnr_db:.2f} dB")
+        best = max(candidates, key=lambda c: c.psnr_db)
         raise CdcError(
-            f"no model makes a file of {wanted} or less; the nearest is {model} with {len(data)} bytes "
-            f"({8 * len(data) / pixels:.4f} bpp)"
+            f"No model reaches {target.min_psnr_db:g} dB; the nearest is {best.name} with {best.psnr_db:.2f} dB."
         )
-    data, model = max(fitting, key=lambda pair: len(pair[0]))
-    return Choice(model, data, f"largest of {len(fitting)} that fit")
-
-
-def _by_quality(files, load, image, target: Target) -> Choice:
-    best = (-np.inf, "")
-    for data, model in sorted(files, key=lambda pair: len(pair[0])):
-        decoded = load(model).decompress(data, steps=target.steps, seed=target.seed, gamma=target.gamma)
-        psnr = psnr_db(image, decoded)
-        if psnr >= target.min_psnr_db:
-            return Choice(model, data, f"{psnr:.2f} dB")
-        best = max(best, (psnr, model))
+    limit = target.file_bytes if target.bpp is None else target.bpp * pixels / 8
+    candidates = [_largest_fitting_one(model, load(model), image, limit) for model in models]
+    fitting = [c for c in candidates if len(c.data) <= limit]
+    if fitting:
+        chosen = max(fitting, key=lambda c: len(c.data))
+        searched = chosen.level is not None
+        reason = f"{8 * len(chosen.data) / pixels:.4f} bpp" if searched else f"largest of {len(fitting)} that fit"
+        return Choice(chosen.name, chosen.data, reason)
+    nearest = min(candidates, key=lambda c: len(c.data))
+    wanted = f"{target.file_bytes} bytes" if target.bpp is None else f"{target.bpp:g} bpp"
     raise CdcError(
-        f"no model reaches {target.min_psnr_db:g} dB; the nearest is {best[1]} with {best[0]:.2f} dB"
+        f"No model makes a file of {wanted} or less; the nearest is {nearest.name} with {len(nearest.data)} bytes "
+        f"({8 * len(nearest.data) / pixels:.4f} bpp)."
     )
+
+
+def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candidate:
+    """The model's largest file of at most so many bytes, else its smallest."""
+    write = _writer(model, codec, image)
+    if not codec.config.variable_rate:
+        return write(None)
+    low, high = write(0), write(MAX_LEVEL)
+    if len(low.data) > limit_bytes or len(high.data) <= limit_bytes:
+        return low if len(low.data) > limit_bytes else high
+
+    def log_size(candidate: _Candidate) -> float:  # nearly linear in the level
+        return math.log(len(candidate.data))
+
+    goal = math.log(0.5 * (1 + _CLOSE_SIZE) * limit_bytes)
+    fits = _Search(write, log_size, goal, lambda candidate: len(candidate.data) <= limit_bytes)
+    return fits.between(low, high, lambda low, _: len(low.data) >= _CLOSE_SIZE * limit_bytes)[0]
+
+
+def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
+    """The model's smallest file of at least so many dB, else its best."""
+    write = _writer(model, codec, image)
+
+    def measured(level: int | None) -> _Candidate:
+        made = write(level)
+        decoded = codec.decompress(made.data, steps=target.steps, seed=target.seed, gamma=target.gamma)
+        return _Candidate(model, made.data, level, psnr_db(image, decoded))
+
+    if not codec.config.variable_rate:
+        return measured(None)
+    low, high = measured(0), measured(MAX_LEVEL)
+    if low.psnr_db >= target.min_psnr_db or high.psnr_db < target.min_psnr_db:
+        return low if low.psnr_db >= target.min_psnr_db else high
+    most = target.min_psnr_db + _CLOSE_PSNR_DB
+    goal = 0.5 * (target.min_psnr_db + most)
+    fails = _Search(measured, lambda c: c.psnr_db, goal, lambda c: c.psnr_db < target.min_psnr_db)
+    return fails.between(low, high, lambda _, high: high.psnr_db <= most)[1]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Looks for the level where a measure crosses a bound.
+
+    Attributes:
+      make: the candidate of a level.
+      measure: rises with the level, nearly along a straight line.
+      goal: the measure to aim at, just on the side of the bound that is wanted.
+      is_low: whether a candidate lies on the lower side of the bound.
+    """
+
+    make: Callable[[int], _Candidate]
+    measure: Callable[[_Candidate], float]
+    goal: float
+    is_low: Callable[[_Candidate], bool]
+
+    def between(
+        self, low: _Candidate, high: _Candidate, close: Callable[[_Candidate, _Candidate], bool]
+    ) -> tuple[_Candidate, _Candidate]:
+        """Candidates on either side of the bound: `close` to it, or of neighbouring levels.
+
+        Interpolates; where that leaves more than half of the levels, it halves them next.
+        """
+        halve = False
+        while high.level - low.level > 1 and not close(low, high):
+            width = high.level - low.level
+            share = 0.5 if halve else self._share(low, high)
+            middle = self.make(low.level + min(max(round(share * width), 1), width - 1))
+            low, high = (middle, high) if self.is_low(middle) else (low, middle)
+            halve = high.level - low.level > width / 2
+        return low, high
+
+    def _share(self, low: _Candidate, high: _Candidate) -> float:
+        start, end = self.measure(low), self.measure(high)
+        return (self.goal - start) / (end - start)
+
+
+def _writer(model: str, codec, image) -> Callable[[int | None], _Candidate]:
+    latents = codec.analyze(image)
+
+    def write(level: int | None) -> _Candidate:
+        quality = None if level is None else level / QUALITY_STEPS
+        return _Candidate(model, codec.write(latents, quality=quality), level)
+
+    return write

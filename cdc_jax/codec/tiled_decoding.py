@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.codec.decoding import predict
 from cdc_jax.codec.tiling import OVERLAP, Axis
-from cdc_jax.diffusion.process import Level, estimate
-from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, picture_noise, sampling_steps
+from cdc_jax.diffusion.process import NoiseLevel, estimate
+from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
@@ -94,7 +94,7 @@ def _denoise(
     for place in _strips(height, width):
         x[place] = _start(place[1].stop - place[1].start, seed, gamma, _block(place))
     predicted = np.empty_like(x)
-    inputs = sampling_steps(schedule_for(config), config.prediction, steps)
+    inputs = sampling_grid(schedule_for(config), config.prediction, steps)
     network = config, params, mesh, quality, compute_type
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
@@ -157,7 +157,7 @@ def _block(place: Place) -> tuple[np.int32, np.int32]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _start(width: int, seed: Array, gamma: Array, block: tuple[Array, Array]) -> Float[Array, "64 w 3"]:
-    return gamma * picture_noise(seed, START, BLOCK, width, first_block=block)
+    return gamma * image_noise(seed, START, BLOCK, width, first_block=block)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -165,8 +165,8 @@ def _advance(
     prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, block
 ) -> tuple[Float[Array, "64 w 3"], Float[Array, "64 w 3"]]:
     """x of the next step, and x̂₀."""
-    noise = picture_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
-    image = estimate(prediction, output, x, Level.of(alpha_bar)).image
+    noise = image_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
+    image = estimate(prediction, output, x, NoiseLevel.of(alpha_bar)).image
     return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise), image
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cdc_jax.codec.bundle import Bundle, load_bundle, weights_hash
 from cdc_jax.codec.codec import Codec
+from cdc_jax.codec.shipped import shipped_bundle
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.entropy.latents import LatentModel, Pass
 from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
 
 _MACHINE_CELLS = 2  # cells of z along each side of the piece that is computed twice
@@ -49,7 +53,7 @@ class Verifier:
                 f"{bundle.weights_sha256[:16]}…: copy or export the bundle again"
             )
         self._codec = Codec(bundle, max_pixels=max_pixels)
-        self._net = bundle.coding.hyper_decoder
+        self._latents = bundle.coding.latents
 
     @property
     def fingerprint(self) -> bytes:
@@ -65,12 +69,13 @@ class Verifier:
           CdcError: this machine computes other numbers than the format asks for.
         """
         z, y = self._codec.read_symbols(data)
-        check_machine(self._net, z[:_MACHINE_CELLS, :_MACHINE_CELLS])
+        check_machine(self._latents, z[:_MACHINE_CELLS, :_MACHINE_CELLS])
         return Verified(cdc_file.unpack(data), z.size + y.size)
 
 
-def load_verifier(bundle_dir: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Verifier:
+def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS) -> Verifier:
     """Opens a bundle to verify files with it. Raises BundleError: it is incomplete, damaged, or not what it says."""
+    bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     bundle = load_bundle(bundle_dir)
     try:
         return Verifier(bundle, max_pixels=max_pixels)
@@ -82,14 +87,31 @@ class _Int64Sums(IntegerHyperDecoder):
     """The same sums in 64-bit integers: slow, and beyond any doubt of the floating-point unit and its libraries."""
 
     def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
-        return (x.astype(np.int64) @ matrix.astype(np.int64)).astype(np.float64)
+        return _int64_product(x, matrix)
 
 
-def check_machine(net: IntegerHyperDecoder, z: Int[np.ndarray, "h w c"]) -> None:
-    """Raises CdcError unless the integer net, computed in float64 and in 64-bit integers, gives the same for this z."""
-    exact = _Int64Sums(net.layers, net.medians, net.thresholds)
-    if not np.array_equal(net.decode_integers(z), exact.decode_integers(z)):
+class _Int64Checkerboard(IntegerCheckerboard):
+    def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
+        return _int64_product(x, matrix)
+
+
+def _int64_product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return (x.astype(np.int64) @ matrix.astype(np.int64)).astype(np.float64)
+
+
+def check_machine(model: LatentModel, z: Int[np.ndarray, "h w c"]) -> None:
+    """Raises CdcError unless the integer networks, in float64 and in 64-bit integers, give the same for this z."""
+    net, board = model.hyper_decoder, model.checkerboard
+    exact_net = _Int64Sums(net.layers, net.medians, net.thresholds)
+    exact_board = board and _Int64Checkerboard(*(getattr(board, field.name) for field in fields(board)))
+    exact = LatentModel(exact_net, model.gains, exact_board)
+
+    def alternating(step: Pass) -> np.ndarray:
+        return np.resize(np.array([0, 1, -1, 2, 0], np.int32), step.mean.shape)
+
+    computed, expected = (each.code(z, MAX_LEVEL // 2, alternating) for each in (model, exact))
+    if not all(map(np.array_equal, computed, expected)):
         raise CdcError(
-            "this machine's float64 matrix products are not exact, so it cannot read files; "
-            "install another build of NumPy"
+            "This machine's float64 matrix products are not exact, so it cannot read files: "
+            "install another build of NumPy."
         )

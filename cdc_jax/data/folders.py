@@ -1,4 +1,4 @@
-"""Pictures in files: a folder with everything below it, or the photographs that come with scikit-image."""
+"""Images in files: a folder with everything below it, or the photographs that come with scikit-image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image as PILImage
 
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.io.images import Picture, load_image
+from cdc_jax.io.images import Image, load_image
 
-# The everyday photographs among scikit-image's pictures (licences: docs/pictures.md). Drawings, text pages, tiny
-# pictures, and those through a microscope or a space telescope are left out.
+# The everyday photographs among scikit-image's images (licences: docs/images.md). Drawings, text pages, tiny
+# images, and those through a microscope or a space telescope are left out.
 SCIKIT_IMAGE_PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -30,12 +30,12 @@ SCIKIT_IMAGE_PHOTOGRAPHS = (
 )
 
 # What Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, films, or have no pixels of theirs.
-_NOT_PICTURES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
+_NOT_IMAGES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """A source (see `cdc_jax.data.sources`) of picture files.
+class ImageFiles:
+    """A source (see `cdc_jax.data.sources`) of image files.
 
     Attributes:
       root: folder that the names are relative to.
@@ -53,20 +53,20 @@ class PictureFiles:
         """The file's path below the root."""
         return self.names[record]
 
-    def read(self, record: int, frame: int = 0) -> Picture:
-        """uint8 [h, w, 3]. Raises ImageError where the file is missing, damaged or no picture."""
-        return load_image(os.path.join(self.root, self.names[record]), formats=picture_formats())[0]
+    def read(self, record: int, frame: int = 0) -> Image:
+        """uint8 [h, w, 3]. Raises ImageError where the file is missing, damaged or no image."""
+        return load_image(os.path.join(self.root, self.names[record]), formats=image_formats())[0]
 
 
 @dataclass(frozen=True)
-class PictureFolders:
+class ImageFolders:
     """A source of several folders' files, one folder after the other.
 
     Attributes:
       folders: named after their last path component, so that names do not depend on where they lie.
     """
 
-    folders: Sequence[PictureFiles]
+    folders: Sequence[ImageFiles]
     frames: int = 1
 
     def __len__(self) -> int:
@@ -77,12 +77,12 @@ class PictureFolders:
         files, record = self._locate(record)
         return f"{os.path.basename(os.path.normpath(files.root))}/{files.name(record)}"
 
-    def read(self, record: int, frame: int = 0) -> Picture:
-        """As `PictureFiles.read`."""
+    def read(self, record: int, frame: int = 0) -> Image:
+        """As `ImageFiles.read`."""
         files, record = self._locate(record)
         return files.read(record)
 
-    def _locate(self, record: int) -> tuple[PictureFiles, int]:
+    def _locate(self, record: int) -> tuple[ImageFiles, int]:
         for files in self.folders:
             if record < len(files):
                 return files, record
@@ -90,75 +90,75 @@ class PictureFolders:
         raise IndexError(record)
 
 
-def picture_formats() -> tuple[str, ...]:
-    """Names of all formats that the installed Pillow reads pictures from."""
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in _NOT_PICTURES)
+def image_formats() -> tuple[str, ...]:
+    """Names of all formats that the installed Pillow reads images from."""
+    PILImage.init()
+    return tuple(name for name in PILImage.OPEN if name not in _NOT_IMAGES)
 
 
-def find_pictures(folder: str | os.PathLike[str], *, setting: str) -> PictureFiles:
+def find_images(folder: str | os.PathLike[str], *, setting: str) -> ImageFiles:
     """All files below a folder whose suffix Pillow knows, sorted by name; hidden files and folders are left out.
 
     Links to folders are followed, each folder being visited once.
 
     Raises:
-      ConfigError: the folder does not exist or holds no picture; `setting` is what the message names.
+      ConfigError: the folder does not exist or holds no image; `setting` is what the message names.
     """
     if not os.path.isdir(folder):
-        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder")
-    formats = set(picture_formats())
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder.")
+    formats = set(image_formats())
+    suffixes = {suffix for suffix, name in PILImage.registered_extensions().items() if name in formats}
     names, visited = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [] if real in visited else sorted(name for name in folders if not name.startswith("."))
         if real not in visited:
-            pictures = (f for f in files if os.path.splitext(f)[1].lower() in suffixes and not f.startswith("."))
-            names += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in pictures]
+            images = (f for f in files if os.path.splitext(f)[1].lower() in suffixes and not f.startswith("."))
+            names += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in images]
         visited.add(real)
     if not names:
-        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no pictures")
-    return PictureFiles(os.fspath(folder), sorted(names))
+        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no images.")
+    return ImageFiles(os.fspath(folder), sorted(names))
 
 
-def scikit_image_photographs() -> PictureFiles:
+def scikit_image_photographs() -> ImageFiles:
     """The photographs of the installed scikit-image.
 
     Raises:
-      CdcError: the package, or one of its pictures, is not installed.
+      CdcError: the package, or one of its images, is not installed.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise CdcError("the demo's photographs come with scikit-image: pip install '.[demo]'")
+        raise CdcError("The demo's photographs come with scikit-image: pip install '.[demo]'.")
     folder = Path(spec.origin).parent / "data"
     missing = [name for name in SCIKIT_IMAGE_PHOTOGRAPHS if not (folder / name).is_file()]
     if missing:
-        raise CdcError(f"the installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26")
-    return PictureFiles(str(folder), SCIKIT_IMAGE_PHOTOGRAPHS)
+        raise CdcError(f"The installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26.")
+    return ImageFiles(str(folder), SCIKIT_IMAGE_PHOTOGRAPHS)
 
 
-def split_by_name(files: PictureFiles, held_out: str) -> tuple[PictureFiles, PictureFiles]:
-    """(all but the held-out picture, the held-out picture), given its file name or its path below the root.
+def split_by_name(files: ImageFiles, validation: str) -> tuple[ImageFiles, ImageFiles]:
+    """(all but the validation image, the validation image), given its file name or its path below the root.
 
     Raises:
-      ConfigError: no picture has that name, or several have.
+      ConfigError: no image has that name, or several have.
     """
-    chosen = [name for name in files.names if name == held_out] or [
-        name for name in files.names if name.rpartition("/")[2] == held_out
+    chosen = [name for name in files.names if name == validation] or [
+        name for name in files.names if name.rpartition("/")[2] == validation
     ]
     if not chosen:
-        raise ConfigError(f"data.held_out is {held_out!r}, but no picture of the source has that name")
+        raise ConfigError(f"data.validation is {validation!r}, but no image of the source has that name.")
     if len(chosen) > 1:
         raise ConfigError(
-            f"data.held_out is {held_out!r}, the name of {len(chosen)} pictures; give the path, such as {chosen[0]}"
+            f"data.validation is {validation!r}, the name of {len(chosen)} images; give the path, such as {chosen[0]}."
         )
     rest = [name for name in files.names if name != chosen[0]]
-    return PictureFiles(files.root, rest), PictureFiles(files.root, chosen)
+    return ImageFiles(files.root, rest), ImageFiles(files.root, chosen)
 
 
-def without_folder(files: PictureFiles, folder: str | os.PathLike[str]) -> PictureFiles:
-    """Leaves out the pictures that lie below a folder."""
+def without_folder(files: ImageFiles, folder: str | os.PathLike[str]) -> ImageFiles:
+    """Leaves out the images that lie below a folder."""
     inside = os.path.relpath(os.path.realpath(folder), os.path.realpath(files.root)).replace(os.sep, "/")
     if inside == ".":
-        return PictureFiles(files.root, [])
-    return PictureFiles(files.root, [name for name in files.names if not name.startswith(f"{inside}/")])
+        return ImageFiles(files.root, [])
+    return ImageFiles(files.root, [name for name in files.names if not name.startswith(f"{inside}/")])

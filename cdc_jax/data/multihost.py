@@ -1,4 +1,4 @@
-"""What the processes of a run have to agree about in their data: the pictures, counters, broken records."""
+"""What the processes of a run have to agree about in their data: the images, counters, corrupt records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def open_shared_batches(config: ml_collections.ConfigDict, first_step: int, stat
     """`open_batches` for this process of the run. What goes wrong on one process is an error on all of them.
 
     Raises:
-      ConfigError, CheckpointError, CdcError: as `open_batches`; processes have different pictures.
+      ConfigError, CheckpointError, CdcError: as `open_batches`; processes have different images.
     """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     batches, own_error = None, None
@@ -35,34 +35,34 @@ def open_shared_batches(config: ml_collections.ConfigDict, first_step: int, stat
 
 
 def _disagreement(batches: Batches | None) -> CdcError | None:
-    """What is wrong where the processes have not all opened the same pictures. Every process has to call it."""
+    """What is wrong where the processes have not all opened the same images. Every process has to call it."""
     mine = np.zeros(3, np.uint32)  # JAX has no 64-bit integers by default
     if batches is not None:
-        names = bytes.fromhex(batches.pictures.names)
-        mine[:] = batches.pictures.records, *np.frombuffer(names, ">u4")
+        names = bytes.fromhex(batches.identity.names)
+        mine[:] = batches.identity.records, *np.frombuffer(names, ">u4")
     rows = multihost_utils.process_allgather(mine)
     counts = [int(row[0]) for row in rows]
     if 0 in counts:
-        return CdcError(f"process {counts.index(0)} cannot open its training pictures; its own message says why")
+        return CdcError(f"Process {counts.index(0)} cannot open its training images; its own message explains why.")
     other = next((process for process, row in enumerate(rows) if not np.array_equal(row, rows[0])), None)
     if other is None:
         return None
     return CdcError(
-        f"processes 0 and {other} have different training pictures ({counts[0]} and {counts[other]} of them; names "
-        "are compared as well): give every process the same ones (data.path, data.name, data.list_file)"
+        f"Processes 0 and {other} have different training images ({counts[0]} and {counts[other]} of them; names "
+        "are compared as well): give every process the same ones (data.path, data.name, data.list_file)."
     )
 
 
 def shared_state(batches: Batches) -> dict[str, Any]:
-    """The place in the data, the same on every process, with counters and broken records of all of them."""
+    """The position in the data, the same on every process, with counters and corrupt records of all of them."""
     state = batches.state()
     if jax.process_count() > 1:
         names = sorted(state["counters"])
         counted = multihost_utils.process_allgather(np.array([state["counters"][name] for name in names]))
         state["counters"] = dict(zip(names, counted.sum(axis=0).tolist(), strict=True))
-        most = int(multihost_utils.process_allgather(np.array(len(state["broken"]))).max())
+        most = int(multihost_utils.process_allgather(np.array(len(state["corrupt"]))).max())
         rows = np.full(most, -1)
-        rows[: len(state["broken"])] = state["broken"]
-        state["broken"] = sorted({int(n) for n in multihost_utils.process_allgather(rows).ravel() if n >= 0})
-        batches.know_broken(state["broken"])
+        rows[: len(state["corrupt"])] = state["corrupt"]
+        state["corrupt"] = sorted({int(n) for n in multihost_utils.process_allgather(rows).ravel() if n >= 0})
+        batches.note_corrupt(state["corrupt"])
     return state

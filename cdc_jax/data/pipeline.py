@@ -2,8 +2,8 @@
 
     order.LocalPlaces ─► crops.CropReader, in threads (and processes) ─► two batches ahead ─► `Batches`
 
-Batch k is step k's. The order is Grain's (shuffle, repeat); which places a process reads is ours, so Grain's iterator
-always starts at 0 and its state is not needed: the next step says it all.
+Batch k is step k's. The order is Grain's (shuffle, repeat); which positions a process reads is ours, so Grain's
+iterator always starts at 0 and its state is not needed: the next step is all of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cdc_jax.data.crops import CropReader, Report
-from cdc_jax.data.fingerprint import Identity, check_same_pictures, identity
-from cdc_jax.data.sharding import GlobalOrder, LocalPlaces
+from cdc_jax.data.fingerprint import Identity, check_same_images, identity
+from cdc_jax.data.sharding import GlobalOrder, LocalPositions
 from cdc_jax.data.sources import open_sources
 from cdc_jax.data.statistics import Tally
 from cdc_jax.data.worker_process import check_death, stay_with_trainer
@@ -31,11 +31,11 @@ _MAX_THREADS = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """One process' rows of a global batch.
+    """One process's rows of a global batch.
 
     Attributes:
       images: crops, 0 … 255.
-      names: the pictures they are from.
+      names: the images they are from.
       step: the training step that the batch belongs to, from 0.
     """
 
@@ -48,15 +48,15 @@ class Batches:
     """Iterator over `Batch`, without end; made by `open_batches`. To be closed, or used as a context manager.
 
     Attributes:
-      pictures: which ones they are made of.
+      identity: of the images that they are made of.
     """
 
-    def __init__(self, iterator: Any, step: int, tally: Tally, pictures: Identity):
+    def __init__(self, iterator: Any, step: int, tally: Tally, identity: Identity):
         self._iterator = [iterator]  # empty once closed, so that nothing of Grain's is left at the interpreter's end
         self._finalizer = weakref.finalize(self, _close, self._iterator)
         self._step = step
         self._tally = tally
-        self.pictures = pictures
+        self.identity = identity
 
     def __iter__(self) -> Batches:
         return self
@@ -66,7 +66,7 @@ class Batches:
 
         Raises:
           StopIteration: after `close`.
-          CdcError: too many pictures are broken, none can be used, or a worker process died.
+          CdcError: too many images are corrupt, none can be used, or a worker process died.
         """
         if not self._iterator:
             raise StopIteration
@@ -81,16 +81,16 @@ class Batches:
         return batch
 
     def state(self) -> dict[str, Any]:
-        """What `open_batches` goes on from, with the counters of what was handed out; JSON-able.
+        """What `open_batches` resumes from, with the counters of what was handed out; JSON-able.
 
-        Step and pictures are the same on every process. The rest is this process' own: a trainer of several processes
-        saves the counters' sum over the processes, which process 0 then goes on from, and all broken records.
+        Step and images are the same on every process. The rest is this process's own: a trainer of several processes
+        saves the counters' sum over the processes, which process 0 then resumes from, and all corrupt records.
         """
-        counted = {"counters": self.counters(), "broken": self._tally.broken()}
-        return {"next_step": self._step, "pictures": self.pictures.to_dict(), **counted}
+        counted = {"counters": self.counters(), "corrupt": self._tally.corrupt()}
+        return {"next_step": self._step, "images": self.identity.to_dict(), **counted}
 
-    def know_broken(self, records: Iterable[int]) -> None:
-        """Takes note of records that other processes found broken.
+    def note_corrupt(self, records: Iterable[int]) -> None:
+        """Takes note of records that other processes found corrupt.
 
         Raises:
           CdcError: too many are.
@@ -98,7 +98,7 @@ class Batches:
         self._tally.know(records)
 
     def counters(self) -> dict[str, int]:
-        """Of this process: `read` records, of them `broken`, `small` (skipped) and `upscaled`."""
+        """Of this process: `read` records, of them `corrupt`, `small` (skipped) and `upscaled`."""
         return dict(self._tally.counters)
 
     def close(self) -> None:
@@ -131,30 +131,30 @@ def open_batches(
       process_index: p.
       process_count: P, which may be another one than before.
       first_step: k of the first batch.
-      state: of the checkpoint that the run goes on from, None for a fresh one.
+      state: of the checkpoint that the run resumes from, None for a fresh one.
 
     Raises:
       ConfigError: B is not divisible by P, or a setting names what is not there.
-      CheckpointError: the state is that of another step, or of other pictures.
-      CdcError: data or packages are missing; the message says what to run.
+      CheckpointError: the state is that of another step, or of other images.
+      CdcError: data or packages are missing; the message names the command to run.
     """
     if config.data.batch_size % process_count:
         raise ConfigError(
-            f"data.batch_size is {config.data.batch_size}, which {process_count} processes cannot share equally"
+            f"data.batch_size is {config.data.batch_size}, which {process_count} processes cannot share equally."
         )
     if state is not None and state.get("next_step") != first_step:
         raise CheckpointError(
-            f"the checkpoint's data go on at step {state.get('next_step')}, but its weights at step {first_step}"
+            f"The checkpoint's data resume at step {state.get('next_step')}, but its weights at step {first_step}."
         )
     try:
         import grain
     except ImportError:
-        raise CdcError("training reads its pictures with Grain: pip install '.[train]'") from None
+        raise CdcError("Training reads its images with Grain: pip install '.[train]'.") from None
     state = state or {}
     source = open_sources(config).training
-    pictures = identity(source)
-    check_same_pictures(state.get("pictures", {}), pictures)
-    places = LocalPlaces(config.data.batch_size, process_index, process_count, first_step)
+    source_identity = identity(source)
+    check_same_images(state.get("images", {}), source_identity)
+    positions = LocalPositions(config.data.batch_size, process_index, process_count, first_step)
     reader = CropReader(
         source,
         GlobalOrder(len(source), config.seed),
@@ -165,13 +165,13 @@ def open_batches(
         max_downscale=config.data.max_downscale,
         cache_bytes=config.data.cache_mib << 20,
     )
-    iterator = iter(_read_ahead(grain, places, reader, config.data.workers))
+    iterator = iter(_read_ahead(grain, positions, reader, config.data.workers))
     counted = state.get("counters", {}) if process_index == 0 else {}
-    limits = len(source), config.data.max_broken_share, config.data.crop
-    return Batches(iterator, first_step, Tally(*limits, counted, state.get("broken", ())), pictures)
+    limits = len(source), config.data.max_corrupt_fraction, config.data.crop
+    return Batches(iterator, first_step, Tally(*limits, counted, state.get("corrupt", ())), source_identity)
 
 
-def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: int) -> Any:
+def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, workers: int) -> Any:
     """Grain's data set of (images, reports), two batches or so ahead.
 
     Crops, not batches, are what is dealt out to threads and workers: that keeps the order for any number of them.
@@ -179,9 +179,9 @@ def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: in
     from absl import flags
 
     cores = os.cpu_count() or 1
-    threads = max(2, min(_MAX_THREADS, cores // max(1, workers) + 1, 2 * places.rows))
-    ahead = max(threads, 2 * places.rows)
-    dataset = grain.MapDataset.source(places).map(reader)
+    threads = max(2, min(_MAX_THREADS, cores // max(1, workers) + 1, 2 * positions.rows))
+    ahead = max(threads, 2 * positions.rows)
+    dataset = grain.MapDataset.source(positions).map(reader)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own: their defaults where no program parses any
             flags.FLAGS.mark_as_parsed()
@@ -191,11 +191,11 @@ def _read_ahead(grain: Any, places: LocalPlaces, reader: CropReader, workers: in
         dataset = dataset.mp_prefetch(options, worker_init_fn=stay_with_trainer)
     else:
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-    return dataset.batch(places.rows, drop_remainder=True, batch_fn=_collate)
+    return dataset.batch(positions.rows, drop_remainder=True, batch_fn=_collate)
 
 
 def _collate(crops: list[dict[str, Any]]) -> tuple[UInt8[np.ndarray, "b s s 3"] | None, list[Report]]:
-    """Crops to a batch; None where one is missing, which the tally of the reports then says."""
+    """Crops to a batch; None where one is missing, which the tally of the reports then raises."""
     images = [crop["image"] for crop in crops]
     missing = any(image is None for image in images)
     return None if missing else np.stack(images), [crop["report"] for crop in crops]

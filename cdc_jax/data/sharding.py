@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 
 class GlobalOrder:
-    """Which record comes at place 0, 1, 2, … : epochs without end, each a permutation of its own.
+    """Which record comes at position 0, 1, 2, … : epochs without end, each a permutation of its own.
 
-    No permutation is stored: Grain computes each place, in microseconds; with only ten records it takes up to 4 ms.
+    No permutation is stored: Grain computes each position, in microseconds; with only ten records it takes up to 4 ms.
 
     Args:
       records: how many there are, at least 1.
@@ -26,13 +26,13 @@ class GlobalOrder:
         self.records = records
         self._order = grain.MapDataset.range(records).shuffle(seed=seed).repeat()
 
-    def __getitem__(self, place: int) -> int:
-        return int(self._order[place])
+    def __getitem__(self, position: int) -> int:
+        return int(self._order[position])
 
 
 @dataclass(frozen=True)
-class LocalPlaces:
-    """Places of the global order that process p of P fills: of each batch its rows p·B/P … (p + 1)·B/P − 1.
+class LocalPositions:
+    """Positions in the global order that process p of P fills: of each batch its rows p·B/P … (p + 1)·B/P − 1.
 
     Attributes:
       batch_size: B, of the global batch; P divides it.

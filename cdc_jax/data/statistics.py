@@ -1,4 +1,4 @@
-"""Counts and logs what was wrong with the pictures of a run, and says when it is too much."""
+"""Counts and logs what was wrong with the images of a run, and raises when it is too much."""
 
 from __future__ import annotations
 
@@ -8,50 +8,55 @@ from collections.abc import Iterable, Mapping
 from cdc_jax.data.crops import Report
 from cdc_jax.errors import CdcError
 
-COUNTERS = ("read", "broken", "small", "upscaled")
+COUNTERS = ("read", "corrupt", "small", "upscaled")
 _LOG = logging.getLogger("cdc_jax.data")
-_NAMED_SMALL = 10  # small pictures that the log names: a source may hold a great many
+_NAMED_SMALL = 10  # small images that the log names: a source may hold a great many
 
 
 class Tally:
     """Of the crops that were handed out.
 
-    Broken pictures end the run when more than `max_broken_share` of the source's records have turned out to be broken,
-    each counted once: a share of the reads would at first be a matter of luck.
+    Corrupt images end the run when more than `max_corrupt_fraction` of the source's records have turned out to be
+    corrupt, each counted once: a share of the reads would at first be a matter of luck.
 
     Args:
       records: how many the source has.
-      max_broken_share: 0 … 1.
+      max_corrupt_fraction: 0 … 1.
       crop: side of the crops in pixels, for messages.
-      counters: values to go on from.
-      broken: records that are known to be broken.
+      counters: values to continue from.
+      corrupt: records that are known to be corrupt.
     """
 
     def __init__(
-        self, records: int, max_broken_share: float, crop: int, counters: Mapping[str, int], broken: Iterable[int] = ()
+        self,
+        records: int,
+        max_corrupt_fraction: float,
+        crop: int,
+        counters: Mapping[str, int],
+        corrupt: Iterable[int] = (),
     ):
         self.counters = {name: int(counters.get(name, 0)) for name in COUNTERS}
         self._records = records
-        self._max_broken_share = max_broken_share
+        self._max_corrupt_fraction = max_corrupt_fraction
         self._crop = crop
-        self._broken: dict[int, str] = {int(record): f"record {record}" for record in broken}
+        self._corrupt: dict[int, str] = {int(record): f"record {record}" for record in corrupt}
         self._small: set[str] = set()
 
     def add(self, reports: Iterable[Report]) -> None:
         """Counts the crops of a batch.
 
         Raises:
-          CdcError: too many pictures are broken, or no usable one was found.
+          CdcError: too many images are corrupt, or no usable one was found.
         """
         for report in reports:
             self.counters["read"] += report.read
-            self.counters["broken"] += len(report.broken)
+            self.counters["corrupt"] += len(report.corrupt)
             self.counters["small"] += len(report.small)
             self.counters["upscaled"] += report.upscaled
-            for record, message in report.broken:
-                if record not in self._broken:
-                    self._broken[record] = message
-                    _LOG.warning("skipped a broken picture: %s", message)
+            for record, message in report.corrupt:
+                if record not in self._corrupt:
+                    self._corrupt[record] = message
+                    _LOG.warning("Skipped a corrupt image: %s", message)
             self._check()
             for name in report.small:
                 self._log_small(name, "skipped")
@@ -60,21 +65,21 @@ class Tally:
             if not report.name:
                 raise CdcError(self._nothing_usable(report))
 
-    def broken(self) -> list[int]:
-        """The records that are known to be broken."""
-        return sorted(self._broken)
+    def corrupt(self) -> list[int]:
+        """The records that are known to be corrupt."""
+        return sorted(self._corrupt)
 
     def know(self, records: Iterable[int]) -> None:
-        """Takes note of records that other processes found broken. Raises CdcError as `add`."""
+        """Takes note of records that other processes found corrupt. Raises CdcError as `add`."""
         for record in records:
-            self._broken.setdefault(int(record), f"record {record}")
+            self._corrupt.setdefault(int(record), f"record {record}")
         self._check()
 
     def _check(self) -> None:
-        if len(self._broken) > self._max_broken_share * self._records:
+        if len(self._corrupt) > self._max_corrupt_fraction * self._records:
             raise CdcError(
-                f"more than {self._max_broken_share:.2%} of the {self._records} training pictures are broken, "
-                f"among them {self._examples()}; repair or remove them, or raise data.max_broken_share"
+                f"More than {self._max_corrupt_fraction:.2%} of the {self._records} training images are corrupt, "
+                f"among them {self._examples()}; repair or remove them, or raise data.max_corrupt_fraction."
             )
 
     def _log_small(self, name: str, what: str) -> None:
@@ -82,14 +87,14 @@ class Tally:
             return
         self._small.add(name)
         more = "; more of them are counted, not named" if len(self._small) == _NAMED_SMALL else ""
-        _LOG.warning("%s: smaller than the crops of %d pixels, %s%s", name, self._crop, what, more)
+        _LOG.warning("%s: Smaller than the crops of %d pixels, %s%s.", name, self._crop, what, more)
 
     def _nothing_usable(self, report: Report) -> str:
         advice = "use smaller crops (data.crop) or data.small_images=upscale" if report.small else "repair them"
         return (
-            f"{report.read} records in a row cannot be trained on: {len(report.broken)} are broken, "
-            f"{len(report.small)} smaller than data.crop ({self._crop}); {advice}"
+            f"{report.read} records in a row cannot be trained on: {len(report.corrupt)} are corrupt, "
+            f"{len(report.small)} smaller than data.crop ({self._crop}); {advice}."
         )
 
     def _examples(self) -> str:
-        return " and ".join(list(self._broken.values())[-3:])
+        return " and ".join(message.removesuffix(".") for message in list(self._corrupt.values())[-3:])

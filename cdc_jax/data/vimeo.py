@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.io.images import Picture, load_image
+from cdc_jax.io.images import Image, load_image
 
 TRAINING_LIST = "sep_trainlist.txt"
-HELD_OUT_SEPTUPLETS = 8
+VALIDATION_SEPTUPLETS = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VimeoSeptuplets:
         """Such as 00001/0266/im4.png for frame 3."""
         return f"{self.septuplets[record]}/im{frame + 1}.png"
 
-    def read(self, record: int, frame: int) -> Picture:
+    def read(self, record: int, frame: int) -> Image:
         """uint8 [h, w, 3]. Raises ImageError where the frame is missing or damaged."""
         return load_image(os.path.join(self.root, "sequences", self.name(record, frame)))[0]
 
@@ -54,21 +54,21 @@ def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuple
     if not root or not os.path.isdir(sequences):
         raise ConfigError(
             f"data.path is {root!r}, where Vimeo-90k is not: unpack vimeo_septuplet.zip and name the folder with "
-            f"{TRAINING_LIST} and sequences/ in it"
+            f"{TRAINING_LIST} and sequences/ in it."
         )
     path = next((p for p in (list_file, os.path.join(root, list_file)) if os.path.isfile(p)), None)
     if path is None:
-        raise ConfigError(f"{setting} is {list_file!r}, which is neither a file nor the name of one in {root}")
+        raise ConfigError(f"{setting} is {list_file!r}, which is neither a file nor the name of one in {root}.")
     with open(path, encoding="utf-8", errors="replace") as lines:
         septuplets = [line.strip().strip("/") for line in lines if line.strip()]
     if not septuplets:
-        raise ConfigError(f"{setting} is {list_file!r}, which lists no septuplets")
+        raise ConfigError(f"{setting} is {list_file!r}, which lists no septuplets.")
     if not os.path.isdir(os.path.join(sequences, septuplets[0])):
-        raise ConfigError(f"{setting} is {list_file!r}, but its first septuplet {septuplets[0]} is not in {sequences}")
+        raise ConfigError(f"{setting} is {list_file!r}, but its first septuplet {septuplets[0]} is not in {sequences}.")
     return VimeoSeptuplets(root, septuplets)
 
 
-def without(training: VimeoSeptuplets, held_out: VimeoSeptuplets) -> VimeoSeptuplets:
-    """The septuplets that are not among the held-out ones."""
-    measured = set(held_out.septuplets)
+def without(training: VimeoSeptuplets, validation: VimeoSeptuplets) -> VimeoSeptuplets:
+    """The septuplets that are not among the validation ones."""
+    measured = set(validation.septuplets)
     return VimeoSeptuplets(training.root, [name for name in training.septuplets if name not in measured])

@@ -9,7 +9,7 @@ import threading
 
 from cdc_jax.errors import CdcError
 
-_DEATH = "Worker process was terminated unexpectedly"  # how Grain tells of it, in a RuntimeError
+_DEATH = "Worker process was terminated unexpectedly"  # how Grain reports it, in a RuntimeError
 
 
 def stay_with_trainer(index: int, count: int) -> None:
@@ -29,10 +29,10 @@ def _leave_with_trainer() -> None:
 
 
 def check_death(error: RuntimeError) -> None:
-    """Raises CdcError where an error of Grain's says that a worker died."""
+    """Raises CdcError where an error of Grain's reports that a worker died."""
     _, died, how = str(error).partition(_DEATH)
     if died:
         raise CdcError(
-            f"a process that reads training pictures was ended{how.partition('.')[0]} (-9: often for lack of memory): "
-            "start the same command again, with fewer data.workers if need be; it goes on from the last checkpoint"
+            f"A process that reads training images was ended{how.partition('.')[0]} (-9: often for lack of memory): "
+            "start the same command again, with fewer data.workers if need be; it resumes from the last checkpoint."
         ) from error

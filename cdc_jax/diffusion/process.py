@@ -5,10 +5,10 @@
     (3)  v  = √ᾱ·ε − √(1−ᾱ)·x₀,   x̂₀ = √ᾱ·x_n − √(1−ᾱ)·v̂     velocity (Salimans & Ho 2022)
     (4)  ε̂  = (x_n − √ᾱ·x̂₀) / √(1−ᾱ)                         from a predicted image
     (5)  SNR = ᾱ / (1−ᾱ)
-    (6)  loss weight: x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
+    (6)  Min-SNR-5 weight (Hang et al. 2023): x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
 
-Weight (6) with floor 0 is the paper's; it all but silences the noisy steps and with them the content, which is why
-the original needs its long warm-up. Configurations meant for little compute use floor 1.
+The Min-SNR weight (6) with floor 0 is the paper's; it all but silences the noisy steps and with them the content, which
+is why the original needs its long warmup. Configurations meant for little compute use floor 1.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from jaxtyping import Array, Float
 SNR_MAX = 5.0
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """√ᾱ and √(1−ᾱ) of one noise level, scalars or one per image."""
 
     signal: Float[Array, "..."]
     noise: Float[Array, "..."]
 
     @classmethod
-    def of(cls, alpha_bar: Float[Array, "..."]) -> Level:
+    def of(cls, alpha_bar: Float[Array, "..."]) -> NoiseLevel:
         """From float32 ᾱ in (0, 1]."""
         return cls(jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar))
 
-    def per_image(self) -> Level:
+    def per_image(self) -> NoiseLevel:
         """[b] → [b, 1, 1, 1], to meet images."""
-        return Level(self.signal[:, None, None, None], self.noise[:, None, None, None])
+        return NoiseLevel(self.signal[:, None, None, None], self.noise[:, None, None, None])
 
 
 class Estimate(NamedTuple):
@@ -44,13 +44,15 @@ class Estimate(NamedTuple):
     noise: Float[Array, "b h w 3"]
 
 
-def add_noise(image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: Level) -> Float[Array, "b h w 3"]:
+def add_noise(
+    image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
+) -> Float[Array, "b h w 3"]:
     """Equation (1)."""
     return level.signal * image + level.noise * noise
 
 
 def target(
-    prediction: str, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: Level
+    prediction: str, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
     """What the network should have predicted; (3) for v."""
     if prediction == "x":
@@ -61,7 +63,7 @@ def target(
 
 
 def estimate(
-    prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: Level
+    prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Estimate:
     """Turns the network's output into (x̂₀, ε̂): the one place that converts between predictions.
 
@@ -74,7 +76,7 @@ def estimate(
 
 
 def one_step_image(
-    prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: Level
+    prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
     """x̂₀ by (2) or (3), not clipped."""
     if prediction == "x":
@@ -101,10 +103,10 @@ def diffusion_loss(
       output: the network's prediction at the noise level of alpha_bar.
       image, noise: what the noisy input was made of by (1).
       alpha_bar: ᾱ of each image's level.
-      weight_floor: lower bound of the weight (6) of x; 0 in the paper.
+      weight_floor: lower bound of the Min-SNR weight (6) of x; 0 in the paper.
       importance: another weight of each image; None: 1.
     """
-    wanted = target(prediction, image, noise, Level.of(alpha_bar).per_image())
+    wanted = target(prediction, image, noise, NoiseLevel.of(alpha_bar).per_image())
     importance = 1.0 if importance is None else importance
     if prediction == "epsilon":
         return jnp.mean(importance * jnp.mean(jnp.abs(output - wanted), axis=(1, 2, 3)))

@@ -1,7 +1,7 @@
 """DDIM sampling (Song et al. 2021) as one `lax.scan`, and the noise it starts from.
 
-The noise belongs to the picture: it is drawn per 64×64 block from a key that depends on the seed, the step and the
-block's place alone. However a picture is batched, tiled or sharded, its noise is the same.
+The noise belongs to the image: it is drawn per 64×64 block from a key that depends on the seed, the step and the
+block's position alone. However an image is batched, tiled or sharded, its noise is the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cdc_jax.diffusion.process import Level, estimate
+from cdc_jax.diffusion.process import NoiseLevel, estimate
 from cdc_jax.diffusion.schedule import Schedule
 
 BLOCK = 64
@@ -23,7 +23,7 @@ START = 0  # stream of the starting noise; step k draws from stream 1 + k
 Denoiser = Callable[[Float[Array, "b h w 3"], Any], Float[Array, "b h w 3"]]
 
 
-class Steps(NamedTuple):
+class SamplingGrid(NamedTuple):
     """The S sampling steps, noisiest first, as float32 arrays [S] to scan over."""
 
     time: Float[np.ndarray, " S"]  # the network's time input
@@ -31,7 +31,7 @@ class Steps(NamedTuple):
     alpha_bar_next: Float[np.ndarray, " S"]  # ᾱ' of the next, less noisy one; 1 after the last
 
 
-def sampling_steps(schedule: Schedule, prediction: str, steps: int) -> Steps:
+def sampling_grid(schedule: Schedule, prediction: str, steps: int) -> SamplingGrid:
     """Timesteps and levels of an S-step decode.
 
     Time input: n/T for x and v; j/S for epsilon, as its program samples (it *trains* with n/T); (T−1)/T for S = 1.
@@ -45,10 +45,10 @@ def sampling_steps(schedule: Schedule, prediction: str, steps: int) -> Steps:
     else:
         time = timesteps / schedule.num_timesteps
     alpha_bar = schedule.alpha_bar[timesteps]
-    return Steps(time.astype(np.float32), alpha_bar, np.append(alpha_bar[1:], np.float32(1)))
+    return SamplingGrid(time.astype(np.float32), alpha_bar, np.append(alpha_bar[1:], np.float32(1)))
 
 
-def picture_noise(
+def image_noise(
     seed: int | Array,
     stream: int | Array,
     height: int,
@@ -56,19 +56,19 @@ def picture_noise(
     *,
     first_block: tuple[int | Array, int | Array] = (0, 0),
 ) -> Float[Array, "h w 3"]:
-    """N(0, 1) for a picture whose sides are multiples of 64; the same at the same place of any larger picture.
+    """N(0, 1) for an image whose sides are multiples of 64; the same at the same position in any larger image.
 
     Args:
       seed: the decode's seed, 0 ≤ seed < 2³².
       stream: 0 for the starting noise, 1 + k for the k-th step's.
       height, width: pixels.
-      first_block: (row, column) in the picture, in blocks of 64 pixels, of the part that is wanted.
+      first_block: (row, column) in the image, in blocks of 64 pixels, of the part that is wanted.
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
     def block(row, column):
-        place = jax.random.fold_in(jax.random.fold_in(key, row), column)
-        return jax.random.normal(place, (BLOCK, BLOCK, 3), jnp.float32)
+        block_key = jax.random.fold_in(jax.random.fold_in(key, row), column)
+        return jax.random.normal(block_key, (BLOCK, BLOCK, 3), jnp.float32)
 
     rows, columns = (first + jnp.arange(n // BLOCK) for first, n in zip(first_block, (height, width), strict=True))
     blocks = jax.vmap(lambda row: jax.vmap(lambda column: block(row, column))(columns))(rows)
@@ -87,7 +87,7 @@ def ddim_step(
 ) -> Float[Array, "... h w 3"]:
     """From x_n to the next, less noisy x: √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1), σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
 
-    Pixel by pixel, so that any part of a picture may be done alone.
+    Pixel by pixel, so that any part of an image may be done alone.
 
     Args:
       prediction: what the network predicts: "x", "epsilon" or "v".
@@ -97,12 +97,12 @@ def ddim_step(
       eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `noise`.
       noise: N(0, 1), None where η is 0.
     """
-    found = estimate(prediction, output, x, Level.of(alpha_bar))
+    estimated = estimate(prediction, output, x, NoiseLevel.of(alpha_bar))
     spread = jnp.float32(0)
     if noise is not None:
         spread = eta * jnp.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * jnp.sqrt(1 - alpha_bar / alpha_bar_next)
     direction = jnp.sqrt(jnp.maximum(1 - alpha_bar_next - spread**2, 0))
-    x = jnp.sqrt(alpha_bar_next) * found.image + direction * found.noise
+    x = jnp.sqrt(alpha_bar_next) * estimated.image + direction * estimated.noise
     return x if noise is None else x + spread * noise
 
 
@@ -110,7 +110,7 @@ def ddim_sample(
     denoise: Denoiser,
     prediction: str,
     start: Float[Array, "b h w 3"],
-    steps: Steps,
+    steps: SamplingGrid,
     *,
     embedded: Any = None,
     eta: float | Array = 0.0,
@@ -122,7 +122,7 @@ def ddim_sample(
       denoise: (x_n, time input [b]) → the network's prediction; with `embedded`, (x_n, its entry of the step).
       prediction: what it predicts: "x", "epsilon" or "v".
       start: γ·N(0, 1).
-      steps: from `sampling_steps`.
+      steps: from `sampling_grid`.
       embedded: what the network makes of the steps' time inputs, a pytree of arrays [S, …], computed beforehand.
       eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `step_noise`.
       step_noise: k → N(0, 1) for the k-th step; None where η is 0.

@@ -35,7 +35,7 @@ class Schedule:
         """
         last = self.num_timesteps - 1
         if not 1 <= steps <= self.num_timesteps:
-            raise ValueError(f"steps is {steps}; it must be between 1 and {self.num_timesteps}")
+            raise ValueError(f"steps is {steps}; it must be between 1 and {self.num_timesteps}.")
         if steps == 1:
             return np.array([last])
         return np.arange(steps)[::-1] * last // (steps - 1)

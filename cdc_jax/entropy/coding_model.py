@@ -22,8 +22,10 @@ and in format 2
 and with a checkerboard (`integer_checkerboard`)
 
   checkerboard_bits   int32 [3]          mix_weight_bits, mix_bits, rest_weight_bits
-  anchor_kernel, feature_kernel, rest_kernel    int32 [12, c, H], [H, H], [H, 2 c]
-  mix_bias, rest_bias                    int64 [H], [2 c]
+  anchor_kernel, feature_kernel, quality_kernel    int32 [4, 2 c, H], [H, H], [H]
+  mix_bias            int64 [H]
+  rest_kernel         int32 [H, 2 c]
+  rest_bias           int64 [2 c]
 
 In format 1, Z = H = c. The fingerprint is the beginning of the SHA-256 of, for each array in this order: its name,
 type, and shape as in `name:<i4:(5, 5, 8, 8)\\n`, and its bytes in C order.
@@ -60,7 +62,7 @@ _NAMES = (
     *("scales", "scale_thresholds", "medians", "fractional_bits", "weight_bits"),
     *(f"{part}_{i}" for part in ("kernel", "bias") for i in range(3)),
 )
-_BOARD_ARRAYS = ("anchor_kernel", "feature_kernel", "mix_bias", "rest_kernel", "rest_bias")
+_BOARD_ARRAYS = ("anchor_kernel", "feature_kernel", "quality_kernel", "mix_bias", "rest_kernel", "rest_bias")
 _BOARD_NAMES = ("checkerboard_bits", *_BOARD_ARRAYS)
 
 

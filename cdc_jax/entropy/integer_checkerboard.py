@@ -2,11 +2,17 @@
 
 A position is an anchor where row + column is even. For each of the others,
 
-  mix    Σ anchor_kernel * ŷ over the 12 anchors among its 5x5 neighbours + Σ feature_kernel * features + mix_bias,
-         shifted, saturated, LeakyReLU 0.2
+  mix    Σ anchor_kernel * [ŷ, magnitude] over the 4 nearest anchors + Σ feature_kernel * features
+         + quality_kernel * quality + mix_bias, shifted, saturated, LeakyReLU 0.2
   rest   Σ rest_kernel * mix + rest_bias, shifted and saturated: added to the hyper decoder's output
 
-with ŷ and the hyper decoder's features in fixed point. Outside the image ŷ is zero.
+with all inputs in fixed point, F fractional bits each:
+
+  magnitude   log2(1 + |symbol|), linear between powers of two: with n = 1 + |symbol| = 2^k + r, 0 <= r < 2^k,
+              (k << F) + ((r << F) >> k)
+  quality     (level << F) // 25600
+
+Outside the image ŷ and magnitude are zero.
 """
 
 from collections.abc import Iterator
@@ -16,6 +22,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cdc_jax.entropy.integer_gains import MAX_LEVEL
 from cdc_jax.entropy.integer_layer import (
     CHUNK_VALUES,
     MAX_ACTIVATION,
@@ -27,7 +34,7 @@ from cdc_jax.entropy.integer_layer import (
 )
 from cdc_jax.errors import BundleError
 
-TAPS = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2]
+TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]  # of a 3x3 kernel: the positions that are anchors
 
 
 def anchor_mask(height: int, width: int) -> Bool[np.ndarray, "h w"]:
@@ -35,13 +42,22 @@ def anchor_mask(height: int, width: int) -> Bool[np.ndarray, "h w"]:
     return (np.arange(height)[:, None] + np.arange(width)) % 2 == 0
 
 
+def log2_magnitude(symbols: Int[np.ndarray, "..."], fractional_bits: int) -> Int[np.ndarray, "..."]:
+    """log2(1 + |symbol|), linear between powers of two, in fixed point; int32, saturated to 24 bits."""
+    magnitude = 1 + np.abs(symbols.astype(np.int64))
+    exponent = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64) - 1
+    fraction = (magnitude - (np.int64(1) << exponent)) << fractional_bits >> exponent
+    return np.minimum((exponent << fractional_bits) + fraction, MAX_ACTIVATION).astype(np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerCheckerboard:
     """Immutable; may be used from several threads.
 
     Attributes:
-      anchor_kernel: int32 [12, c, H], of the taps in raster order.
+      anchor_kernel: int32 [4, 2c, H]: taps above, left, right, below; channels of ŷ, then of the magnitudes.
       feature_kernel: int32 [H, H].
+      quality_kernel: int32 [H].
       mix_bias: int64 [H], with mix_weight_bits + latent_bits fractional bits.
       rest_kernel: int32 [H, 2c].
       rest_bias: int64 [2c], with rest_weight_bits + mix_bits fractional bits.
@@ -49,8 +65,9 @@ class IntegerCheckerboard:
       mix_weight_bits, mix_bits, rest_weight_bits: of the first two kernels, of their result, of the third kernel.
     """
 
-    anchor_kernel: Int[np.ndarray, "12 c H"]
+    anchor_kernel: Int[np.ndarray, "4 2*c H"]
     feature_kernel: Int[np.ndarray, "H H"]
+    quality_kernel: Int[np.ndarray, " H"]
     mix_bias: Int[np.ndarray, " H"]
     rest_kernel: Int[np.ndarray, "H 2*c"]
     rest_bias: Int[np.ndarray, " 2*c"]
@@ -60,14 +77,14 @@ class IntegerCheckerboard:
     rest_weight_bits: int
 
     def __post_init__(self):
-        kernels = (self.anchor_kernel, self.feature_kernel, self.rest_kernel)
+        kernels = (self.anchor_kernel, self.feature_kernel, self.quality_kernel, self.rest_kernel)
         biases = (self.mix_bias, self.rest_bias)
         if any(k.dtype != np.int32 for k in kernels) or any(b.dtype != np.int64 for b in biases):
             raise BundleError("The checkerboard's kernels must be int32, its biases int64.")
         if self.anchor_kernel.ndim != 3 or self.anchor_kernel.shape[0] != len(TAPS) or self.mix_bias.ndim != 1:
-            raise BundleError(f"The checkerboard's anchor kernel must be [{len(TAPS)}, channels, hidden].")
-        channels, hidden = self.anchor_kernel.shape[1], len(self.mix_bias)
-        shapes = ((len(TAPS), channels, hidden), (hidden, hidden), (hidden, 2 * channels))
+            raise BundleError(f"The checkerboard's anchor kernel must be [{len(TAPS)}, 2 channels, hidden].")
+        channels, hidden = self.channels, len(self.mix_bias)
+        shapes = ((len(TAPS), 2 * channels, hidden), (hidden, hidden), (hidden,), (hidden, 2 * channels))
         if any(k.shape != shape for k, shape in zip(kernels, shapes, strict=True)) or 0 in shapes[0]:
             raise BundleError("The checkerboard's kernels do not fit each other.")
         if self.rest_bias.shape != (2 * channels,):
@@ -78,9 +95,16 @@ class IntegerCheckerboard:
             raise BundleError(f"The checkerboard's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
         if min(self.shifts) < 1:
             raise BundleError("A layer of the checkerboard would shift to the left.")
-        inputs = np.concatenate([self.anchor_kernel.reshape(-1, hidden), self.feature_kernel])
+        inputs = np.concatenate(
+            [self.anchor_kernel.reshape(-1, hidden), self.feature_kernel, self.quality_kernel[None]]
+        )
         check_sums(inputs, self.mix_bias, self.shifts[0])
         check_sums(self.rest_kernel, self.rest_bias, self.shifts[1])
+
+    @property
+    def channels(self) -> int:
+        """Of y."""
+        return self.anchor_kernel.shape[1] // 2
 
     @property
     def shifts(self) -> tuple[int, int]:
@@ -91,9 +115,9 @@ class IntegerCheckerboard:
         )
 
     @cached_property
-    def _matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _matrices(self) -> tuple[np.ndarray, np.ndarray]:
         anchor = self.anchor_kernel.reshape(-1, len(self.mix_bias))
-        return tuple(matrix.astype(np.float64) for matrix in (anchor, self.feature_kernel, self.rest_kernel))
+        return np.concatenate([anchor, self.feature_kernel]).astype(np.float64), self.rest_kernel.astype(np.float64)
 
     def matmul(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """The one product that a test replaces by sums in another order, or by another type."""
@@ -104,35 +128,42 @@ class IntegerCheckerboard:
         output: Int[np.ndarray, "h w 2*c"],
         features: Int[np.ndarray, "h w H"],
         anchors: Int[np.ndarray, "h w c"],
+        symbols: Int[np.ndarray, "h w c"],
+        level: int,
     ) -> Int[np.ndarray, "h w 2*c"]:
         """The hyper decoder's output with the correction added, saturated, at all positions that are no anchors.
 
         Args:
           output, features: of the hyper decoder.
           anchors: ŷ with latent_bits fractional bits; only its values at anchors are read.
+          symbols: likewise.
+          level: the quality in units of 1/256.
         """
         height, width, channels = anchors.shape
         mask = anchor_mask(height, width)
-        padded = np.zeros((height + 4, width + 4, channels), np.int32)
-        padded[2:-2, 2:-2] = np.where(mask[..., None], anchors, 0)
+        padded = np.zeros((height + 2, width + 2, 2 * channels), np.int32)
+        padded[1:-1, 1:-1, :channels] = np.where(mask[..., None], anchors, 0)
+        padded[1:-1, 1:-1, channels:] = np.where(mask[..., None], log2_magnitude(symbols, self.latent_bits), 0)
+        quality = (level << self.latent_bits) // MAX_LEVEL
+        offset = self.mix_bias + self.quality_kernel.astype(np.int64) * quality
         corrected = output.copy()
         for rows, columns in self._chunks(~mask, channels):
             windows = np.stack([padded[rows + down, columns + right] for down, right in TAPS], axis=1)
             mix = self.mix_sums(windows.astype(np.float64), features[rows, columns].astype(np.float64))
-            mix, _ = finish_sums(mix, self.mix_bias, self.shifts[0], leaky=True)
-            rest, _ = finish_sums(self.matmul(mix, self._matrices[2]), self.rest_bias, self.shifts[1], leaky=False)
+            mix, _ = finish_sums(mix, offset, self.shifts[0], leaky=True)
+            rest, _ = finish_sums(self.matmul(mix, self._matrices[1]), self.rest_bias, self.shifts[1], leaky=False)
             total = output[rows, columns] + rest
             corrected[rows, columns] = np.clip(total, MIN_ACTIVATION, MAX_ACTIVATION)
         return corrected
 
     def mix_sums(self, windows: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """The first layer's sums without bias: windows [n, 12, c], features [n, H] -> [n, H], float64 integers."""
-        anchor, feature, _ = self._matrices
-        return self.matmul(windows.reshape(len(windows), -1), anchor) + self.matmul(features, feature)
+        """The first layer's sums over anchors and features: [n, 4, 2c], [n, H] -> [n, H], float64 integers."""
+        inputs = np.concatenate([windows.reshape(len(windows), -1), features], axis=1)
+        return self.matmul(inputs, self._matrices[0])
 
     def _chunks(self, chosen: np.ndarray, channels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows and columns of the chosen positions, as many at a time as one product takes."""
         rows, columns = np.nonzero(chosen)
-        step = max(1, CHUNK_VALUES // (len(TAPS) * channels))
+        step = max(1, CHUNK_VALUES // (len(TAPS) * 2 * channels))
         for start in range(0, len(rows), step):
             yield rows[start : start + step], columns[start : start + step]

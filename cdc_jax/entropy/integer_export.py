@@ -129,16 +129,18 @@ def _quantize_layers(layers, x: np.ndarray, bits: int) -> list[IntegerLayer]:
 
 
 def quantize_checkerboard(
-    anchors: Float[np.ndarray, "5 5 c H"],
+    anchors: Float[np.ndarray, "3 3 2*c H"],
     features: tuple[Float[np.ndarray, "1 1 H H"], Float[np.ndarray, " H"]],
     anchors_bias: Float[np.ndarray, " H"],
+    quality: tuple[Float[np.ndarray, "1 H"], Float[np.ndarray, " H"]],
     out: tuple[Float[np.ndarray, "1 1 H 2*c"], Float[np.ndarray, " 2*c"]],
     latent_bits: int,
 ) -> IntegerCheckerboard:
     """Turns the float checkerboard into integers. Deterministic, as `quantize_hyper_decoder`.
 
     Args:
-      anchors, anchors_bias: the 5×5 layer over ŷ; only the 12 taps that meet anchors are kept.
+      anchors, anchors_bias: the 3×3 layer over ŷ and the magnitudes; only the 4 taps that meet anchors are kept.
+      quality: kernel and bias of the layer over the quality.
       features: kernel and bias of the layer over the hyper decoder's features.
       out: kernel and bias of the last layer.
       latent_bits: fractional bits of the hyper decoder's output.
@@ -148,18 +150,19 @@ def quantize_checkerboard(
     """
     kernel = np.stack([anchors[row, column] for row, column in TAPS])
     hidden = kernel.shape[-1]
-    inputs = np.concatenate([kernel.reshape(-1, hidden), features[0].reshape(-1, hidden)])
-    bias = anchors_bias.astype(np.float64) + features[1].astype(np.float64)
+    inputs = np.concatenate([kernel.reshape(-1, hidden), features[0].reshape(-1, hidden), quality[0]])
+    bias = anchors_bias.astype(np.float64) + features[1] + quality[1]
     mix_weight_bits, inputs, mix_bias = _quantize_matrix(inputs, bias, latent_bits)
     # ŷ is normalized and the features are of the order of 1: four times the root mean square leaves room.
     typical = 4 * np.sqrt(np.max(np.sum(np.square(np.ldexp(inputs.astype(np.float64), -mix_weight_bits)), axis=0)))
     mix_bits = _half_range_bits(float(4 * typical + np.abs(bias).max()), MAX_FRACTIONAL_BITS)
     mix_bits = min(mix_bits, mix_weight_bits + latent_bits - 1)
     rest_weight_bits, rest, rest_bias = _quantize_matrix(out[0][0, 0], out[1].astype(np.float64), mix_bits)
-    split = len(inputs) - hidden
+    split = len(inputs) - hidden - 1
     return IntegerCheckerboard(
         inputs[:split].reshape(kernel.shape),
-        inputs[split:],
+        inputs[split:-1],
+        inputs[-1],
         mix_bias,
         rest,
         rest_bias,

@@ -78,7 +78,7 @@ class LatentModel:
             raise BundleError(f"The gains are for {self.gains.anchors.shape[1]} channels, y has {channels}.")
         if board is not None:
             hidden = self.hyper_decoder.layers[2].kernel.shape[2]
-            if board.anchor_kernel.shape[1:] != (channels, hidden):
+            if (board.channels, board.anchor_kernel.shape[2]) != (channels, hidden):
                 raise BundleError("The checkerboard does not fit the hyper decoder.")
             if {layer.output_bits for layer in self.hyper_decoder.layers[1:]} != {board.latent_bits}:
                 raise BundleError("The checkerboard's fractional bits are not the hyper decoder's.")
@@ -111,7 +111,7 @@ class LatentModel:
         y_hat = self._latents(output, symbols, gains)
         mean, scale_index = step.mean, step.scale_index
         for positions in others:
-            output = self.checkerboard.correct(output, features, y_hat)
+            output = self.checkerboard.correct(output, features, y_hat, symbols, level)
             step = self._pass(output, gains, positions)
             chosen = positions[..., None]
             symbols = np.where(chosen, symbols_of(step), symbols)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image as PILImage
 from PIL import __version__ as pillow_version
+from PIL import features
 
-from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
+from cdc_jax.evaluation.rate_points import RatePoint
+from cdc_jax.io.images import Image
 
 
 @dataclass(frozen=True)
@@ -69,37 +71,39 @@ def baseline_points(names: Sequence[str], qualities: Sequence[int] | None = None
       qualities: 0 to 100, for every codec alike; None: each codec's own sweep.
 
     Raises:
-      ConfigError: an unknown name or an impossible quality.
-      CdcError: this Pillow cannot write the format; the message says what to install.
+      ConfigError: an unknown name or an invalid quality.
+      CdcError: this Pillow cannot write the format; the message names what to install.
     """
     points = []
     for name in dict.fromkeys(names):
         if name not in BASELINES:
-            raise ConfigError(f"there is no codec {name!r} to compare with; known are {', '.join(BASELINES)}")
+            raise ConfigError(f"There is no codec {name!r} to compare with; known are {', '.join(BASELINES)}.")
         baseline = BASELINES[name]
         library = _library(baseline)
         for quality in sorted(set(baseline.qualities if qualities is None else qualities)):
             if not 0 <= quality <= 100:
-                raise ConfigError(f"quality is {quality}; it must be between 0 and 100")
+                raise ConfigError(f"Quality is {quality}; it must be between 0 and 100.")
             points.append(_point(baseline, quality, library))
     return points
 
 
-def encode(baseline: Baseline, image: Picture, quality: int) -> bytes:
-    """The bytes of a file. Raises ImageError where the format cannot hold the picture."""
+def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
+    """The bytes of a file. Raises ImageError where the format cannot hold the image."""
     buffer = io.BytesIO()
     try:
-        Image.fromarray(np.ascontiguousarray(image)).save(buffer, baseline.format, quality=quality, **baseline.options)
+        pil_image = PILImage.fromarray(np.ascontiguousarray(image))
+        pil_image.save(buffer, baseline.format, quality=quality, **baseline.options)
     except Exception as error:  # encoders raise OSError, ValueError, RuntimeError and worse
         height, width, _ = image.shape
-        raise ImageError(f"{baseline.label} cannot hold a picture of {width}×{height} pixels ({error})") from None
+        size = f"{width}×{height} pixels"
+        raise ImageError(f"{baseline.label} cannot hold an image of {size} ({reason_of(error)}).") from None
     return buffer.getvalue()
 
 
-def decode(baseline: Baseline, data: bytes) -> Picture:
-    """The picture in a file."""
-    with Image.open(io.BytesIO(data), formats=[baseline.format]) as picture:
-        return np.asarray(picture.convert("RGB"))
+def decode(baseline: Baseline, data: bytes) -> Image:
+    """The image in a file."""
+    with PILImage.open(io.BytesIO(data), formats=[baseline.format]) as pil_image:
+        return np.asarray(pil_image.convert("RGB"))
 
 
 def _point(baseline: Baseline, quality: int, library: str) -> RatePoint:
@@ -126,13 +130,13 @@ def _library(baseline: Baseline) -> str:
         try:
             import pillow_jxl  # registers the format with Pillow
         except ImportError:
-            raise CdcError("JPEG XL needs pillow-jxl-plugin: pip install '.[eval]'") from None
+            raise CdcError("JPEG XL needs pillow-jxl-plugin: pip install '.[eval]'.") from None
         return f"pillow-jxl-plugin {getattr(pillow_jxl, '__version__', '')}".strip()
     feature = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}[baseline.name]
     if not features.check(feature):
         raise CdcError(
-            f"this Pillow was built without {baseline.label}: install Pillow 11.3 or newer from its wheels, "
-            f"or leave {baseline.name} out of --codecs"
+            f"This Pillow was built without {baseline.label}: install Pillow 11.3 or newer from its wheels, "
+            f"or leave {baseline.name} out of --codecs."
         )
     version = features.version(feature)
     return f"Pillow {pillow_version}" + (f" ({version})" if version else "")

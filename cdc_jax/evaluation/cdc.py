@@ -32,12 +32,12 @@ def our_points(
       families: for each curve, the bundles on it.
       steps: step counts; None: the paper's for each bundle's variant.
       seed, gamma: of the noise that decoding starts from; gamma None: each bundle's own.
-      names: of the families; None: "CDC", told apart by what their bundles are called.
+      names: of the families; None: "CDC", distinguished by the names of their bundles.
       load_codec: as `cdc_jax.load_codec`.
-      max_pixels: of pictures.
+      max_pixels: of images.
 
     Raises:
-      ConfigError: a bundle is given twice, a family mixes variants, or a step count is impossible.
+      ConfigError: a bundle is given twice, a family mixes variants, or a step count is invalid.
       BundleError: as `load_codec`.
     """
     names = names or _family_names(families)
@@ -48,18 +48,19 @@ def our_points(
         for path in family:
             codec = load_codec(path, max_pixels=max_pixels)
             if codec.weights_sha256 in seen:
-                raise ConfigError(f"{path} has the same weights as {seen[codec.weights_sha256]}: give each bundle once")
+                other = seen[codec.weights_sha256]
+                raise ConfigError(f"{path} has the same weights as {other}: give each bundle once.")
             seen[codec.weights_sha256] = path
             variants.add(codec.config.prediction)
             chosen_gamma = codec.config.decode_gamma if gamma is None else gamma
             for count in sorted(set(steps or paper_steps(codec.config.prediction))):
                 if not 1 <= count <= codec.config.num_timesteps:
-                    raise ConfigError(f"{path} cannot decode in {count} steps: 1 to {codec.config.num_timesteps}")
+                    raise ConfigError(f"{path} cannot decode in {count} steps: 1 to {codec.config.num_timesteps}.")
                 points.append(_point(codec, name, path, count, seed, float(chosen_gamma)))
         if len(variants) > 1:
             raise ConfigError(
                 f"{', '.join(family)} are of different variants ({', '.join(sorted(variants))}), which make no common "
-                "curve: give each variant a --model option of its own"
+                "curve: give each variant a --model option of its own."
             )
     return points
 
@@ -90,7 +91,7 @@ def _point(codec, family: str, path: str, steps: int, seed: int, gamma: float) -
 
 
 def bundle_name(path: str) -> str:
-    """A bundle's name for people: its folder's, with the one above where it is only called `bundle`."""
+    """A bundle's human-readable name: its folder's, with the one above where it is only called `bundle`."""
     resolved = Path(os.path.abspath(path))
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name == "bundle" else resolved.name
 

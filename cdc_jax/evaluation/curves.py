@@ -1,6 +1,6 @@
-"""Rate–distortion curves: averages over pictures, and the Bjøntegaard delta rate between two curves.
+"""Rate–distortion curves: averages over images, and the Bjøntegaard delta rate between two curves.
 
-Averages are means over pictures of each picture's own bits per pixel and score, as in the literature.
+Averages are means over images of each image's own bits per pixel and score, as in the literature.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Curve:
     Attributes:
       name: "JPEG", "CDC, 5 steps".
       kind: "ours", "baseline" or "published".
-      settings: of each point, for people.
+      settings: of each point, human-readable.
       slugs: of each point; empty for published curves.
       bpp: bits per pixel.
       scores: by metric; NaN where there is none.
-      encoding_seconds, decoding_seconds: mean per picture; empty for published curves.
+      encoding_seconds, decoding_seconds: mean per image; empty for published curves.
       steps: of ours.
       description: for the results' files.
     """
@@ -71,9 +71,9 @@ class BdRate:
 def average(
     measured: Measured, points: Sequence[RatePoint], metrics: Sequence[MetricFacts]
 ) -> tuple[list[Curve], dict[str, list[str]]]:
-    """The curves, and for each metric the pictures that are in none of its averages.
+    """The curves, and for each metric the images that are in none of its averages.
 
-    A picture whose score is not a finite number for some point (too small for the metric; equal to the original, PSNR)
+    An image whose score is not a finite number for some point (too small for the metric; equal to the original, PSNR)
     is left out of that metric's average for every codec alike.
     """
     excluded: dict[str, list[str]] = {}
@@ -143,7 +143,7 @@ def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts) -> BdRate:
     try:
         import bjontegaard
     except ImportError:
-        raise CdcError("BD-rates need the package bjontegaard: pip install '.[eval]'") from None
+        raise CdcError("BD-rates need the package bjontegaard: pip install '.[eval]'.") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         percent = bjontegaard.bd_rate(

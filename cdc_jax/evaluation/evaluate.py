@@ -18,7 +18,7 @@ from cdc_jax.evaluation.plots import draw_plots
 from cdc_jax.evaluation.published_curves import data_set_of, load_published
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.report import ReportFacts, write_report
-from cdc_jax.evaluation.report_images import chosen_images, is_lossless, pictures_data
+from cdc_jax.evaluation.report_images import chosen_images, images_data, is_lossless
 from cdc_jax.evaluation.result_store import Store
 from cdc_jax.evaluation.results import write_results
 from cdc_jax.evaluation.scoring import Metrics
@@ -34,7 +34,7 @@ class Settings:
     """What to evaluate.
 
     Attributes:
-      images: a folder of pictures.
+      images: a folder of images.
       out: the folder for everything that is written; finished results in it are used again.
       models: for each curve, its bundles.
       released: a folder of the authors' checkpoints, imported and evaluated beside `models`.
@@ -48,8 +48,8 @@ class Settings:
       published_codecs: which of them; None: a short list.
       data_set: the name of `images` in that CSV; None: found out, for Kodak.
       fid_weights: Inception weights for the metric fid.
-      max_pixels: refuse larger pictures.
-      report_images: at most this many pictures in the report; None: all.
+      max_pixels: refuse larger images.
+      report_images: at most this many images in the report; None: all.
     """
 
     images: str
@@ -87,7 +87,7 @@ def evaluate(
     *,
     load_codec: Callable | None = None,
     metric_loaders: Any = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     progress_bar: Callable[[int], Any] | None = None,
 ) -> Evaluation:
     """Measures everything that is not measured yet, and writes results, plots and report.
@@ -95,22 +95,22 @@ def evaluate(
     Args:
       settings: what to do.
       load_codec, metric_loaders: in place of `cdc_jax.load_codec` and `metrics.registry`.
-      say: told what the user should know, one line at a time.
+      log: called with what the user should know, one line at a time.
       progress_bar: from a total to a context manager with `update(n)`, as tqdm.
 
     Raises:
-      ConfigError: the settings ask for something impossible; nothing was measured.
-      CdcError: something is missing or failed; the message says what.
+      ConfigError: the settings are invalid; nothing was measured.
+      CdcError: something is missing or failed; the message names it.
       OSError: results cannot be written.
     """
     for package in ("matplotlib", "bjontegaard"):  # rather now than after hours of decoding
         if importlib.util.find_spec(package) is None:
-            raise CdcError(f"an evaluation needs the package {package}: pip install '.[eval]'")
+            raise CdcError(f"An evaluation needs the package {package}: pip install '.[eval]'.")
     images = find_images(settings.images)
     out = Path(settings.out)
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: this is a file, where a folder should go")
-    points = _points(settings, load_codec, say)
+        raise ConfigError(f"{out}: This is a file, where a folder should go.")
+    points = _points(settings, load_codec, log)
     metrics = Metrics(settings.metrics, fid_weights=settings.fid_weights, loaders=metric_loaders)
     data_set = settings.data_set or data_set_of(list(images))
     published, remarks = _published(settings, data_set, [facts.name for facts in metrics.facts])
@@ -120,13 +120,13 @@ def evaluate(
     total = len(images) * len(points)
     with _bar(progress_bar, total) as bar:
         measured = measure(
-            images, points, metrics, store, max_pixels=settings.max_pixels, say=say, progress=bar.update
+            images, points, metrics, store, max_pixels=settings.max_pixels, log=log, progress=bar.update
         )
     curves, excluded = average(measured, points, metrics.facts)
     if published and measured.left_out and settings.data_set is None:
-        published, remarks = [], ["Published curves are not drawn: pictures of the data set were left out."]
+        published, remarks = [], ["Published curves are not drawn: images of the data set were left out."]
     for remark in remarks:
-        say(remark)
+        log(remark)
     every = [*curves, *published]
     rates = bd_rates(every, next(c for c in every if c.name == anchor), metrics.facts) if anchor else []
     write_results(out, measured, curves, rates, metrics.facts)
@@ -141,7 +141,7 @@ def evaluate(
         rates=rates,
         metrics=metrics.facts,
         plots=drawn,
-        pictures=pictures_data(
+        images=images_data(
             measured, points, metrics.facts, store, names, lossless=lossless, max_pixels=settings.max_pixels
         ),
         notes=[*_notes(measured, curves, published, excluded, names, lossless), *remarks],
@@ -150,14 +150,14 @@ def evaluate(
     return Evaluation(measured, curves, published, rates, out / REPORT)
 
 
-def _points(settings: Settings, load_codec: Callable | None, say: Callable[[str], None]) -> list[RatePoint]:
+def _points(settings: Settings, load_codec: Callable | None, log: Callable[[str], None]) -> list[RatePoint]:
     families, names = [list(family) for family in settings.models], None
     if load_codec is None and (families or settings.released is not None):
         from cdc_jax.codec.codec import load_codec
     if settings.released is not None:
         from cdc_jax.evaluation.released import import_released
 
-        imported, names = import_released(settings.released, Path(settings.out) / "bundles", say=say)
+        imported, names = import_released(settings.released, Path(settings.out) / "bundles", log=log)
         names = [*(f"CDC {number}" for number in range(1, len(families) + 1)), *names]
         families += imported
     ours = our_points(
@@ -175,7 +175,7 @@ def _points(settings: Settings, load_codec: Callable | None, say: Callable[[str]
         curves.setdefault(point.curve, []).append(point)
     points = [point for members in curves.values() for point in members]
     if not points:
-        raise ConfigError("there is nothing to evaluate: give --model, --released or --codecs")
+        raise ConfigError("There is nothing to evaluate: give --model, --released or --codecs.")
     return points
 
 
@@ -202,7 +202,7 @@ def _anchor_name(asked: str | None, points: Sequence[RatePoint], published: Sequ
     for point in points:  # `jxl` for JPEG XL
         if asked.lower() == point.identity.get("codec") != "cdc":
             return point.curve
-    raise ConfigError(f"there is no curve {asked!r} to be the anchor; there are {', '.join(names)}")
+    raise ConfigError(f"There is no curve {asked!r} to be the anchor; there are {', '.join(names)}.")
 
 
 class _NoBar:
@@ -238,8 +238,8 @@ def _and(names: Sequence[str]) -> str:
 def _summary(settings: Settings, data_set: str | None, measured: Measured, curves: Sequence[Curve]) -> str:
     source = data_set.capitalize() if data_set else os.path.basename(os.path.abspath(settings.images))
     return (
-        f"{source}: {_count(len(measured.records), 'picture')}, {_count(len(curves), 'curve')}. Rates are the sizes "
-        "of real files, headers included; scores are means over the pictures."
+        f"{source}: {_count(len(measured.records), 'image')}, {_count(len(curves), 'curve')}. Rates are the sizes "
+        "of real files, headers included; scores are means over the images."
     )
 
 
@@ -251,7 +251,7 @@ def _notes(
     names: Sequence[str],
     lossless: bool,
 ) -> list[str]:
-    notes = [f"{name} is in no codec's average: {reason}." for name, reason in measured.left_out.items()]
+    notes = [f"{name} is in no codec's average: {reason}" for name, reason in measured.left_out.items()]
     for metric, without in excluded.items():
         shown = ", ".join(without[:5]) + (" and others" if len(without) > 5 else "")
         notes.append(f"{metric}: {shown} in no codec's average, as there is no finite score for every rate point.")
@@ -259,7 +259,7 @@ def _notes(
     notes += [f"{curve.name} (dashed) is {curve.description}." for curve in published]
     notes.append("Times are of single calls on this machine, bytes to pixels, without compilation.")
     if len(names) < len(measured.records):
-        notes.append(f"{len(names)} of {len(measured.records)} pictures are shown; the averages are over all.")
+        notes.append(f"{len(names)} of {len(measured.records)} images are shown; the averages are over all.")
     if not lossless:
-        notes.append("To keep this page small, originals and our pictures are shown as WebP of quality 95.")
+        notes.append("To keep this page small, originals and our images are shown as WebP of quality 95.")
     return notes

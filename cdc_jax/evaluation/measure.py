@@ -1,6 +1,6 @@
-"""The evaluation's loop: every picture through every rate point, once.
+"""The evaluation's loop: every image through every rate point, once.
 
-Pictures are the outer loop, so that an original is read once and what the metrics take from it is computed once; a
+Images are the outer loop, so that an original is read once and what the metrics take from it is computed once; a
 curve's missing points are scored in one call per metric. What is finished is on disk (`result_store`) before the next
 begins.
 """
@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import CdcError, ConfigError, ImageError
-from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
+from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import Metrics, Scorer
-from cdc_jax.io.files import PICTURE_SUFFIXES
-from cdc_jax.io.images import load_image
+from cdc_jax.io.files import IMAGE_SUFFIXES
+from cdc_jax.io.images import Image, load_image
 from cdc_jax.version import __version__
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
@@ -34,10 +34,10 @@ class Measured:
     """What an evaluation measured.
 
     Attributes:
-      records: of every picture that went through every rate point, by picture and slug.
-      left_out: pictures that are in nobody's average, with the reason.
+      records: of every image that went through every rate point, by image and slug.
+      left_out: images that are in nobody's average, with the reason.
       set_scores: by metric of sets and slug.
-      images: path of every picture in `records`, by name.
+      images: path of every image in `records`, by name.
       sha256: hash of each of those files, by name.
     """
 
@@ -49,7 +49,7 @@ class Measured:
 
 
 def find_images(folder: str | Path) -> dict[str, Path]:
-    """The picture files below a folder, or one file, by their path in it, sorted.
+    """The image files below a folder, or one file, by their path in it, sorted.
 
     Raises:
       ConfigError: there are none.
@@ -58,15 +58,15 @@ def find_images(folder: str | Path) -> dict[str, Path]:
     if folder.is_file():
         return {folder.name: folder}
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder of images")
-    found = {
+        raise ConfigError(f"{folder}: There is no such folder of images.")
+    files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     }
-    visible = {name: path for name, path in found.items() if not any(part[0] == "." for part in Path(name).parts)}
+    visible = {name: path for name, path in files.items() if not any(part[0] == "." for part in Path(name).parts)}
     if not visible:
-        raise ConfigError(f"{folder}: no {', '.join(PICTURE_SUFFIXES)} file in this folder")
+        raise ConfigError(f"{folder}: No {', '.join(IMAGE_SUFFIXES)} file in this folder.")
     return visible
 
 
@@ -77,22 +77,22 @@ def measure(
     store: Store,
     *,
     max_pixels: int,
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Measured:
-    """Measures every rate point on every picture; what is on disk already is not done again.
+    """Measures every rate point on every image; what is on disk already is not done again.
 
     Args:
       images: by name, as `find_images` gives them.
       points: all rate points; slugs are unique.
       metrics: what to score.
       store: finished results.
-      max_pixels: above which a picture is refused.
-      say: told of every picture that fails.
-      progress: called with the number of (picture, point) pairs that were finished.
+      max_pixels: above which an image is refused.
+      log: called with a line for every image that fails.
+      progress: called with the number of (image, point) pairs that were finished.
 
     Raises:
-      CdcError: every picture failed.
+      CdcError: every image failed.
     """
     measured = Measured()
     warm: set[Hashable] = set()
@@ -101,33 +101,34 @@ def measure(
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             original, _ = load_image(path, max_pixels=max_pixels)
-            picture = _PictureRun(name, original, digest, metrics, store, warm)
+            run = _ImageRun(name, original, digest, metrics, store, warm)
             records = {}
             for _, group in itertools.groupby(points, key=lambda point: point.curve):
                 group = list(group)
-                for record in picture.measure(group):
+                for record in run.measure(group):
                     records[record.slug] = record
                 progress(len(group))
                 done += len(group)
         except (ImageError, OSError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            reason = f"{reason_of(error)}."
             measured.left_out[name] = reason
             progress(len(points) - done)
-            say(f"{reason if name in reason else f'{name}: {reason}'}; left out of every codec's average")
+            message = reason if name in reason else f"{name}: {reason}"
+            log(f"{message} It is left out of every codec's average.")
             continue
         measured.records[name], measured.images[name], measured.sha256[name] = records, path, digest
     if not measured.records:
-        raise CdcError(f"none of the {len(images)} pictures could be evaluated")
+        raise CdcError(f"None of the {len(images)} images could be evaluated.")
     for metric in metrics.of_sets:
         measured.set_scores[metric] = _set_scores(metric, measured, points, metrics, store)
     return measured
 
 
-class _PictureRun:
-    """One picture through the rate points of one curve at a time."""
+class _ImageRun:
+    """One image through the rate points of one curve at a time."""
 
     def __init__(
-        self, name: str, original: Picture, digest: str, metrics: Metrics, store: Store, warm: set[Hashable]
+        self, name: str, original: Image, digest: str, metrics: Metrics, store: Store, warm: set[Hashable]
     ):
         self._name, self._original, self._digest = name, original, digest
         self._metrics, self._store, self._warm = metrics, store, warm
@@ -139,34 +140,34 @@ class _PictureRun:
     def measure(self, points: Sequence[RatePoint]) -> list[Record]:
         """The records of some points, stored ones and new ones."""
         records: list[Record] = []
-        pictures: dict[int, Picture] = {}
+        images: dict[int, Image] = {}
         for point in points:
             identity = {**point.identity, "image_sha256": self._digest, "cdc_jax": __version__}
             record = self._store.load(self._name, point, identity)
             if record is None:
-                record, pictures[len(records)] = self._code(point, identity)
+                record, images[len(records)] = self._code(point, identity)
             records.append(record)
 
-        def picture_of(index: int) -> Picture:
-            if index not in pictures:
-                pictures[index] = self._store.decoded(self._name, points[index])
-            return pictures[index]
+        def image_of(index: int) -> Image:
+            if index not in images:
+                images[index] = self._store.decoded(self._name, points[index])
+            return images[index]
 
-        changed = set(pictures)
-        for metric in self._metrics.of_pictures:
+        changed = set(images)
+        for metric in self._metrics.of_images:
             missing = [i for i, record in enumerate(records) if metric not in record.scores]
-            scores = self._scorer.scores(metric, [picture_of(i) for i in missing]) if missing else ()
+            scores = self._scorer.scores(metric, [image_of(i) for i in missing]) if missing else ()
             for i, score in zip(missing, scores, strict=True):
                 records[i].scores[metric] = float(score)
                 changed.add(i)
         for metric in self._metrics.of_sets:
             for i, point in enumerate(points):
-                self._features(point.slug, metric, lambda i=i: picture_of(i))
+                self._features(point.slug, metric, lambda i=i: image_of(i))
         for i in sorted(changed):
             self._store.save(records[i], points[i])
         return records
 
-    def _code(self, point: RatePoint, identity: dict[str, Any]) -> tuple[Record, Picture]:
+    def _code(self, point: RatePoint, identity: dict[str, Any]) -> tuple[Record, Image]:
         """Encodes and decodes, warm: where a program must be compiled first, a first call is made for that."""
         height, width, _ = self._original.shape
         if point.file not in self._encoded:
@@ -177,7 +178,7 @@ class _PictureRun:
         first_decoding = self._first_call(("decode", point.warm_key(height, width)), point.decode, data)
         decoded, decoding_seconds = _timed(point.decode, data)
         if decoded.shape != self._original.shape:
-            raise ImageError(f"{self._name}: {point.curve} gave back a picture of another size")
+            raise ImageError(f"{self._name}: {point.curve} gave back an image of another size.")
         self._store.save_coded(self._name, point, data, decoded)
         record = Record(
             image=self._name,
@@ -202,10 +203,10 @@ class _PictureRun:
         self._warm.add(key)
         return seconds
 
-    def _features(self, slug: str, metric: str, picture: Callable[[], Picture]) -> None:
+    def _features(self, slug: str, metric: str, image: Callable[[], Image]) -> None:
         slug, key = _features_name(slug, self._digest), self._metrics.set_key(metric)
         if self._store.features(self._name, slug, key) is None:
-            self._store.save_features(self._name, slug, key, self._metrics.features(metric, picture()))
+            self._store.save_features(self._name, slug, key, self._metrics.features(metric, image()))
 
 
 def _timed(function: Callable, argument: Any) -> tuple[Any, float]:
@@ -221,15 +222,15 @@ def _features_name(slug: str, digest: str) -> str:
 def _set_scores(
     metric: str, measured: Measured, points: Sequence[RatePoint], metrics: Metrics, store: Store
 ) -> dict[str, float]:
-    """The distance between the originals and each rate point's pictures."""
+    """The distance between the originals and each rate point's images."""
 
     def all_features(slug: str) -> Float[np.ndarray, "n d"]:
         key = metrics.set_key(metric)
         names = [(name, _features_name(slug, measured.sha256[name])) for name in measured.records]
-        found = [store.features(name, slug, key) for name, slug in names]
-        if any(features is None for features in found):
-            raise CdcError(f"features of {metric} went missing from the results: run the same command again")
-        return np.concatenate(found)
+        feature_sets = [store.features(name, slug, key) for name, slug in names]
+        if any(features is None for features in feature_sets):
+            raise CdcError(f"Features of {metric} went missing from the results: run the same command again.")
+        return np.concatenate(feature_sets)
 
     originals = all_features("original")
     return {point.slug: metrics.set_distance(metric, originals, all_features(point.slug)) for point in points}

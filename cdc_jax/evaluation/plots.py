@@ -40,7 +40,7 @@ def draw_plots(
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        raise CdcError("plots need matplotlib: pip install '.[eval]'") from None
+        raise CdcError("Plots need matplotlib: pip install '.[eval]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
     colours = _colours(curves)
     drawn = {}
@@ -103,7 +103,7 @@ def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
     axes.set_xlabel("rate (bits per pixel of the file)")
     axes.set_ylabel(_axis_label(metric))
     axes.set_xlim(left=0)
-    _finish(axes)
+    _style_axes(axes)
     return drawn
 
 
@@ -130,7 +130,7 @@ def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
     axes.minorticks_off()
     axes.set_xlabel("diffusion steps")
     axes.set_ylabel(_axis_label(metric))
-    _finish(axes)
+    _style_axes(axes)
     return True
 
 
@@ -138,7 +138,7 @@ def _axis_label(metric: MetricFacts) -> str:
     return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
 
 
-def _finish(axes) -> None:
+def _style_axes(axes) -> None:
     axes.grid(True, color=_GRID, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
@@ -147,9 +147,9 @@ def _finish(axes) -> None:
 
 def _save(figure, path: Path) -> str:
     """Both formats; returns an SVG without background."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=160)
-    write_atomically(path.with_name(path.name + ".png"), picture.getvalue())
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=160)
+    write_atomically(path.with_name(path.name + ".png"), image.getvalue())
     drawings = []
     for transparent in (False, True):
         text = io.StringIO()

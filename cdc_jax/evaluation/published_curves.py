@@ -1,8 +1,8 @@
 """Curves from the literature, read from a CSV, for plots: only where data set and metric are the same as ours.
 
 Columns: source, codec, dataset, bpp, and scores; an empty cell is no score. `psnr` is PSNR over RGB in dB, `ms_ssim`
-MS-SSIM over RGB, `dists`, `fid`. `lpips` does not say which network, and the two kinds are different scales: it counts
-as `lpips-alex` where the source is known to use AlexNet, else it is left out. A file of one's own says it in the
+MS-SSIM over RGB, `dists`, `fid`. `lpips` does not name the network, and the two kinds are different scales: it counts
+as `lpips-alex` where the source is known to use AlexNet, else it is left out. A file of one's own names it in the
 column's name, `lpips_alex` or `lpips_vgg`.
 """
 
@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdc_jax.errors import ConfigError
+from cdc_jax.errors import ConfigError, reason_of
 from cdc_jax.evaluation.curves import Curve
 
 _COLUMNS = {
@@ -40,7 +40,7 @@ _KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 
 
 def data_set_of(names: Sequence[str]) -> str | None:
-    """The data set that these pictures, all of them, are: "kodak", or None."""
+    """The data set that these images, all of them, are: "kodak", or None."""
     return "kodak" if len(names) == 24 and {Path(name).stem.lower() for name in names} == _KODAK else None
 
 
@@ -64,7 +64,7 @@ def load_published(
         named = {name.lower() for name in codecs}
         unknown = named - {_codec(row).lower() for row in rows}
         if unknown:
-            raise ConfigError(f"{path} has no codec {sorted(unknown)[0]!r}")
+            raise ConfigError(f"{path} has no codec {sorted(unknown)[0]!r}.")
         rows = [row for row in rows if _codec(row).lower() in named]
     else:
         rows = [row for row in rows if _is_default(row)] or rows
@@ -97,10 +97,10 @@ def _rows(path: str | Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"{path} cannot be read: {reason_of(error)}.") from None
     missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
     if missing:
-        raise ConfigError(f"{path} has no column {missing[0]!r}: it needs {', '.join(_NEEDED)} and scores")
+        raise ConfigError(f"{path} has no column {missing[0]!r}: it needs {', '.join(_NEEDED)} and scores.")
     return rows
 
 

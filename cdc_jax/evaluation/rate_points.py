@@ -7,10 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-Picture = UInt8[np.ndarray, "h w 3"]
+from cdc_jax.io.images import Image
 
 
 @dataclass(frozen=True)
@@ -19,9 +16,9 @@ class RatePoint:
 
     Attributes:
       curve: name of the rate–distortion curve that the point lies on, such as "JPEG" or "CDC, 5 steps".
-      setting: the point's place on it, for people: "quality 30", a bundle's name.
+      setting: the point's position on it, human-readable: "quality 30", a bundle's name.
       slug: names the point's results on disk; unique within an evaluation.
-      identity: everything besides the picture that the result depends on; a stored result of another identity is
+      identity: everything besides the image that the result depends on; a stored result of another identity is
         not used again.
       encode: uint8 [h, w, 3] → the bytes of a file.
       decode: those bytes → uint8 [h, w, 3].
@@ -38,8 +35,8 @@ class RatePoint:
     setting: str
     slug: str
     identity: Mapping[str, Any]
-    encode: Callable[[Picture], bytes]
-    decode: Callable[[bytes], Picture]
+    encode: Callable[[Image], bytes]
+    decode: Callable[[bytes], Image]
     file: str
     suffix: str
     warm_key: Callable[[int, int], Hashable]

@@ -21,33 +21,33 @@ WHERE_FROM = (
 _PERCEPTUAL_WEIGHT = re.compile(r"aux(\d+(?:\.\d+)?)")
 
 
-def import_released(folder: str | Path, cache: Path, *, say: Callable[[str], None] = lambda line: None):
+def import_released(folder: str | Path, cache: Path, *, log: Callable[[str], None] = lambda line: None):
     """Imports every `.pt` file below a folder that is not in the cache yet.
 
     Args:
       folder: with the checkpoints.
       cache: where the bundles go.
-      say: told of every import.
+      log: called with a line for every import.
 
     Returns:
       (families, names): the bundles of each curve (variant and perceptual weight ρ; files of several rate weights β
       are its points), as `cdc.our_points` takes them, and the families' names.
 
     Raises:
-      ConfigError: there is no such file; the message says where they come from and what they are called.
+      ConfigError: there is no such file; the message explains where they come from and what they are called.
       CheckpointError: a file is not a CDC checkpoint.
     """
     files = sorted(Path(folder).rglob("*.pt")) if Path(folder).is_dir() else []
     if not files:
-        raise ConfigError(f"there is no .pt file in {folder}: {WHERE_FROM} that folder")
+        raise ConfigError(f"There is no .pt file in {folder}: {WHERE_FROM} that folder.")
     families: dict[str, list[str]] = {}
     for path in files:
-        bundle = _cached(path, cache, say)
+        bundle = _cached(path, cache, log)
         families.setdefault(_family(path, _prediction(bundle)), []).append(str(bundle))
     return list(families.values()), list(families)
 
 
-def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
+def _cached(path: Path, cache: Path, log: Callable[[str], None]) -> Path:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle, note = cache / slug(path.stem), cache / f"{slug(path.stem)}.json"
     try:
@@ -61,7 +61,7 @@ def _cached(path: Path, cache: Path, say: Callable[[str], None]) -> Path:
         note = bundle.with_name(bundle.name + ".json")
         if bundle.exists():
             return bundle
-    say(f"importing {path.name}")
+    log(f"importing {path.name}")
     import_torch(path, bundle)
     write_atomically(note, json.dumps({"file": path.name, "sha256": digest}).encode())
     return bundle
@@ -73,10 +73,10 @@ def _prediction(bundle: Path) -> str:
     try:
         return json.loads(path.read_text("utf-8"))["model"]["prediction"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again") from None
+        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again.") from None
 
 
 def _family(path: Path, prediction: str) -> str:
     variant = {"epsilon": "ε"}.get(prediction, prediction)
-    found = _PERCEPTUAL_WEIGHT.search(path.name)
-    return f"CDC {variant}, ρ = {float(found.group(1)):g}" if found else f"CDC {variant}"
+    match = _PERCEPTUAL_WEIGHT.search(path.name)
+    return f"CDC {variant}, ρ = {float(match.group(1)):g}" if match else f"CDC {variant}"

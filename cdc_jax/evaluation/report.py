@@ -1,6 +1,6 @@
 """The report: one HTML file with everything inside, that asks for nothing from the network.
 
-`page/` holds its three parts (HTML, CSS, JavaScript); here their places are filled. What the pictures need is in
+`page/` holds its three parts (HTML, CSS, JavaScript); here their placeholders are filled. What the images need is in
 `report_images`.
 """
 
@@ -24,7 +24,7 @@ from cdc_jax.io.files import write_atomically
 
 @dataclass
 class ReportFacts:
-    """All that the page tells.
+    """All that the page shows.
 
     Attributes:
       title, summary: plain text.
@@ -32,7 +32,7 @@ class ReportFacts:
       rates: BD-rates.
       metrics: in the order of the columns.
       plots: SVG text by name, as `draw_plots` returns them.
-      pictures: as `report_images.pictures_data` returns them.
+      images: as `report_images.images_data` returns them.
       notes: plain text, one paragraph each.
     """
 
@@ -42,7 +42,7 @@ class ReportFacts:
     rates: Sequence[BdRate]
     metrics: Sequence[MetricFacts]
     plots: Mapping[str, str]
-    pictures: Sequence[Mapping[str, Any]]
+    images: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = field(default_factory=list)
 
 
@@ -62,7 +62,7 @@ def write_report(path: Path, facts: ReportFacts) -> None:
         "tables": _curves_table(facts.curves, facts.metrics) + _rates_table(facts.rates, facts.metrics),
         "notes": '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in facts.notes) + "</ul>",
         # "</script>" in a file's name would end the block
-        "data": json.dumps({"images": facts.pictures}, ensure_ascii=False).replace("<", "\\u003c"),
+        "data": json.dumps({"images": facts.images}, ensure_ascii=False).replace("<", "\\u003c"),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], page)
     write_atomically(path, text.encode("utf-8"))

@@ -1,7 +1,7 @@
-"""The report's pictures: which versions of a picture are shown beside each other, and how they get into the page.
+"""The report's images: which versions of an image are shown beside each other, and how they get into the page.
 
 A baseline's file goes in as it is where browsers can show it. The original and what our codec made go in as lossless
-WebP, unless the page would grow beyond `MAX_LOSSLESS_PIXELS`; then as WebP of quality 95, which the page says.
+WebP, unless the page would grow beyond `MAX_LOSSLESS_PIXELS`; then as WebP of quality 95, which the page notes.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
 from cdc_jax.evaluation.measure import Measured
-from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.report import number
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import MetricFacts
-from cdc_jax.io.images import load_image
+from cdc_jax.io.images import Image, load_image
 
 MAX_LOSSLESS_PIXELS = 40_000_000
 _THUMBNAIL_HEIGHT = 96
 
 
 def chosen_images(names: Sequence[str], limit: int | None) -> list[str]:
-    """At most `limit` pictures, spread evenly; None: all."""
+    """At most `limit` images, spread evenly; None: all."""
     if limit is None or len(names) <= limit:
         return list(names)
     return [names[i * len(names) // limit] for i in range(limit)]
 
 
 def is_lossless(measured: Measured, names: Sequence[str], points: Sequence[RatePoint]) -> bool:
-    """Whether the page has room for lossless pictures."""
+    """Whether the page has room for lossless images."""
     ours = 1 + sum(point.kind == "ours" for point in points)
     sizes = [next(iter(measured.records[name].values())) for name in names]
     return sum(record.width * record.height for record in sizes) * ours <= MAX_LOSSLESS_PIXELS
 
 
-def pictures_data(
+def images_data(
     measured: Measured,
     points: Sequence[RatePoint],
     metrics: Sequence[MetricFacts],
@@ -49,7 +49,7 @@ def pictures_data(
     lossless: bool,
     max_pixels: int,
 ) -> list[dict[str, Any]]:
-    """What the page's script needs of each picture: its versions, and a group of them for each of our files.
+    """What the page's script needs of each image: its versions, and a group of them for each of our files.
 
     A group is the original, ours at each step count, and of every baseline the file nearest in size.
     """
@@ -60,18 +60,18 @@ def pictures_data(
         height, width, _ = original.shape
         size = [("pixels", f"{width} × {height}"), ("bits per pixel", "24")]
         views = [_view("original", "original", _webp(original, lossless), "image/webp", "", size)]
-        places: dict[str, int] = {}
+        indices: dict[str, int] = {}
 
-        def place(
-            point: RatePoint, name: str = name, records=records, views=views, places=places
+        def index_of(
+            point: RatePoint, name: str = name, records=records, views=views, indices=indices
         ) -> int:
-            if point.slug not in places:
-                places[point.slug] = len(views)
+            if point.slug not in indices:
+                indices[point.slug] = len(views)
                 views.append(_view_of(point, records[point.slug], store, name, metrics, lossless))
-            return places[point.slug]
+            return indices[point.slug]
 
         groups = [
-            {"label": label, "views": [0, *(place(point) for point in members)]}
+            {"label": label, "views": [0, *(index_of(point) for point in members)]}
             for label, members in _groups(points, records)
         ]
         result.append(
@@ -140,19 +140,19 @@ def _view(
     }
 
 
-def _webp(image: Picture, lossless: bool) -> bytes:
+def _webp(image: Image, lossless: bool) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    if max(picture.size) > 16383:  # more than WebP holds
-        picture.save(buffer, "PNG")
+    pil_image = PILImage.fromarray(np.ascontiguousarray(image))
+    if max(pil_image.size) > 16383:  # more than WebP holds
+        pil_image.save(buffer, "PNG")
     else:
-        picture.save(buffer, "WEBP", lossless=lossless, quality=60 if lossless else 95, method=2)
+        pil_image.save(buffer, "WEBP", lossless=lossless, quality=60 if lossless else 95, method=2)
     return buffer.getvalue()
 
 
-def _thumbnail(image: Picture) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((4 * _THUMBNAIL_HEIGHT, _THUMBNAIL_HEIGHT))
+def _thumbnail(image: Image) -> str:
+    pil_image = PILImage.fromarray(np.ascontiguousarray(image))
+    pil_image.thumbnail((4 * _THUMBNAIL_HEIGHT, _THUMBNAIL_HEIGHT))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    pil_image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

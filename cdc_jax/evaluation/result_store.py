@@ -1,11 +1,11 @@
-"""Finished results on disk, so that an evaluation goes on where it was stopped.
+"""Finished results on disk, so that an evaluation resumes where it was stopped.
 
-    results/PICTURE/POINT.json     one record: size, times, scores, and the identity it holds for
-    files/PICTURE/POINT.SUFFIX     the compressed file
-    pictures/PICTURE/POINT.png     what our codec made of it (a baseline's file opens in no time)
-    features/PICTURE/POINT.METRIC.npy   of metrics that compare sets of pictures
+    results/IMAGE/POINT.json     one record: size, times, scores, and the identity it holds for
+    files/IMAGE/POINT.SUFFIX     the compressed file
+    images/IMAGE/POINT.png       what our codec made of it (a baseline's file opens in no time)
+    features/IMAGE/POINT.METRIC.npy   of metrics that compare sets of images
 
-PICTURE is the original's path below the folder of images, suffix included.
+IMAGE is the original's path below the folder of images, suffix included.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.evaluation.rate_points import Picture, RatePoint
+from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.io.files import write_atomically
-from cdc_jax.io.images import encode_image, read_image
+from cdc_jax.io.images import Image, encode_image, read_image
 
 
 @dataclass
 class Record:
-    """What one rate point made of one picture.
+    """What one rate point made of one image.
 
     Attributes:
-      image: the picture's name.
+      image: the image's name.
       curve, setting, slug: of the rate point.
       width, height: pixels.
       file_bytes: size of the compressed file, headers included.
       encoding_seconds, decoding_seconds: warm.
       first_encoding_seconds, first_decoding_seconds: of the first call, compilation included; None where it was made
-        for another picture of the size.
-      scores: by metric, NaN where a picture is too small for it.
-      identity: of rate point and picture.
+        for another image of the size.
+      scores: by metric, NaN where an image is too small for it.
+      identity: of rate point and image.
     """
 
     image: str
@@ -82,29 +82,29 @@ class Store:
         try:
             if self.file_path(image, point).stat().st_size != record.file_bytes:
                 return None
-            if point.kind == "ours" and not self._picture(image, point).is_file():
+            if point.kind == "ours" and not self._image(image, point).is_file():
                 return None
         except OSError:
             return None
-        # Names are for people and may change between runs; what counts is in the identity.
+        # Names are human-readable and may change between runs; what counts is in the identity.
         return dataclasses.replace(record, image=image, curve=point.curve, setting=point.setting, slug=point.slug)
 
     def save(self, record: Record, point: RatePoint) -> None:
-        """Writes a record, whole or not at all; its file and picture must be there already."""
+        """Writes a record, whole or not at all; its file and image must be there already."""
         facts = dataclasses.asdict(record)
         facts["scores"] = {name: finite(value) for name, value in record.scores.items()}
         _write(self._record(record.image, point), (json.dumps(facts, indent=1) + "\n").encode())
 
-    def save_coded(self, image: str, point: RatePoint, data: bytes, decoded: Picture) -> None:
-        """Keeps what was made: the file, and of ours the decoded picture."""
+    def save_coded(self, image: str, point: RatePoint, data: bytes, decoded: Image) -> None:
+        """Keeps what was made: the file, and of ours the decoded image."""
         _write(self.file_path(image, point), data)
         if point.kind == "ours":
-            _write(self._picture(image, point), encode_image(decoded, "png"))
+            _write(self._image(image, point), encode_image(decoded, "png"))
 
-    def decoded(self, image: str, point: RatePoint) -> Picture:
-        """The decoded picture of a record that `load` returned."""
+    def decoded(self, image: str, point: RatePoint) -> Image:
+        """The decoded image of a record that `load` returned."""
         if point.kind == "ours":
-            return read_image(self._picture(image, point))
+            return read_image(self._image(image, point))
         return point.decode(self.file_path(image, point).read_bytes())
 
     def file_path(self, image: str, point: RatePoint) -> Path:
@@ -112,7 +112,7 @@ class Store:
         return self._folder / "files" / image / f"{point.file}{point.suffix}"
 
     def features(self, image: str, slug: str, metric: str) -> Float[np.ndarray, "n d"] | None:
-        """Stored features of a picture for a metric of sets, or None."""
+        """Stored features of an image for a metric of sets, or None."""
         try:
             return np.load(self._features(image, slug, metric), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -127,15 +127,15 @@ class Store:
     def _record(self, image: str, point: RatePoint) -> Path:
         return self._folder / "results" / image / f"{point.slug}.json"
 
-    def _picture(self, image: str, point: RatePoint) -> Path:
-        return self._folder / "pictures" / image / f"{point.slug}.png"
+    def _image(self, image: str, point: RatePoint) -> Path:
+        return self._folder / "images" / image / f"{point.slug}.png"
 
     def _features(self, image: str, slug: str, metric: str) -> Path:
         return self._folder / "features" / image / f"{slug}.{metric}.npy"
 
 
 def finite(value: float) -> float | str | None:
-    """A number as JSON can hold it: NaN becomes null, infinity (PSNR of equal pictures) "inf"."""
+    """A number as JSON can hold it: NaN becomes null, infinity (PSNR of equal images) "inf"."""
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")

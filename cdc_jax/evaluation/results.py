@@ -1,7 +1,7 @@
-"""An evaluation's numbers as files: per picture, per curve, and in CompressAI's format.
+"""An evaluation's numbers as files: per image, per curve, and in CompressAI's format.
 
-    images.csv, images.json   one row per picture and rate point
-    curves.csv                one row per rate point, averaged over the pictures
+    images.csv, images.json   one row per image and rate point
+    curves.csv                one row per rate point, averaged over the images
     codecs/CURVE.json         CompressAI's results format: its plotting tools read them
     bd_rates.json             against the anchor, or why not
 """

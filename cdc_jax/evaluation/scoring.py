@@ -1,4 +1,4 @@
-"""Scores of one picture's versions: what a metric takes from the original is computed once and used for all of them."""
+"""Scores of one image's versions: what a metric takes from the original is computed once and used for all of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import ConfigError
-from cdc_jax.evaluation.rate_points import Picture
+from cdc_jax.errors import ConfigError, reason_of
+from cdc_jax.io.images import Image
 
-BATCH_PIXELS = 2**22  # of the pictures that go into one call of a metric
+BATCH_PIXELS = 2**22  # of the images that go into one call of a metric
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class MetricFacts:
 
     Attributes:
       name: as the command line knows it, which also names its definition: "lpips-alex", "lpips-vgg".
-      label: for people.
+      label: human-readable name.
       higher_is_better: which way is up.
     """
 
@@ -36,9 +36,9 @@ class Metrics:
     """The metrics of an evaluation, each loaded once.
 
     Args:
-      names: of picture metrics and metrics of sets.
+      names: of image metrics and metrics of sets.
       fid_weights: file of Inception weights, which "fid" needs.
-      loaders: in place of `metrics.registry`, for tests: an object with `PICTURE_METRICS`, `SET_METRICS`,
+      loaders: in place of `metrics.registry`, for tests: an object with `IMAGE_METRICS`, `SET_METRICS`,
         `load_metric`, `load_set_metric`.
 
     Raises:
@@ -49,61 +49,61 @@ class Metrics:
     def __init__(self, names: Sequence[str], *, fid_weights: str | None = None, loaders: Any = None):
         if loaders is None:
             from cdc_jax.metrics import registry as loaders
-        known = (*loaders.PICTURE_METRICS, *loaders.SET_METRICS)
+        known = (*loaders.IMAGE_METRICS, *loaders.SET_METRICS)
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ConfigError(f"there is no metric {unknown[0]!r}; known are {', '.join(known)}")
+            raise ConfigError(f"There is no metric {unknown[0]!r}; known are {', '.join(known)}.")
         names = list(dict.fromkeys(names))
-        self.of_pictures = {name: loaders.load_metric(name) for name in names if name in loaders.PICTURE_METRICS}
+        self.of_images = {name: loaders.load_metric(name) for name in names if name in loaders.IMAGE_METRICS}
         self.of_sets, self._set_keys = {}, {}
         for name in names:
             if name not in loaders.SET_METRICS:
                 continue
             weights = fid_weights if name == "fid" else None
             if name == "fid" and weights is None:
-                raise ConfigError("the metric fid needs --fid-weights: the Inception weights of pytorch-fid")
+                raise ConfigError("The metric fid needs --fid-weights: the Inception weights of pytorch-fid.")
             self.of_sets[name] = loaders.load_set_metric(name, weights=weights)
             self._set_keys[name] = name if weights is None else f"{name}-{_file_hash(weights)[:12]}"
-        loaded = {**self.of_pictures, **self.of_sets}
+        loaded = {**self.of_images, **self.of_sets}
         self.facts = [MetricFacts(name, loaded[name].label, loaded[name].higher_is_better) for name in names]
 
     def set_key(self, name: str) -> str:
         """Names a metric of sets with the weights it uses, for stored features."""
         return self._set_keys[name]
 
-    def features(self, name: str, picture: Picture) -> Float[np.ndarray, "n d"]:
-        """What a metric of sets keeps of a picture."""
-        return np.asarray(self.of_sets[name].patches_features(picture), np.float32)
+    def features(self, name: str, image: Image) -> Float[np.ndarray, "n d"]:
+        """What a metric of sets keeps of an image."""
+        return np.asarray(self.of_sets[name].patches_features(image), np.float32)
 
     def set_distance(
         self, name: str, originals: Float[np.ndarray, "n d"], decoded: Float[np.ndarray, "n d"]
     ) -> float:
-        """A metric of sets, from the features of all pictures; NaN where there are too few."""
+        """A metric of sets, from the features of all images; NaN where there are too few."""
         metric = self.of_sets[name]
         metric.restore({"reference": originals, "decoded": decoded})
         return float(metric.distance())
 
-    def against(self, original: Picture) -> Scorer:
+    def against(self, original: Image) -> Scorer:
         """Scores versions of one original."""
         return Scorer(self, original)
 
 
 class Scorer:
-    """The metrics of pictures, against one original."""
+    """The metrics of images, against one original."""
 
-    def __init__(self, metrics: Metrics, original: Picture):
+    def __init__(self, metrics: Metrics, original: Image):
         self._metrics = metrics
         self._original = original
         self._references: dict[str, Any] = {}
 
-    def scores(self, name: str, pictures: Sequence[Picture]) -> Float[np.ndarray, " b"]:
+    def scores(self, name: str, images: Sequence[Image]) -> Float[np.ndarray, " b"]:
         """One metric of several versions of the original, float64; NaN where it is too small for the metric."""
-        metric = self._metrics.of_pictures[name]
+        metric = self._metrics.of_images[name]
         if name not in self._references:
             self._references[name] = metric.reference(self._original)
         height, width, _ = self._original.shape
         size = max(1, BATCH_PIXELS // (height * width))
-        batches = [np.stack(pictures[i : i + size]) for i in range(0, len(pictures), size)]
+        batches = [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
         scores = [np.asarray(metric.score(self._references[name], batch), np.float64) for batch in batches]
         return np.concatenate(scores) if scores else np.zeros(0)
 
@@ -112,4 +112,4 @@ def _file_hash(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"{path} cannot be read: {reason_of(error)}.") from None

@@ -1,1 +1,1 @@
-"""Files: pictures, `.cdc` files, PyTorch checkpoints, and how they are read and written."""
+"""Files: images, `.cdc` files, PyTorch checkpoints, and how they are read and written."""

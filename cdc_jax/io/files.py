@@ -1,4 +1,4 @@
-"""What picture files are called, and how every file of ours is written: whole or not at all."""
+"""What image files are called, and how every file of ours is written: whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdc_jax.errors import CdcError
+from cdc_jax.errors import CdcError, reason_of
 
 # Format names as the command line knows them, each with its file name suffixes, the usual one first.
-PICTURE_FORMATS: dict[str, tuple[str, ...]] = {
+IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
     "webp": (".webp",),
     "tiff": (".tif", ".tiff"),
     "bmp": (".bmp",),
 }
-PICTURE_SUFFIXES = tuple(suffix for suffixes in PICTURE_FORMATS.values() for suffix in suffixes)
+IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
 CDC_SUFFIX = ".cdc"
 
 MAX_PIXELS = 2**28  # height × width: the default limit for what is read, against files that ask for all memory
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a place in an object store, such as gs://bucket/run."""
+    """Whether a path lies in an object store, such as gs://bucket/run."""
     return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
-def telling(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] = CdcError) -> Iterator[None]:
-    """Raises `kind` with this sentence where a `with` block cannot read or write these paths.
+def reraise_as(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] = CdcError) -> Iterator[None]:
+    """Raises `kind` where a `with` block cannot read or write these paths: the sentence, and the reason after a colon.
 
     Of an object store every exception counts: what its client raises need not be an OSError.
     """
@@ -43,8 +43,7 @@ def telling(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] 
     except Exception as error:
         if not (isinstance(error, OSError) or any(map(is_remote, paths))):
             raise
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise kind(f"{sentence}: {reason}") from error
+        raise kind(f"{sentence}: {reason_of(error)}.") from error
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -53,7 +52,7 @@ def copy_tree(source: Path, target: Path) -> None:
     Raises:
       CdcError: that is not possible.
     """
-    with telling(f"cannot copy {source} to {target}", source, target):
+    with reraise_as(f"Cannot copy {source} to {target}", source, target):
         target.mkdir(parents=True, exist_ok=True)
         for path in source.iterdir():
             if path.is_dir():
@@ -62,10 +61,10 @@ def copy_tree(source: Path, target: Path) -> None:
                 (target / path.name).write_bytes(path.read_bytes())
 
 
-def picture_format(path: str | os.PathLike[str]) -> str | None:
-    """The format that a file name's suffix asks for (a key of `PICTURE_FORMATS`, any case), or None."""
+def image_format(path: str | os.PathLike[str]) -> str | None:
+    """The format that a file name's suffix asks for (a key of `IMAGE_FORMATS`, any case), or None."""
     suffix = Path(path).suffix.lower()
-    return next((name for name, suffixes in PICTURE_FORMATS.items() if suffix in suffixes), None)
+    return next((name for name, suffixes in IMAGE_FORMATS.items() if suffix in suffixes), None)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -94,9 +93,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
-    except BaseException as error:  # KeyboardInterrupt, too, leaves nothing behind
+    except BaseException as error:  # KeyboardInterrupt, too, leaves no file
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # the temporary name would say nothing to the user
+            error.filename, error.filename2 = path, None  # the temporary name would mean nothing to the user
         raise

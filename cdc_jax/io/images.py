@@ -1,7 +1,7 @@
-"""Files to and from pictures, a picture always being uint8 [h, w, 3]: sRGB, upright, 0 … 255, without alpha.
+"""Files to and from images, an image always being uint8 [h, w, 3]: sRGB, upright, 0 … 255, without alpha.
 
 Reading brings everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits. What gets lost
-on the way (alpha, all frames but the first) is told as a note. Pillow and NumPy only: no JAX.
+on the way (alpha, all frames but the first) is returned as a note. Pillow and NumPy only: no JAX.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image as PILImage
+from PIL import ImageCms, UnidentifiedImageError
 
-from cdc_jax.errors import ImageError
-from cdc_jax.io.files import MAX_PIXELS, PICTURE_FORMATS, PICTURE_SUFFIXES, picture_format, write_atomically
+from cdc_jax.errors import ImageError, reason_of
+from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, image_format, write_atomically
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 # A list, since some of Pillow's other formats start programs (EPS) or have no pixels of their own.
@@ -34,13 +35,13 @@ _SAVE_OPTIONS = {
     "bmp": {},
 }
 _TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: PILImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PILImage.Transpose.ROTATE_180,
+    4: PILImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PILImage.Transpose.TRANSPOSE,
+    6: PILImage.Transpose.ROTATE_270,
+    7: PILImage.Transpose.TRANSVERSE,
+    8: PILImage.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
@@ -48,11 +49,11 @@ _PILLOW_LIMIT = threading.Lock()
 
 
 class ImageWarning(UserWarning):
-    """Something in a picture file was left out of the picture: its alpha channel, its other frames, a bad profile."""
+    """Something in an image file was left out of the image: its alpha channel, its other frames, a bad profile."""
 
 
-def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Reads a picture: PNG, JPEG, WebP, TIFF, BMP, GIF or PNM, from a path, the file's bytes, or a binary stream.
+def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Reads an image: PNG, JPEG, WebP, TIFF, BMP, GIF or PNM, from a path, the file's bytes, or a binary stream.
 
     Args:
       source: where from; a stream need not be seekable.
@@ -75,7 +76,7 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def load_image(
     source: Source, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = _READ_FORMATS
-) -> tuple[Picture, list[str]]:
+) -> tuple[Image, list[str]]:
     """`read_image` that returns its warnings, as sentences, instead of issuing them.
 
     `formats` are Pillow's names of those that are tried, where others than `read_image`'s are wanted.
@@ -83,67 +84,68 @@ def load_image(
     name = _name_of(source)
     notes: list[str] = []
     with _opened(source, name) as stream:
-        picture = _open(stream, name, max_pixels, formats)
+        pil_image = _open(stream, name, max_pixels, formats)
         try:
-            if getattr(picture, "is_animated", False):
-                notes.append("only the first of several frames was read")
-            picture.load()
-            image = np.array(_to_srgb(_upright(picture), notes), np.uint8)
+            if getattr(pil_image, "is_animated", False):
+                notes.append("Only the first of several frames was read.")
+            pil_image.load()
+            image = np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
         except (ImageError, MemoryError) as error:
             raise type(error)(f"{name}{error}") from None
         except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-            raise ImageError(f"{name}this picture is truncated or damaged ({_one_line(error)})") from None
+            raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
     return image, [f"{name}{note}" for note in notes]
 
 
-def encode_image(image: Picture, format: str) -> bytes:
-    """A picture as the bytes of a file: lossless, except for JPEG (quality 95 without chroma subsampling).
+def encode_image(image: Image, format: str) -> bytes:
+    """An image as the bytes of a file: lossless, except for JPEG (quality 95 without chroma subsampling).
 
     Args:
       image: uint8 [h, w, 3], sRGB, h and w ≥ 1.
-      format: a key of `cdc_jax.io.files.PICTURE_FORMATS`.
+      format: a key of `cdc_jax.io.files.IMAGE_FORMATS`.
 
     Raises:
       ImageError: not such an array, an unknown format, or a size that the format cannot hold.
     """
-    if format not in PICTURE_FORMATS:
-        raise ImageError(f"{format!r} is not a picture format that can be written: use {', '.join(PICTURE_FORMATS)}")
+    if format not in IMAGE_FORMATS:
+        raise ImageError(f"{format!r} is not an image format that can be written: use {', '.join(IMAGE_FORMATS)}.")
     check_image(image)
     buffer = io.BytesIO()
     try:
-        Image.fromarray(np.ascontiguousarray(image)).save(buffer, format.upper(), **_SAVE_OPTIONS[format])
+        PILImage.fromarray(np.ascontiguousarray(image)).save(buffer, format.upper(), **_SAVE_OPTIONS[format])
     except (OSError, ValueError, SystemError) as error:
         height, width, _ = image.shape
-        raise ImageError(f"a picture of {width}x{height} pixels cannot be written as {format} ({error})") from None
+        size = f"{width}x{height} pixels"
+        raise ImageError(f"An image of {size} cannot be written as {format} ({reason_of(error)}).") from None
     return buffer.getvalue()
 
 
-def write_image(path: str | os.PathLike[str], image: Picture, *, format: str | None = None) -> None:
-    """Writes a picture, whole or not at all, in the format of the path's suffix unless another is named.
+def write_image(path: str | os.PathLike[str], image: Image, *, format: str | None = None) -> None:
+    """Writes an image, whole or not at all, in the format of the path's suffix unless another is named.
 
     Raises:
-      ImageError: as `encode_image`; also an unknown suffix, or a place that cannot be written to.
+      ImageError: as `encode_image`; also an unknown suffix, or a path that cannot be written to.
     """
-    format = format or picture_format(path)
+    format = format or image_format(path)
     if format is None:
-        raise ImageError(f"{os.fspath(path)}: the suffix names no picture format; use {', '.join(PICTURE_SUFFIXES)}")
+        raise ImageError(f"{os.fspath(path)}: The suffix names no image format; use {', '.join(IMAGE_SUFFIXES)}.")
     data = encode_image(image, format)
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise ImageError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from None
+        raise ImageError(f"{os.fspath(path)}: Cannot be written: {reason_of(error)}.") from None
 
 
-def check_image(image: Picture) -> None:
+def check_image(image: Image) -> None:
     """Raises ImageError unless `image` is a NumPy array uint8 [h, w, 3] with h, w ≥ 1."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"a picture is a NumPy array of uint8 [height, width, 3], not {kind}")
+        raise ImageError(f"An image is a NumPy array of uint8 [height, width, 3], not {kind}.")
     if 0 in image.shape:
-        raise ImageError(f"a picture has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}")
+        raise ImageError(f"An image has at least one pixel, this one is {image.shape[1]}x{image.shape[0]}.")
 
 
-def pad_to_multiple(image: Picture, multiple: int = 64) -> UInt8[np.ndarray, "h2 w2 3"]:
+def pad_to_multiple(image: Image, multiple: int = 64) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Repeats the last row and column, at the bottom and right, up to the next multiples of `multiple` pixels."""
     check_image(image)
     height, width, _ = image.shape
@@ -174,99 +176,100 @@ def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
                 if not stream.seekable():  # pipes
                     stream = io.BytesIO(stream.read())
         except IsADirectoryError:
-            raise ImageError(f"{name}this is a folder, not a picture") from None
+            raise ImageError(f"{name}This is a folder, not an image.") from None
         except OSError as error:
-            raise ImageError(f"{name}cannot be read: {error.strerror or error}") from None
+            raise ImageError(f"{name}Cannot be read: {reason_of(error)}.") from None
         yield stream
 
 
-def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) -> Image.Image:
+def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) -> PILImage.Image:
     """Reads the header only, and refuses what is too large."""
     # Pillow's own guard against decompression bombs is a global, and below our limit: off while a header is read.
     with _PILLOW_LIMIT:
-        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        pillow_limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
         try:
-            picture = Image.open(stream, formats=formats)
+            pil_image = PILImage.open(stream, formats=formats)
         except UnidentifiedImageError:
             kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
-            raise ImageError(f"{name}this is not a picture that can be read ({kinds}), or a damaged one") from None
+            raise ImageError(f"{name}This is not an image that can be read ({kinds}), or a damaged one.") from None
         except MemoryError:
             raise
         except Exception as error:  # see load_image
-            raise ImageError(f"{name}this picture is truncated or damaged ({_one_line(error)})") from None
+            raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
         finally:
-            Image.MAX_IMAGE_PIXELS = pillow_limit
-    width, height = picture.size
+            PILImage.MAX_IMAGE_PIXELS = pillow_limit
+    width, height = pil_image.size
     if width * height > max_pixels:
-        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels)")
+        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels).")
     if width * height == 0:
-        raise ImageError(f"{name}this picture has no pixels")
-    return picture
+        raise ImageError(f"{name}This image has no pixels.")
+    return pil_image
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(pil_image: PILImage.Image) -> PILImage.Image:
     """Applies the EXIF orientation; Pillow has already done so for TIFF, and removed it from the tags."""
     try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = pil_image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF does not make the pixels unreadable
-        return picture
-    return picture.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else picture
+        return pil_image
+    return pil_image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else pil_image
 
 
-def _to_srgb(picture: Image.Image, notes: list[str]) -> Image.Image:
+def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
     """Any mode to RGB; a colour profile is applied where there is one, else RGB and grey are taken for sRGB."""
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = _scale_to_8_bits(picture)
-    if picture.has_transparency_data:
-        notes.append("the alpha channel was dropped")
-    profile = picture.info.get("icc_profile")
-    picture.info = {}  # what transparency entries would do to the conversions below
-    if picture.mode in ("RGBa", "La"):  # premultiplied
-        picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
-    if picture.mode in ("1", "LA"):
-        picture = picture.convert("L")
-    elif picture.mode not in ("L", "CMYK", "LAB"):
-        picture = picture.convert("RGB")
-    if profile or picture.mode == "LAB":
+    if pil_image.mode in ("I", "F") or pil_image.mode.startswith("I;16"):
+        pil_image = _scale_to_8_bits(pil_image)
+    if pil_image.has_transparency_data:
+        notes.append("The alpha channel was dropped.")
+    profile = pil_image.info.get("icc_profile")
+    pil_image.info = {}  # what transparency entries would do to the conversions below
+    if pil_image.mode in ("RGBa", "La"):  # premultiplied
+        pil_image = pil_image.convert("RGBA" if pil_image.mode == "RGBa" else "LA")
+    if pil_image.mode in ("1", "LA"):
+        pil_image = pil_image.convert("L")
+    elif pil_image.mode not in ("L", "CMYK", "LAB"):
+        pil_image = pil_image.convert("RGB")
+    if profile or pil_image.mode == "LAB":
         try:
-            return _apply_profile(picture, profile)
+            return _apply_profile(pil_image, profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            notes.append("the embedded colour profile is damaged or does not fit, and was ignored")
-    return picture.convert("RGB")
+            notes.append("The embedded colour profile is damaged or does not fit, and was ignored.")
+    return pil_image.convert("RGB")
 
 
-def _scale_to_8_bits(picture: Image.Image) -> Image.Image:
+def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
     """Grey of 16 bits (Pillow's own conversion clips it at 255) or 12 bits, to L."""
-    values = np.asarray(picture).astype(np.int64 if picture.mode != "F" else np.float64)
-    tags = getattr(picture, "tag_v2", {})
+    values = np.asarray(pil_image).astype(np.int64 if pil_image.mode != "F" else np.float64)
+    tags = getattr(pil_image, "tag_v2", {})
     full_scale = 4095 if tuple(np.atleast_1d(tags.get(_TIFF_BITS_PER_SAMPLE, 16))) == (12,) else 65535
-    if picture.mode == "F" or values.min() < 0 or values.max() > full_scale:
-        raise ImageError("samples of 32 bits or with a sign have no defined range; convert the picture to 8 or 16 bits")
-    if picture.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero: Pillow undoes only 8 bits
+    if pil_image.mode == "F" or values.min() < 0 or values.max() > full_scale:
+        raise ImageError("Samples of 32 bits or with a sign have no defined range; convert the image to 8 or 16 bits.")
+    if pil_image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:
+        # White is zero: Pillow undoes only 8 bits.
         values = full_scale - values
-    grey = Image.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
-    grey.info = picture.info
+    grey = PILImage.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
+    grey.info = pil_image.info
     return grey
 
 
-def _apply_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def _apply_profile(pil_image: PILImage.Image, profile: bytes | None) -> PILImage.Image:
     """Colour-managed conversion to sRGB: relative colorimetric with black point compensation."""
-    source = ImageCms.createProfile("LAB") if picture.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if picture.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
-        picture = picture.convert("RGB")
+    source = ImageCms.createProfile("LAB") if pil_image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if pil_image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+        pil_image = pil_image.convert("RGB")
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if picture.mode == "L":
+    if pil_image.mode == "L":
         flags |= ImageCms.Flags.NOOPTIMIZE  # what the engine makes of grey to save time is up to 10 of 255 off
     transform = ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),
-        picture.mode,
+        pil_image.mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         flags,
     )
-    if picture.mode == "L":
-        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    if pil_image.mode == "L":
+        ramp = PILImage.fromarray(np.arange(256, dtype=np.uint8)[None])
         table = np.asarray(ImageCms.applyTransform(ramp, transform))[0]
-        return Image.fromarray(table[np.asarray(picture)])
-    return ImageCms.applyTransform(picture, transform)
+        return PILImage.fromarray(table[np.asarray(pil_image)])
+    return ImageCms.applyTransform(pil_image, transform)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import CheckpointError
+from cdc_jax.errors import CheckpointError, reason_of
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -64,7 +64,7 @@ class _Tensor:
           ValueError: the view leaves the storage.
         """
         if len(self.shape) != len(self.strides) or min((self.offset, *self.shape, *self.strides)) < 0:
-            raise ValueError("a tensor has an impossible shape")
+            raise ValueError("a tensor has an invalid shape")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
@@ -152,16 +152,16 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
     value, storages = load()
     keys = [str(key) for key in load()[0]]
     rest = memoryview(data)[file.tell() :]
-    places, position = {}, 0
+    offsets, position = {}, 0
     for key in keys:  # each: the number of elements as int64, then the elements
         length = int(np.frombuffer(rest[position : position + 8], "<i8")[0])
-        places[key] = position + 8
+        offsets[key] = position + 8
         position += 8 + length * np.dtype(storages[key].dtype).itemsize
-    return value, lambda storage: _from_bytes(rest[places[storage.key] :], storage)
+    return value, lambda storage: _from_bytes(rest[offsets[storage.key] :], storage)
 
 
 def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
-    """For the pickle that begins where the file, of so many bytes, stands.
+    """For the pickle that begins at the current position of a file of `length` bytes.
 
     Raises:
       ValueError: it numbers its objects higher than it has bytes, for which Python would make room at once.
@@ -195,7 +195,7 @@ def read_torch_file(
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file")
+        raise CheckpointError(f"{path} is not a file.")
     try:
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
             value, read_storage = _read_legacy(path.read_bytes()) if archive is None else _read_zip(archive)
@@ -206,4 +206,4 @@ def read_torch_file(
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
-        raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {error}") from None
+        raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {reason_of(error)}.") from None

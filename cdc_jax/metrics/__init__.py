@@ -1,1 +1,1 @@
-"""Measures of how far a decoded picture is from the original."""
+"""Measures of how far a decoded image is from the original."""

@@ -34,7 +34,7 @@ def alexnet_features(
 
     Args:
       params: the weights of `kernel_shapes`.
-      x: pictures as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
+      x: images as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
     """
     outputs = []
     for index, (_, stride, padding, _) in enumerate(LAYERS):

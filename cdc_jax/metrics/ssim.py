@@ -1,8 +1,8 @@
-"""SSIM and MS-SSIM of RGB pictures, at most 1, higher is better.
+"""SSIM and MS-SSIM of RGB images, at most 1, higher is better.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with its
-Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01, K₂ = 0.03, over the places where the window lies
-within the picture; the mean over places, then over the three channels.
+Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01, K₂ = 0.03, over the positions where the window
+lies within the image; the mean over positions, then over the three channels.
 
 MS-SSIM: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", Asilomar 2003: five scales, each
 the 2×2 mean of the one before, combined per channel, then averaged over the channels. Negative terms count as 0. Before
@@ -33,13 +33,13 @@ Moments = tuple[Float[Array, "b h w 3"], Float[Array, "b h2 w2 3"], Float[Array,
 
 
 def _window() -> list[float]:
-    places = np.arange(_TAPS) - _TAPS // 2
-    weights = np.exp(-(places**2) / (2 * _SIGMA**2))
+    offsets = np.arange(_TAPS) - _TAPS // 2
+    weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     return [float(w) for w in weights / weights.sum()]
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The Gaussian window's mean at each place where it fits. Shifted sums: XLA's depthwise convolutions are slow."""
+    """The Gaussian window's mean wherever the window fits. Shifted sums: XLA's depthwise convolutions are slow."""
     for axis in (1, 2):
         length = x.shape[axis] - _TAPS + 1
         parts = (jax.lax.slice_in_dim(x, t, t + length, axis=axis) * w for t, w in enumerate(_window()))
@@ -54,7 +54,7 @@ def _moments(x: Float[Array, "b h w 3"]) -> Moments:
 
 
 def _similarity(a: Moments, b: Moments) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
-    """(SSIM, its contrast–structure factor alone), each averaged over places, per channel."""
+    """(SSIM, its contrast–structure factor alone), each averaged over positions, per channel."""
     (x, x_mean, x_variance), (y, y_mean, y_variance) = a, b
     covariance = _blur(x * y) - x_mean * y_mean
     structure = (2 * covariance + _C2) / (x_variance + y_variance + _C2)
@@ -69,8 +69,8 @@ def _halved(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
-def _pyramid(pictures: UInt8[Array, "b h w 3"]) -> list[Moments]:
-    x = pictures.astype(jnp.float32)
+def _pyramid(images: UInt8[Array, "b h w 3"]) -> list[Moments]:
+    x = images.astype(jnp.float32)
     result = [_moments(x)]
     for _ in SCALE_WEIGHTS[1:]:
         x = _halved(x)
@@ -79,28 +79,28 @@ def _pyramid(pictures: UInt8[Array, "b h w 3"]) -> list[Moments]:
 
 
 @jax.jit
-def reference(_, picture: UInt8[Array, "1 h w 3"]) -> Moments:
+def reference(_, image: UInt8[Array, "1 h w 3"]) -> Moments:
     """What `compare` needs of the original."""
-    return _moments(picture.astype(jnp.float32))
+    return _moments(image.astype(jnp.float32))
 
 
 @jax.jit
-def compare(_, original: Moments, pictures: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """SSIM of each of the pictures with the original; sides of at least `SMALLEST_SIDE`."""
-    similarity, _ = _similarity(original, _moments(pictures.astype(jnp.float32)))
+def compare(_, original: Moments, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """SSIM of each of the images with the original; sides of at least `SMALLEST_SIDE`."""
+    similarity, _ = _similarity(original, _moments(images.astype(jnp.float32)))
     return jnp.minimum(similarity.mean(axis=-1), 1)
 
 
 @jax.jit
-def multi_scale_reference(_, picture: UInt8[Array, "1 h w 3"]) -> list[Moments]:
+def multi_scale_reference(_, image: UInt8[Array, "1 h w 3"]) -> list[Moments]:
     """What `multi_scale_compare` needs of the original."""
-    return _pyramid(picture)
+    return _pyramid(image)
 
 
 @jax.jit
-def multi_scale_compare(_, original: list[Moments], pictures: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """MS-SSIM of each of the pictures with the original; sides of at least `MULTI_SCALE_SMALLEST_SIDE`."""
-    scales = [_similarity(a, b) for a, b in zip(original, _pyramid(pictures), strict=True)]
+def multi_scale_compare(_, original: list[Moments], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """MS-SSIM of each of the images with the original; sides of at least `MULTI_SCALE_SMALLEST_SIDE`."""
+    scales = [_similarity(a, b) for a, b in zip(original, _pyramid(images), strict=True)]
     terms = [structure for _, structure in scales[:-1]] + [scales[-1][0]]
     product = jnp.ones(())
     for term, weight in zip(terms, SCALE_WEIGHTS, strict=True):

@@ -48,7 +48,7 @@ def vgg16_features(
 
     Args:
       params: the weights of `kernel_shapes`.
-      x: pictures as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
+      x: images as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
       pool: what halves the sides between the stages.
     """
     outputs, index = [], 0
@@ -64,5 +64,5 @@ def vgg16_features(
 
 
 def vgg16_mean_features(params: Params, x: Float[Array, "b h w 3"]) -> Float[Array, "b 512"]:
-    """relu5_3 averaged over the picture: the features of `fd-vgg`."""
+    """relu5_3 averaged over the image: the features of `fd-vgg`."""
     return jnp.mean(vgg16_features(params, x)[-1], axis=(1, 2))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cdc_jax.errors import CdcError, CheckpointError
+from cdc_jax.errors import CdcError, CheckpointError, reason_of
 from cdc_jax.io.torch_file import read_torch_file
 
 BUNDLE_LPIPS_FILE = "lpips_vgg.npz"
@@ -51,7 +51,7 @@ def package_file(package: str, name: str, *, needed_for: str, hint: str) -> Path
         path = Path(folder) / name
         if path.is_file():
             return path
-    raise CdcError(f"{needed_for} needs {hint}")
+    raise CdcError(f"{needed_for} needs {hint}.")
 
 
 def read_array_pickle(path: str | Path) -> Arrays:
@@ -76,7 +76,7 @@ def read_array_pickle(path: str | Path) -> Arrays:
                 raise ValueError(f"{prefix or 'its root'} is not an array of floats")
         return flat
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
-        raise CheckpointError(f"{path} is not a readable pickle of arrays: {error}") from None
+        raise CheckpointError(f"{path} is not a readable pickle of arrays: {reason_of(error)}.") from None
 
 
 def read_npz(path: str | Path) -> Arrays:
@@ -89,7 +89,7 @@ def read_npz(path: str | Path) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # NumPy raises its own kinds, zipfile's and zlib's
-        raise CheckpointError(f"{path} is not a readable archive of arrays: {error}") from None
+        raise CheckpointError(f"{path} is not a readable archive of arrays: {reason_of(error)}.") from None
 
 
 def checked(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: object) -> Arrays:
@@ -100,11 +100,11 @@ def checked(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
     """
     for name, shape in shapes.items():
         if name not in arrays:
-            raise CheckpointError(f"{source} lacks the weight {name}")
+            raise CheckpointError(f"{source} lacks the weight {name}.")
         if arrays[name].shape != tuple(shape):
-            raise CheckpointError(f"{source}: the weight {name} has shape {arrays[name].shape}, not {tuple(shape)}")
+            raise CheckpointError(f"{source}: The weight {name} has shape {arrays[name].shape}, not {tuple(shape)}.")
         if not np.isfinite(arrays[name]).all():
-            raise CheckpointError(f"{source}: the weight {name} holds values that are not finite")
+            raise CheckpointError(f"{source}: The weight {name} holds values that are not finite.")
     return {name: np.ascontiguousarray(arrays[name], np.float32) for name in shapes}
 
 

@@ -33,7 +33,7 @@ class Compressed(NamedTuple):
       y_hat, z_hat: what the decoder sees of them.
       mean, scale: μ of y, and σ in quantization steps.
       rate_bits: −log₂ p of y and z together, per image [b].
-      hyper_bits: z's share of them.
+      hyper_bits: z's part of them.
       context: for the U-Net.
     """
 
@@ -86,7 +86,7 @@ class CDC(nnx.Module):
             def quantize(mean):
                 return straight_through_round(y * gain, mean * gain) / gain
 
-            mean, scale = parts.predict_latents(z_hat, jax.lax.stop_gradient(log2_gain), quantize)
+            mean, scale = parts.predict_latents(z_hat, jax.lax.stop_gradient(log2_gain), quality, quantize)
             y_hat = quantize(mean)
             y_bits, z_bits = self._rounded_bits(y, z, y_hat, z_hat, mean, scale, gain, noise)
         return Compressed(y, z, y_hat, z_hat, mean, scale, y_bits + z_bits, z_bits, parts.context(y_hat, quality))

@@ -20,6 +20,7 @@ from cdc_jax.entropy.quantize import lower_bound
 from cdc_jax.models.blocks import (
     ConditionEmbedding,
     Conv,
+    Linear,
     ResnetBlock,
     TransposedConv,
     downsample,
@@ -104,20 +105,37 @@ class HyperDecoder(nnx.Module):
 
 
 class Checkerboard(nnx.Module):
-    """What half of y's positions tell about the other half (He et al., CVPR 2021).
+    """What half of y's positions tell about the other half (He et al., CVPR 2021): a correction of the hyper decoder.
 
-    (hyper decoder's features, ŷ of the anchors, zero elsewhere) → a correction of the hyper decoder's output.
+    It sees the four nearest anchors: ŷ, from which means follow, and the symbols' magnitudes, from which scales do; the
+    hyper decoder's features; and the quality, since a symbol of zero means more the finer the quantization.
     """
 
     def __init__(self, width: int, latent_channels: int):
-        self.anchors = Conv(latent_channels, width, 5)
+        self.anchors = Conv(2 * latent_channels, width, 3)
         self.features = Conv(width, width, 1)
+        self.quality = Linear(1, width)
         self.out = Conv(width, 2 * latent_channels, 1)
 
     def __call__(
-        self, features: Float[Array, "b h w width"], anchors: Float[Array, "b h w c"]
+        self,
+        features: Float[Array, "b h w width"],
+        anchors: Float[Array, "b h w c"],
+        symbols: Float[Array, "b h w c"],
+        quality: Float[Array, " b"],
     ) -> Float[Array, "b h w 2*c"]:
-        return self.out(leaky_relu(self.anchors(anchors) + self.features(features)))
+        """The correction; `anchors` (ŷ) and `symbols` are zero but at anchors."""
+        inputs = jnp.concatenate([anchors, log2_magnitude(symbols)], axis=-1)
+        quality = self.quality(quality[:, None])[:, None, None, :]
+        return self.out(leaky_relu(self.anchors(inputs) + self.features(features) + quality))
+
+
+def log2_magnitude(symbols: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log₂(1 + |s|), linear between powers of two, as the integer network computes it."""
+    magnitude = 1 + jnp.abs(symbols)
+    exponent = jnp.floor(jnp.log2(magnitude))
+    power = jnp.exp2(exponent)
+    return exponent + (magnitude - power) / power
 
 
 def anchor_mask(height: int, width: int) -> Float[Array, "h w 1"]:
@@ -214,6 +232,7 @@ class Compressor(nnx.Module):
         self,
         z_hat: Float[Array, "b h w _"],
         log2_gain: Float[Array, "b 1 1 c"],
+        quality: Float[Array, " b"],
         quantize: Callable[[Array], Array],
     ) -> tuple[Float[Array, "b 4*h 4*w c"], Float[Array, "b 4*h 4*w c"]]:
         """(μ, σ) of y with the transform: μ in y's units, σ in quantization steps, clamped below at 0.1.
@@ -221,14 +240,18 @@ class Compressor(nnx.Module):
         Args:
           z_hat: quantized z.
           log2_gain: log₂ g.
+          quality: from 0 to 1.
           quantize: (μ) → ŷ; called once, with the means that the anchors of the checkerboard are coded with.
         """
         features = self.hyper_decoder.features(z_hat)
         output = self.hyper_decoder.convs[2](features)
         if self.checkerboard is not None:
             mask = anchor_mask(*output.shape[1:3])
-            anchors = quantize(jnp.split(output, 2, axis=-1)[0]) * mask
-            output = output + (1 - mask) * self.checkerboard(features, anchors)
+            mean = jnp.split(output, 2, axis=-1)[0]
+            anchors = quantize(mean)
+            symbols = jax.lax.stop_gradient(jnp.round((anchors - mean) * jnp.exp2(log2_gain)))
+            correction = self.checkerboard(features, anchors * mask, symbols * mask, quality)
+            output = output + (1 - mask) * correction
         mean, scale = jnp.split(output, 2, axis=-1)
         log2_scale = lower_bound(LOG2_SCALE_UNIT * scale + log2_gain, jnp.float32(math.log2(SCALE_MIN)))
         return mean, jnp.exp2(jnp.minimum(log2_scale, 30.0))

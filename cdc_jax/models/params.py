@@ -131,7 +131,8 @@ def checkerboard_arrays(params: Mapping[str, Array]) -> dict | None:
         return tuple(np.asarray(params[f"{board}.{name}.{leaf}"]) for leaf in ("kernel", "bias"))
 
     anchors, anchors_bias = layer("anchors")
-    return {"anchors": anchors, "anchors_bias": anchors_bias, "features": layer("features"), "out": layer("out")}
+    others = {name: layer(name) for name in ("features", "quality", "out")}
+    return {"anchors": anchors, "anchors_bias": anchors_bias, **others}
 
 
 def build_coding(params: Mapping[str, Array]) -> CodingModel:

@@ -24,7 +24,7 @@ _MIN_COMPILE_SECONDS = 0.2  # of a program that is worth keeping
 def enable() -> Path | None:
     """Turns the cache on for this process.
 
-    Does nothing where the user has chosen a cache of JAX' own (`JAX_COMPILATION_CACHE_DIR`), turned ours off, or has
+    Does nothing where the user has chosen a cache of JAX's own (`JAX_COMPILATION_CACHE_DIR`), turned ours off, or has
     no folder that can be written.
 
     Returns:
@@ -99,7 +99,7 @@ def _processor() -> str:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether files can be made there; tried, since permissions do not tell it of every file system."""
+    """Whether files can be made there; tried, since permissions do not show it on every file system."""
     probe = folder / f".probe-{secrets.token_hex(6)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ Which way is chosen by the environment, so the command is the same everywhere:
     CDC_DISTRIBUTED=1                                                    any cluster JAX knows
     CDC_DISTRIBUTED=0                                                    one process, whatever comes below
     SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step with one task per GPU
-    a Cloud TPU of several hosts                                         a pod; its VMs and GKE say so themselves
+    a Cloud TPU of several hosts                                         a pod; its VMs and GKE announce it themselves
     none of them                                                         one process
 """
 
@@ -17,7 +17,7 @@ import urllib.request
 
 import jax
 
-from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.errors import CdcError, ConfigError, reason_of
 
 
 def join_processes() -> None:
@@ -42,23 +42,22 @@ def join_processes() -> None:
             }
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                "with CDC_COORDINATOR, CDC_PROCESS_COUNT and CDC_PROCESS_INDEX must be whole numbers"
+                "With CDC_COORDINATOR, CDC_PROCESS_COUNT and CDC_PROCESS_INDEX must be whole numbers."
             ) from error
         if not 0 <= arguments["process_id"] < arguments["num_processes"]:
-            raise ConfigError("CDC_PROCESS_INDEX must be at least 0 and less than CDC_PROCESS_COUNT")
+            raise ConfigError("CDC_PROCESS_INDEX must be at least 0 and less than CDC_PROCESS_COUNT.")
     elif not _is_cluster(environment):
         if jax.process_count() > 1 and not jax.distributed.is_initialized():
             raise ConfigError(
                 f"JAX sees {jax.process_count()} processes here, which have not been joined: set CDC_DISTRIBUTED=1 for "
-                "each of them (or keep JAX to this host's devices)"
+                "each of them (or keep JAX to this host's devices)."
             )
         return
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
         where = coordinator or "cluster"
-        raise CdcError(f"the processes of this run could not be joined ({where}): {reason}") from error
+        raise CdcError(f"The processes of this run could not be joined ({where}): {reason_of(error)}.") from error
 
 
 def leave_together() -> None:
@@ -88,7 +87,7 @@ def _is_pod(environment) -> bool:
 
 
 def _workers_of_this_vm(environment) -> str:
-    """What Google's metadata server says of a TPU VM's slice, separated by commas; "" where it says nothing."""
+    """What Google's metadata server lists of a TPU VM's slice, separated by commas; "" where it lists nothing."""
     server = environment.get("GCE_METADATA_IP", "metadata.google.internal")  # as JAX does
     url = f"http://{server}/computeMetadata/v1/instance/attributes/worker-network-endpoints"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})

@@ -8,7 +8,7 @@ import jax
 
 
 class quiet_orbax:
-    """Keeps orbax' progress messages off the screen within a `with` block."""
+    """Keeps orbax's progress messages off the screen within a `with` block."""
 
     def __enter__(self):
         self._logger = logging.getLogger("absl")

@@ -11,7 +11,7 @@ from typing import TypeVar
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
     """(item, function(item)) in order; the next one is computed in a thread while the caller uses the one before.
 
     What the function raises is raised here.
@@ -83,7 +83,7 @@ def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: i
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, so many computed at a time and no more waiting than that.
+    """(item, function(item)) in order, `workers` of them computed at a time and no more waiting than that.
 
     What the function raises is raised here; nothing more is begun then.
     """

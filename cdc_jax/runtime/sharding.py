@@ -38,5 +38,5 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def global_batch(mesh: Mesh, rows: np.ndarray, batch_size: int) -> Array:
-    """This process' rows of a batch → the whole batch as one array over all devices of all hosts."""
+    """This process's rows of a batch → the whole batch as one array over all devices of all hosts."""
     return jax.make_array_from_process_local_data(split_batch(mesh), rows, (batch_size, *rows.shape[1:]))

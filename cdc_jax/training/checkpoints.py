@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, with orbax: train state, configuration, place in the data, and figures.
+"""Checkpoints of a training run, with orbax: train state, configuration, position in the data, and metrics.
 
 They are written in the background under a temporary name, so an interrupted one is no checkpoint; the latest ones are
 kept, and the best. The folder may lie in an object store (`gs://…`).
@@ -18,20 +18,21 @@ from jax.sharding import Sharding
 from jaxtyping import Array
 from orbax.checkpoint import checkpoint_managers
 
-from cdc_jax.errors import BundleError, CheckpointError
+from cdc_jax.errors import BundleError, CheckpointError, reason_of
 from cdc_jax.io.files import is_remote
 from cdc_jax.models.params import check_same_weights, nest, unnest
 from cdc_jax.runtime.orbax import quiet_orbax
 from cdc_jax.runtime.sharding import make_mesh, replicated
+from cdc_jax.training.old_names import current_data_state, current_metrics
 from cdc_jax.training.step import TrainState
 
-OBJECTIVE = "held_out_objective"  # the figure whose lowest value makes a checkpoint the best
+OBJECTIVE = "validation_objective"  # the metric whose lowest value makes a checkpoint the best
 _ARRAYS = ("state", "weights", "ema")
 _JSON = ("config", "data")
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run. Saving goes on in the background; `close` waits for it.
+    """The folder `checkpoints/` of a run. Saving runs in the background; `close` waits for it.
 
     Args:
       workdir: the run's folder.
@@ -48,7 +49,7 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda figures: figures[OBJECTIVE],
+                    get_metric_fn=lambda metrics: current_metrics(metrics)[OBJECTIVE],
                     reverse=True,  # ascending order would keep the highest
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -59,14 +60,14 @@ class Checkpoints:
         self._folder = folder if is_remote(workdir) else folder.absolute()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies,
-            best_fn=lambda figures: figures[OBJECTIVE],  # without it, figures are not stored
+            best_fn=lambda metrics: current_metrics(metrics)[OBJECTIVE],  # without it, metrics are not stored
             create=True,
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in _JSON}
-        with _failing_as(f"cannot use the folder {self._folder}"):
+        with _failing_as(f"Cannot use the folder {self._folder}"):
             if self._folder.exists() and not self._folder.is_dir():
-                raise CheckpointError(f"cannot keep checkpoints in {self._folder}: there is a file of that name")
+                raise CheckpointError(f"Cannot keep checkpoints in {self._folder}: there is a file of that name.")
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(
@@ -74,14 +75,14 @@ class Checkpoints:
         state: TrainState,
         config: ml_collections.ConfigDict,
         data: Mapping | None = None,
-        figures: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Saves a state under its step, in the background.
 
         Args:
           state, config: of the run.
-          data: the place in the data, as JSON.
-          figures: measured on the held-out pictures, `OBJECTIVE` among them; None: there are none.
+          data: the position in the data, as JSON.
+          metrics: measured on the validation images, `OBJECTIVE` among them; None: there are none.
 
         Raises:
           CheckpointError: this checkpoint, or the one before it, could not be written.
@@ -95,16 +96,16 @@ class Checkpoints:
         }
         if state.ema:
             items["ema"] = ocp.args.StandardSave(nest(state.ema))
-        with _failing_as(f"cannot save a checkpoint at step {step}"):
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(figures) if figures else None)
+        with _failing_as(f"Cannot save a checkpoint at step {step}"):
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(metrics) if metrics else None)
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, None where there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the lowest held-out objective, None where none was measured."""
-        measured = {step: self.figures(step).get(OBJECTIVE) for step in self.steps()}
+        """Step of the checkpoint with the lowest validation objective, None where none was measured."""
+        measured = {step: self.metrics(step).get(OBJECTIVE) for step in self.steps()}
         measured = {step: value for step, value in measured.items() if value is not None and math.isfinite(value)}
         return min(measured, key=measured.get) if measured else None
 
@@ -112,10 +113,10 @@ class Checkpoints:
         """Steps of all complete checkpoints."""
         return sorted(self._manager.all_steps())
 
-    def figures(self, step: int) -> dict[str, float]:
+    def metrics(self, step: int) -> dict[str, float]:
         """What was measured at a step; empty where nothing was."""
-        with _failing_as(f"the figures of step {step} cannot be read"):
-            return dict(self._manager.metrics(step) or {})
+        with _failing_as(f"The metrics of step {step} cannot be read"):
+            return current_metrics(self._manager.metrics(step) or {})
 
     def restore(self, like: TrainState, step: int) -> TrainState:
         """The state of a step, bit for bit.
@@ -135,21 +136,23 @@ class Checkpoints:
 
     def restore_params(self, like: Mapping[str, Array], step: int, item: str) -> dict[str, Array]:
         """`weights` or `ema` of a step, by dotted name. Raises CheckpointError as `restore`."""
-        with _failing_as(f"the checkpoint of step {step} has no {item} that can be read"):
+        with _failing_as(f"The checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
         try:
-            check_same_weights(like, stored, f"the checkpoint of step {step}")
+            check_same_weights(like, stored, f"The checkpoint of step {step}")
         except BundleError as error:
-            raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
+            reason = reason_of(error)
+            raise CheckpointError(f"{reason}; it is of another architecture than this configuration.") from error
         return unnest(self._restore(item, step, nest(self._abstract(dict(like)))))
 
     def restore_json(self, step: int, item: str) -> dict:
         """`config` or `data` of a step, as plain values. Raises CheckpointError as `restore`."""
-        return self._restore(item, step, None)
+        values = self._restore(item, step, None)
+        return current_data_state(values) if item == "data" else values
 
     def _restore(self, item: str, step: int, target):
         args = ocp.args.JsonRestore() if target is None else ocp.args.StandardRestore(target)
-        with _failing_as(f"the checkpoint of step {step} cannot be read"):
+        with _failing_as(f"The checkpoint of step {step} cannot be read"):
             return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
 
     def _abstract(self, tree):
@@ -159,12 +162,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything saved is on disk. Raises CheckpointError where something could not be written."""
-        with _failing_as("the last checkpoint could not be written; the one before it is intact"):
+        with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits as `wait` does, and releases the folder."""
-        with _failing_as("the last checkpoint could not be written; the one before it is intact"):
+        with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.close()
 
     def __enter__(self) -> Checkpoints:
@@ -183,8 +186,7 @@ class _failing_as(quiet_orbax):
     def __exit__(self, kind, error, traceback):
         super().__exit__()
         if isinstance(error, Exception) and not isinstance(error, CheckpointError):
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{self._sentence}: {reason}") from error
+            raise CheckpointError(f"{self._sentence}: {reason_of(error)}.") from error
 
 
 def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | None, best: bool = False) -> int:
@@ -194,9 +196,9 @@ def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | N
     if best:
         step = checkpoints.best_step()
         if step is None:
-            raise CheckpointError(f"{workdir} has no best checkpoint: none was measured on held-out pictures")
+            raise CheckpointError(f"{workdir} has no best checkpoint: none was measured on validation images.")
     elif step is None:
         step = checkpoints.latest_step()
     if step is None or step not in have:
-        raise CheckpointError(f"{workdir} has no checkpoint of step {step}; it has {listed}")
+        raise CheckpointError(f"{workdir} has no checkpoint of step {step}; it has {listed}.")
     return step

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
-from cdc_jax.io.files import telling
+from cdc_jax.io.files import reraise_as
 from cdc_jax.training.checkpoints import Checkpoints, choose_step
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.initialization import read_coding, run_weights
@@ -24,7 +24,7 @@ def export_params(
     params: Mapping[str, Array],
     step: int,
     *,
-    figures: Mapping[str, float | str] | None = None,
+    metrics: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -34,7 +34,7 @@ def export_params(
       out_dir: where to.
       config: the run's.
       params, step: what to export.
-      figures: for the model card.
+      metrics: for the model card.
       coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
       overwrite: replace what is at `out_dir`.
 
@@ -57,7 +57,7 @@ def export_params(
         model_config(config),
         params,
         provenance=provenance,
-        figures={**recipe, **(figures or {})},
+        figures={**recipe, **(metrics or {})},
         coding=coding,
         overwrite=overwrite,
     )
@@ -83,21 +83,21 @@ def export_workdir(
       workdir: the run's folder, local or in an object store.
       out_dir: the bundle's.
       step: which checkpoint; None: the latest.
-      best: the one with the lowest held-out loss instead.
+      best: the one with the lowest validation loss instead.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be read.
       BundleError: the bundle cannot be written.
     """
     workdir = epath.Path(workdir)
-    with telling(f"cannot read {workdir}", workdir, kind=CheckpointError):
+    with reraise_as(f"Cannot read {workdir}", workdir, kind=CheckpointError):
         if not (workdir / "checkpoints").is_dir():
-            raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints")
+            raise CheckpointError(f"{workdir} is not a training run's folder: it has no folder checkpoints.")
     with Checkpoints(workdir) as checkpoints:
         chosen = choose_step(checkpoints, workdir, step, best)
         config = stored_config(checkpoints.restore_json(chosen, "config"))
         params = run_weights(checkpoints, chosen, config)
-        figures = checkpoints.figures(chosen)
+        metrics = checkpoints.metrics(chosen)
     coding = read_coding(workdir) if config.freeze_entropy else None
-    export_params(out_dir, config, params, chosen, figures=figures, coding=coding)
+    export_params(out_dir, config, params, chosen, metrics=metrics, coding=coding)
     return chosen

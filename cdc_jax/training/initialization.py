@@ -19,8 +19,8 @@ from etils import epath
 from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import BundleError, CheckpointError
-from cdc_jax.io.files import copy_tree, is_remote, telling
+from cdc_jax.errors import BundleError, CheckpointError, reason_of
+from cdc_jax.io.files import copy_tree, is_remote, reraise_as
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import build_coding, check_same_weights, shapes
 from cdc_jax.models.transform import PATCH_VALUES
@@ -50,19 +50,19 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     if not config.init_from:
         return StartingWeights(_fresh_weights(config))
     origin = epath.Path(config.init_from)
-    with telling(f"cannot read init_from, {origin}", origin):
+    with reraise_as(f"Cannot read init_from, {origin}", origin):
         is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
     if is_run:
-        found = _from_run(origin, config.init_weights)
+        starting = _from_run(origin, config.init_weights)
     elif is_bundle:
-        found = _from_bundle(origin)
+        starting = _from_bundle(origin)
     else:
-        raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle")
+        raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle.")
     try:
-        check_same_weights(shapes(model_config(config)), found.weights, config.init_from)
+        check_same_weights(shapes(model_config(config)), starting.weights, config.init_from)
     except BundleError as error:
-        raise CheckpointError(f"{error}; it is of another architecture than this configuration") from error
-    return found
+        raise CheckpointError(f"{reason_of(error)}; it is of another architecture than this configuration.") from error
+    return starting
 
 
 def _fresh_weights(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
@@ -115,14 +115,14 @@ def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, CODING_FILE)
         coding.save(local)
-        with telling(f"cannot write {workdir / CODING_FILE}", workdir):
+        with reraise_as(f"Cannot write {workdir / CODING_FILE}", workdir):
             (workdir / CODING_FILE).write_bytes(local.read_bytes())
 
 
 def read_coding(workdir: epath.Path) -> CodingModel | None:
     """The frozen coding model of a run, None where it has none."""
     stored = workdir / CODING_FILE
-    with tempfile.TemporaryDirectory() as folder, telling(f"cannot read {stored}", stored):
+    with tempfile.TemporaryDirectory() as folder, reraise_as(f"Cannot read {stored}", stored):
         if not stored.is_file():
             return None
         local = Path(folder, CODING_FILE)
@@ -130,6 +130,6 @@ def read_coding(workdir: epath.Path) -> CodingModel | None:
         return CodingModel.load(local)
 
 
-def frozen_coding(found: StartingWeights) -> CodingModel:
+def frozen_coding(starting: StartingWeights) -> CodingModel:
     """The coding model that a run with `freeze_entropy` keeps."""
-    return found.coding or build_coding(found.weights)
+    return starting.coding or build_coding(starting.weights)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
-from cdc_jax.data.sources import PictureSource
+from cdc_jax.data.sources import ImageSource
 from cdc_jax.errors import ConfigError, ImageError
+from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.transform import PATCH_VALUES
 
@@ -33,7 +34,7 @@ class KLT(NamedTuple):
     deviations: Float[np.ndarray, " c"]
 
 
-def image_klt(source: PictureSource, components: int, *, patches: int, seed: int) -> KLT:
+def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) -> KLT:
     """The KLT of 16×16 patches of a source's images.
 
     Args:
@@ -43,7 +44,7 @@ def image_klt(source: PictureSource, components: int, *, patches: int, seed: int
       seed: of the draw.
 
     Raises:
-      ConfigError: the images are too few, too small or too flat for so many components.
+      ConfigError: the images are too few, too small or too flat for that number of components.
     """
     order = np.random.default_rng(seed).permutation(len(source))[:_MOST_IMAGES]
     per_image = -(-patches // max(len(order), 1))
@@ -59,8 +60,8 @@ def image_klt(source: PictureSource, components: int, *, patches: int, seed: int
             count += per_image
     if count < _LEAST_PATCHES_PER_VALUE * PATCH_VALUES or components > PATCH_VALUES:
         raise ConfigError(
-            f"the transform's KLT needs {_LEAST_PATCHES_PER_VALUE * PATCH_VALUES} patches of 16×16 pixels for at most "
-            f"{PATCH_VALUES} components, not {count} for {components}: raise init.klt_patches, or add images"
+            f"The transform's KLT needs {_LEAST_PATCHES_PER_VALUE * PATCH_VALUES} patches of 16×16 pixels for at most "
+            f"{PATCH_VALUES} components, not {count} for {components}: raise init.klt_patches, or add images."
         )
     return klt_of_moments(moments / (count * 255.0**2), components)
 
@@ -75,7 +76,7 @@ def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
     values, basis = values[::-1][:components], vectors[:, ::-1][:, :components]
     if not values[-1] > _LEAST_VARIANCE:
         raise ConfigError(
-            f"the training images are too flat for the KLT: fewer than {components} components have any variance"
+            f"The training images are too flat for the KLT: fewer than {components} components have any variance."
         )
     largest = np.argmax(np.abs(basis), axis=0)
     signs = np.sign(basis[largest, np.arange(components)])
@@ -83,9 +84,9 @@ def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
 
 
 def _draw_patches(
-    image: UInt8[np.ndarray, "h w 3"], count: int, random: np.random.Generator
+    image: Image, count: int, random: np.random.Generator
 ) -> Float[np.ndarray, "count 768"]:
-    """Patches at random places as integers −255 … 255, in float64: sums of their products are exact."""
+    """Patches at random positions as integers −255 … 255, in float64: sums of their products are exact."""
     tops, lefts = (random.integers(0, size - LATENT_STRIDE + 1, count) for size in image.shape[:2])
     offsets: Int[np.ndarray, " 16"] = np.arange(LATENT_STRIDE)
     rows = tops[:, None, None] + offsets[:, None]

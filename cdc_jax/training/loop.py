@@ -16,9 +16,9 @@ from etils import epath
 from tqdm import tqdm
 
 from cdc_jax.data.multihost import open_shared_batches, shared_state
-from cdc_jax.data.sources import check_workdir, held_out_pictures
+from cdc_jax.data.sources import check_workdir, validation_images
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
-from cdc_jax.io.files import is_remote, telling
+from cdc_jax.io.files import is_remote, reraise_as
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
@@ -29,7 +29,7 @@ from cdc_jax.training.metrics_writer import RunLog
 from cdc_jax.training.preemption import Interruption
 from cdc_jax.training.profiling import StepTrace
 from cdc_jax.training.step import TrainState, abstract_state, best_params, check_divisible, jit_train_step, new_state
-from cdc_jax.training.validation import MOST_PICTURES, HeldOut
+from cdc_jax.training.validation import MOST_IMAGES, Validation
 
 _NAMES_SHOWN = 8  # of a batch that broke the run
 
@@ -41,8 +41,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     processes, each calls it.
 
     Raises:
-      ConfigError, CheckpointError, BundleError: as their names say.
-      CdcError: data are missing or broken; or loss or gradient is no longer finite: the last checkpoint is kept.
+      ConfigError, CheckpointError, BundleError: of the settings, a checkpoint, a bundle.
+      CdcError: data are missing or corrupt; or loss or gradient is no longer finite: the last checkpoint is kept.
       Interrupted: SIGTERM or a preemption; the state is saved.
     """
     # -- configuration and devices
@@ -53,9 +53,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     check_workdir(config, workdir)
     workdir = _make_folder(workdir)
 
-    # -- what does not change: held-out pictures, the perceptual network, the step
+    # -- what does not change: validation images, the perceptual network, the step
     perceptual = perceptual_weights(config)
-    held_out = HeldOut(config, held_out_pictures(config, MOST_PICTURES), perceptual)
+    validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual)
     perceptual = jax.device_put(perceptual, replicated(mesh))
     step_function = jit_train_step(config, mesh)
     log = RunLog(workdir, active=process == 0)
@@ -71,8 +71,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
             data_state = checkpoints.restore_json(latest, "data")
         start, saved = int(state.step), latest
         log.drop_after(-1 if latest is None else start)
-        if start == 0 and held_out:
-            _measure(held_out, state, log, 0)
+        if start == 0 and validation:
+            _measure(validation, state, log, 0)
 
         # -- loop
         data = open_shared_batches(config, start, data_state)
@@ -87,24 +87,24 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                     batch = next(batches)
                 images = global_batch(mesh, batch.images, config.data.batch_size)
                 state, terms = step_function(state, images, perceptual if step >= config.loss.rho_start_step else {})
-                _finish(running, saved, log)  # one step ahead of the device, not more
+                _sync_and_check(running, saved, log)  # one step ahead of the device, not more
                 running = (step + 1, terms, batch.names)
                 clock.steps += 1
 
                 done, last = step + 1, step + 1 == config.train.steps
                 stop = interruption.requested(done)
                 saving = done % config.train.checkpoint_every == 0 or last or stop
-                measuring = held_out and not stop and (saving or done % config.train.eval_every == 0)
+                measuring = validation and not stop and (saving or done % config.train.eval_every == 0)
                 logging = done % config.train.log_every == 0 or last
                 if logging or saving or measuring:
-                    values, running = _finish(running, saved, log), None
+                    values, running = _sync_and_check(running, saved, log), None
                 if logging:
                     log.write(done, values | clock.read(config.data.batch_size))
-                figures = _measure(held_out, state, log, done) if measuring else None
+                metrics = _measure(validation, state, log, done) if measuring else None
                 if saving:
                     data_state = shared_state(batches)
-                    log.write(done, {f"pictures_{name}": n for name, n in data_state["counters"].items()})
-                    checkpoints.save(state, config, data_state, figures)
+                    log.write(done, {f"images_{name}": n for name, n in data_state["counters"].items()})
+                    checkpoints.save(state, config, data_state, metrics)
                     saved = done
                     log.publish()
                 if saving or measuring:
@@ -113,54 +113,54 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
                 bar.update()
                 if stop and not last:
                     checkpoints.wait()
-                    raise Interrupted(f"stopped after step {done}; the same command goes on from there")
+                    raise Interrupted(f"Stopped after step {done}; the same command resumes from there.")
     return state
 
 
 def local_params(state: TrainState) -> Params:
-    """What is tested and exported, on this process' first device."""
+    """What is tested and exported, on this process's first device."""
     return {name: value.addressable_data(0) for name, value in best_params(state).items()}
 
 
 def _make_folder(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     kind = CdcError if is_remote(workdir) else ConfigError  # an object store may answer at the next attempt
-    with telling(f"cannot make the folder {folder}", folder, kind=kind):
+    with reraise_as(f"Cannot make the folder {folder}", folder, kind=kind):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _fresh_state(config, workdir: epath.Path, mesh, process: int) -> TrainState:
-    found = starting_weights(config)
+    starting = starting_weights(config)
     if config.freeze_entropy and process == 0:
-        keep_coding(workdir, frozen_coding(found))
-    return new_state(config, found.weights, mesh)
+        keep_coding(workdir, frozen_coding(starting))
+    return new_state(config, starting.weights, mesh)
 
 
-def _measure(held_out: HeldOut, state: TrainState, log: RunLog, step: int) -> dict[str, float]:
+def _measure(validation: Validation, state: TrainState, log: RunLog, step: int) -> dict[str, float]:
     """Every process measures by itself, and all find the same."""
-    figures, pictures = held_out.measure(local_params(state))
-    log.write(step, figures)
-    log.write_pictures(step, pictures)
-    return figures
+    metrics, images = validation.measure(local_params(state))
+    log.write(step, metrics)
+    log.write_images(step, images)
+    return metrics
 
 
-def _finish(running: tuple | None, latest: int | None, log: RunLog) -> dict[str, float]:
-    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process' pictures."""
+def _sync_and_check(running: tuple | None, latest: int | None, log: RunLog) -> dict[str, float]:
+    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process's images."""
     if running is None:
         return {}
     step, terms, names = running
     values = {name: float(value) for name, value in jax.device_get(terms).items()}
-    broken = [name for name, value in values.items() if not np.isfinite(value)]
-    if broken:
+    not_finite = [name for name, value in values.items() if not np.isfinite(value)]
+    if not_finite:
         kept = "no checkpoint was saved yet" if latest is None else f"the checkpoint of step {latest} is kept"
         names = list(dict.fromkeys(names))
         shown, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
         if more > 0:
             shown += f" and {more} more, listed in {log.add_text(f'batch_of_step_{step}_{jax.process_index()}', names)}"
         raise CdcError(
-            f"{broken[0]} is {values[broken[0]]} at step {step}, trained on {shown}; {kept}: "
-            "start again with a lower optimizer.learning_rate, or without these pictures"
+            f"{not_finite[0]} is {values[not_finite[0]]} at step {step}, trained on {shown}; {kept}: "
+            "start again with a lower optimizer.learning_rate, or without these images."
         )
     return values
 

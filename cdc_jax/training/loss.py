@@ -2,7 +2,7 @@
 
     loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
 
-Every draw of step k follows from (seed, k) and the image's place in the global batch, so it does not matter over how
+Every draw of step k follows from (seed, k) and the image's position in the global batch, so it does not matter over how
 many devices and processes the batch is spread.
 """
 
@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss, one_step_image
+from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss, one_step_image
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.metrics.lpips import load_lpips, lpips
 from cdc_jax.models.compressor import Context
@@ -26,13 +26,13 @@ from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
 
 
-class Draws(NamedTuple):
+class StepRandomness(NamedTuple):
     """The random numbers of one step; all but `corner` are one per image, along the first axis.
 
     Attributes:
       timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
         for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For its
-        `content_share`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
+        `max_noise_fraction`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
       corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
@@ -50,10 +50,12 @@ class Draws(NamedTuple):
     quality: Float[Array, " b"]
 
 
-def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32) -> Draws:
+def step_randomness(
+    config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32
+) -> StepRandomness:
     """The random numbers of step k for a global batch of `batch` images, in the weights' type."""
     model = model_config(config)
-    crop, window = config.data.crop, config.loss.window or config.data.crop
+    crop, window = config.data.crop, config.loss.unet_crop or config.data.crop
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     corner_key, batch_key = jax.random.split(key)
     quality_key = jax.random.fold_in(key, 2)
@@ -74,27 +76,29 @@ def draw(config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dt
         first = one(0)[0]  # computed again: on every device, where fractions[0] would have to be sent around
         fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
     timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
-    is_content = jnp.arange(batch) < round(config.loss.content_share * batch)
+    is_content = jnp.arange(batch) < round(config.loss.max_noise_fraction * batch)
     timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
-    is_silent = jnp.arange(batch) < round(config.loss.silent_share * batch)
-    noise_scale = jnp.where(is_silent, 0.0, jnp.where(is_content, config.loss.content_gamma, 1.0)).astype(dtype)
+    is_silent = jnp.arange(batch) < round(config.loss.silent_fraction * batch)
+    noise_scale = jnp.where(is_silent, 0.0, jnp.where(is_content, config.loss.max_noise_gamma, 1.0)).astype(dtype)
     quality = jnp.zeros(batch, dtype)
     if model.variable_rate:
         quality = (jax.random.uniform(quality_key, dtype=dtype) + jnp.arange(batch, dtype=dtype) / batch) % 1
-    return Draws(timesteps, *noises, corner, noise_scale, quality)
+    return StepRandomness(timesteps, *noises, corner, noise_scale, quality)
 
 
 def loss_and_metrics(
     config: ml_collections.ConfigDict,
     params: Params,
     image: Float[Array, "b h w 3"],
-    draws: Draws,
+    randomness: StepRandomness,
     beta: float | Float[Array, ""],
     perceptual: Mapping[str, Array] | None = None,
+    *,
+    hyper_weight: float | Float[Array, ""] = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
 
-    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole pictures; the U-Net, which
+    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole images; the U-Net, which
     costs most, on a region of it, cut from image and context maps alike.
 
     Args:
@@ -104,11 +108,12 @@ def loss_and_metrics(
       draws: of these images.
       beta: β_rate; a model of every rate takes each image's from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
+      hyper_weight: of z's bits in the rate that is charged; the metrics have all of them.
     """
     model_settings = model_config(config)
     model = merge(model_settings, params, **unet_options(config))
-    quality = draws.quality if model_settings.transform else None
-    compressed = model.compress(image, (draws.latent_noise, draws.hyper_noise), quality)
+    quality = randomness.quality if model_settings.transform else None
+    compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
     pixels = image.shape[1] * image.shape[2]
     bpp = compressed.rate_bits / pixels
     importance = jnp.ones_like(bpp)
@@ -117,15 +122,15 @@ def loss_and_metrics(
         beta = model_settings.beta_max * ratio**quality
         importance = ratio ** (config.loss.rate_balance * (0.5 - quality))
 
-    size = draws.noise.shape[1]
-    target = _cut(image, draws.corner, size)
-    context = _cut_context(compressed.context, model_settings.fold, draws.corner, size)
+    size = randomness.noise.shape[1]
+    target = _cut(image, randomness.corner, size)
+    context = _cut_context(compressed.context, model_settings.fold, randomness.corner, size)
 
     schedule = schedule_for(model_settings)
-    alpha_bar = jnp.asarray(schedule.alpha_bar)[draws.timesteps]
-    level = Level.of(alpha_bar).per_image()
-    noisy = add_noise(target, draws.noise * draws.noise_scale[:, None, None, None], level)
-    time = (draws.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
+    alpha_bar = jnp.asarray(schedule.alpha_bar)[randomness.timesteps]
+    level = NoiseLevel.of(alpha_bar).per_image()
+    noisy = add_noise(target, randomness.noise * randomness.noise_scale[:, None, None, None], level)
+    time = (randomness.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
     unet = model.unet.prepare(context)
     embedded = model.unet.embed(time, quality if model_settings.variable_rate else None)
     output = unet(noisy, embedded, rematerialize=config.train.rematerialize)
@@ -135,13 +140,14 @@ def loss_and_metrics(
         prediction,
         output,
         target,
-        draws.noise,
+        randomness.noise,
         alpha_bar,
         weight_floor=config.loss.weight_floor,
         importance=importance,
     )
     prior = model.compressor.prior.median_loss()
-    loss = jnp.mean(importance * beta * bpp) + (1 - rho) * diffusion + prior
+    charged = bpp + (hyper_weight - 1) * compressed.hyper_bits / pixels
+    loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
     metrics = {"bpp": jnp.mean(bpp), "diffusion_loss": diffusion, "prior_loss": prior}
     metrics["hyper_bpp"] = jnp.mean(compressed.hyper_bits) / pixels
     if rho:
@@ -174,6 +180,14 @@ def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Ar
         return jnp.float32(options.beta)
     progress = jnp.minimum(step / options.beta_ramp_steps, 1.0).astype(jnp.float32)
     return options.beta_start * (options.beta / options.beta_start) ** progress
+
+
+def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Weight of z's bits at a step: from a tenth up to 1 over hyper_ramp_steps, linearly."""
+    if not config.loss.hyper_ramp_steps:
+        return jnp.float32(1)
+    progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)
+    return 0.1 + 0.9 * progress
 
 
 def _cut_context(context: Context, fold: int, corner: Int[Array, " 2"], size: int) -> Context:

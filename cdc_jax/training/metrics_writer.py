@@ -16,26 +16,26 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from etils import epath
-from jaxtyping import UInt8
 
 from cdc_jax.errors import CdcError
-from cdc_jax.io.files import copy_tree, is_remote, telling, write_atomically
+from cdc_jax.io.files import copy_tree, is_remote, reraise_as, write_atomically
+from cdc_jax.io.images import Image
+from cdc_jax.training.old_names import current_metrics
 
 _METRICS = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
 
 
 def _writing(method):
-    """What cannot be written, told in one line."""
+    """What cannot be written is a CdcError, in one line."""
 
     @functools.wraps(method)
-    def told(self, *args, **kwargs):
-        with telling(f"cannot write the log in {self.folder}", self.folder):
+    def wrapper(self, *args, **kwargs):
+        with reraise_as(f"Cannot write the log in {self.folder}", self.folder):
             return method(self, *args, **kwargs)
 
-    return told
+    return wrapper
 
 
 class RunLog:
@@ -48,7 +48,7 @@ class RunLog:
       local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
 
     Attributes:
-      folder: that place.
+      folder: where it is written first.
     """
 
     def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
@@ -58,7 +58,7 @@ class RunLog:
         self._latest: dict[str, float] = {}
         self._tensorboard = None
         if self._must_copy:
-            with telling(f"cannot read the log in {workdir}", workdir):
+            with reraise_as(f"Cannot read the log in {workdir}", workdir):
                 if (self._workdir / _METRICS).is_file():
                     (self.folder / _METRICS).write_bytes((self._workdir / _METRICS).read_bytes())
 
@@ -90,16 +90,16 @@ class RunLog:
             self._tensorboard.flush()
 
     @_writing
-    def write_pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
-        """Pictures for TensorBoard, by title."""
+    def write_images(self, step: int, images: Mapping[str, Image]) -> None:
+        """Images for TensorBoard, by title."""
         if self._tensorboard is not None:
-            for name, picture in pictures.items():
-                self._tensorboard.add_picture(step, name, picture)
+            for name, image in images.items():
+                self._tensorboard.add_image(step, name, image)
 
     def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
         """Writes a text file of these lines at once, every process its own; where it is."""
         path = self._workdir / f"{name}.txt"
-        with telling(f"cannot write {path}", path):
+        with reraise_as(f"Cannot write {path}", path):
             path.write_text("".join(f"{line}\n" for line in lines))
         return path
 
@@ -123,22 +123,22 @@ class RunLog:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is told
+        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is reported
             self.close()
 
     def read(self) -> list[dict]:
-        """All lines. One that an interruption cut short is left out."""
+        """All lines, metrics under their present names. One that an interruption cut short is left out."""
         path, lines = self.folder / _METRICS, []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
-                lines.append(json.loads(line))
+                lines.append(current_metrics(json.loads(line)))
             except ValueError:
                 continue
         return lines
 
     def summary(self) -> dict[str, str]:
         """The latest values that a person wants to watch."""
-        names = {"loss": "loss", "bpp": "bpp", "held_out_psnr_db_1": "PSNR"}
+        names = {"loss": "loss", "bpp": "bpp", "validation_psnr_db_1": "PSNR"}
         shown = {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
         if "images_per_second" in self._latest:
             shown["img/s"] = f"{self._latest['images_per_second']:.3g}"
@@ -147,8 +147,8 @@ class RunLog:
 
 
 class EventFile:
-    """TensorBoard's event file in a folder, written as we go: what cannot be written is said at once, and not by a
-    hanging thread. Needs tensorboardX.
+    """TensorBoard's event file in a folder, written as we go: what cannot be written raises at once, and does
+    not hang a thread. Needs tensorboardX.
 
     Args:
       folder: is made where it is missing.
@@ -167,17 +167,17 @@ class EventFile:
         self._add(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A step's figures by name."""
+        """A step's metrics by name."""
         from tensorboardX.summary import scalar
 
         for name, value in values.items():
             self._add(step, summary=scalar(name, value))
 
-    def add_picture(self, step: int, title: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-        """A picture under its title."""
-        from tensorboardX.summary import image
+    def add_image(self, step: int, title: str, image: Image) -> None:
+        """An image under its title."""
+        from tensorboardX.summary import image as image_summary
 
-        self._add(step, summary=image(title, picture, dataformats="HWC"))
+        self._add(step, summary=image_summary(title, image, dataformats="HWC"))
 
     def flush(self) -> None:
         """Makes all of it visible to readers."""

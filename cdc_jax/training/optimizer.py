@@ -18,16 +18,18 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     """Step → learning rate, after `config.optimizer` and `config.train.steps`."""
     options = config.optimizer
     if options.schedule == "step":
-        drop = options.final_rate / options.learning_rate
+        drop = options.final_learning_rate / options.learning_rate
         schedule = optax.piecewise_constant_schedule(options.learning_rate, {options.drop_step: drop})
     elif options.schedule == "trapezoid":
         start = max(config.train.steps - options.cooldown_steps - options.warmup_steps, 0)
-        cooldown = optax.linear_schedule(options.learning_rate, options.final_rate, max(options.cooldown_steps, 1))
+        cooldown = optax.linear_schedule(
+            options.learning_rate, options.final_learning_rate, max(options.cooldown_steps, 1)
+        )
         schedule = optax.join_schedules([optax.constant_schedule(options.learning_rate), cooldown], [start])
     else:
         steps = max(config.train.steps - options.warmup_steps, 1)
         schedule = optax.cosine_decay_schedule(
-            options.learning_rate, steps, alpha=options.final_rate / options.learning_rate
+            options.learning_rate, steps, alpha=options.final_learning_rate / options.learning_rate
         )
     if options.warmup_steps:
         ramp = optax.linear_schedule(0.0, options.learning_rate, options.warmup_steps)
@@ -65,13 +67,13 @@ def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[
     """Decay of the moving average when it is called after step k = 0, 1, 2 …
 
     1 (no change) unless k is a multiple of `every`; 0 (a copy) up to k = start + every; from then on
-    min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warm_up`, max_decay from the start.
+    min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warmup`, max_decay from the start.
     """
     options = config.ema
     since = jnp.maximum(step - options.start, 0).astype(jnp.float32)
     decay = jnp.minimum(options.max_decay, 1 - (1 + since) ** -0.75)
     decay = jnp.where(step <= options.start + options.every, 0.0, decay)
-    if not options.warm_up:
+    if not options.warmup:
         decay = jnp.float32(options.max_decay)
     return jnp.where(step % options.every == 0, decay, 1.0)
 

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Within a `with` block, SIGTERM does not end the process; `requested` tells of it.
+    """Within a `with` block, SIGTERM does not end the process; `requested` reports it.
 
     Several processes have to stop at the same step: JAX's preemption service lets them agree on it.
     """
@@ -27,7 +27,7 @@ class Interruption:
         self._received = True
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step; all processes of a run are told the same."""
+        """Whether to stop after this step; the same answer on all processes of a run."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received

@@ -23,7 +23,7 @@ from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
-from cdc_jax.training.loss import Draws, beta_at, draw, loss_and_metrics
+from cdc_jax.training.loss import StepRandomness, beta_at, hyper_weight_at, loss_and_metrics, step_randomness
 from cdc_jax.training.optimizer import (
     clip,
     ema_decay,
@@ -88,7 +88,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
     if config.data.batch_size % parts or config.data.batch_size % processes:
         raise ConfigError(
             f"data.batch_size is {config.data.batch_size}; it must be a multiple of {parts} "
-            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)"
+            f"({mesh.size} devices × {config.train.accumulate} micro-batches of train.accumulate)."
         )
 
 
@@ -121,17 +121,17 @@ def train_step(
       images: the global batch.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
-    beta = beta_at(config, state.step)
+    prices = beta_at(config, state.step), hyper_weight_at(config, state.step)
     trained = _trained(config, state.params)
     frozen = {name: value for name, value in state.params.items() if name not in trained}
     dtype = next(iter(trained.values())).dtype
-    draws = draw(config, state.step, images.shape[0], dtype)
-    gradients, metrics = _gradients(config, mesh, trained, frozen, images, draws, beta, perceptual)
+    randomness = step_randomness(config, state.step, images.shape[0], dtype)
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, prices, perceptual)
     norm = optax.global_norm(gradients)
     params, ema, optimizer = _update(config, state, trained, gradients, norm)
     metrics |= {
         "gradient_norm": norm,
-        "beta": beta,
+        "beta": prices[0],
         "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
     }
     return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
@@ -157,8 +157,9 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
     def keep(*values):
         return values
 
-    found = jax.lax.cond(jnp.isfinite(norm), change, keep, weights, average, state.optimizer)
-    return unravel(found[0]), unravel(found[1]) if config.ema.enabled else {}, found[2]
+    operands = weights, average, state.optimizer
+    weights, average, optimizer = jax.lax.cond(jnp.isfinite(norm), change, keep, *operands)
+    return unravel(weights), unravel(average) if config.ema.enabled else {}, optimizer
 
 
 def _fresh_optimizer(config: ml_collections.ConfigDict):
@@ -170,30 +171,39 @@ def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
 
 
 def _gradients(
-    config, mesh: Mesh, trained: Params, frozen: Params, images, draws: Draws, beta, perceptual: Perceptual
+    config,
+    mesh: Mesh,
+    trained: Params,
+    frozen: Params,
+    images,
+    randomness: StepRandomness,
+    prices,
+    perceptual: Perceptual,
 ):
     """Mean gradients and metrics of the global batch."""
     count = config.train.accumulate
 
-    def loss(trained, frozen, beta, perceptual, images, draws):
+    def loss(trained, frozen, prices, perceptual, images, randomness):
         weights = {**frozen, **trained}
-        return loss_and_metrics(config, weights, to_unit_range(images, draws.noise.dtype), draws, beta, perceptual)
+        images = to_unit_range(images, randomness.noise.dtype)
+        beta, hyper_weight = prices
+        return loss_and_metrics(config, weights, images, randomness, beta, perceptual, hyper_weight=hyper_weight)
 
     def device_share(*arguments):
-        *shared, images, draws = arguments
+        *shared, images, randomness = arguments
         gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
         if count == 1:
-            return _average(gradient(images, draws), mesh)
-        rows = (images, draws._replace(corner=None))
+            return _average(gradient(images, randomness), mesh)
+        rows = (images, randomness._replace(corner=None))
         rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
 
         def add(total, rows):
-            images, draws_of_rows = rows
-            part = gradient(images, draws_of_rows._replace(corner=draws.corner))
+            images, row_randomness = rows
+            part = gradient(images, row_randomness._replace(corner=randomness.corner))
             return jax.tree.map(jnp.add, total, part), None
 
         first = jax.tree.map(lambda x: x[0], rows)
-        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=draws.corner)), *first)
+        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=randomness.corner)), *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
         total = jax.lax.scan(add, zeros, rows)[0]
         return _average(jax.tree.map(lambda x: x / count, total), mesh)
@@ -202,10 +212,10 @@ def _gradients(
     return jax.shard_map(
         device_share,
         mesh=mesh,
-        in_specs=(whole, whole, whole, whole, split, Draws(split, split, split, split, whole, split, split)),
+        in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
         out_specs=whole,
         check_vma=False,  # the gradient stays the device's own until the one all-reduce
-    )(trained, frozen, beta, perceptual, images, draws)
+    )(trained, frozen, prices, perceptual, images, randomness)
 
 
 def _average(share, mesh: Mesh):

@@ -1,4 +1,4 @@
-"""What a run measures on pictures that it does not train on: rate, PSNR after few steps, and the loss that picks
+"""What a run measures on images that it does not train on: rate, PSNR after few steps, and the loss that picks
 the best.
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
@@ -18,29 +18,27 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.codec.decoding import synthesize
-from cdc_jax.io.images import pad_to_multiple
+from cdc_jax.io.images import Image, pad_to_multiple
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.checkpoints import OBJECTIVE
 from cdc_jax.training.config import model_config
-from cdc_jax.training.loss import draw, loss_and_metrics
+from cdc_jax.training.loss import loss_and_metrics, step_randomness
 
-MOST_PICTURES = 8
-MOST_PIXELS_A_SIDE = 512  # of a picture; its middle is measured
+MOST_IMAGES = 8
+MOST_PIXELS_A_SIDE = 512  # of an image; its middle is measured
 _ROWS = 4  # of the batch that the objective is taken on, at least
 _STEP = 2**31 - 1  # whose draws it uses: no run trains that long
 
-Picture = UInt8[np.ndarray, "h w 3"]
 
-
-class HeldOut:
-    """Measures weights on held-out pictures.
+class Validation:
+    """Measures weights on validation images.
 
     Args:
       config: the run's settings.
-      pictures: (name, picture) each; MOST_PICTURES of them are plenty. Rate and PSNR of several are taken on their
+      images: (name, image) each; MOST_IMAGES of them are plenty. Rate and PSNR of several are taken on their
         middles, of the largest size that all of them have, in multiples of 64 pixels.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
@@ -48,50 +46,50 @@ class HeldOut:
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        pictures: Sequence[tuple[str, Picture]],
+        images: Sequence[tuple[str, Image]],
         perceptual: Mapping[str, Array],
     ):
         self._config = config
         most = MOST_PIXELS_A_SIDE
-        pictures = [(name, _middle(picture, most, most)) for name, picture in pictures]
-        self._pictures = _of_one_size(pictures) if len(pictures) > 1 else pictures
+        images = [(name, _middle(image, most, most)) for name, image in images]
+        self._images = _of_one_size(images) if len(images) > 1 else images
         self._perceptual = {name: np.asarray(value) for name, value in perceptual.items()}
-        crops = [_crop(picture, config.data.crop) for _, picture in pictures]
+        crops = [_crop(image, config.data.crop) for _, image in images]
         self._crops = np.stack([crops[i % len(crops)] for i in range(max(_ROWS, len(crops)))]) if crops else None
 
     def __bool__(self) -> bool:
-        return bool(self._pictures)
+        return bool(self._images)
 
-    def measure(self, params: Params) -> tuple[dict[str, float], dict[str, Picture]]:
-        """(figures by name, averaged over the pictures; the first picture and its decodes, by title)."""
+    def measure(self, params: Params) -> tuple[dict[str, float], dict[str, Image]]:
+        """(metrics by name, averaged over the images; the first image and its decodes, by title)."""
         config, model = self._config, model_config(self._config)
-        figures: dict[str, list[float]] = {}
+        metrics: dict[str, list[float]] = {}
         shown = {}
         qualities = config.train.eval_qualities if model.variable_rate else (None,)
-        for index, (_, picture) in enumerate(self._pictures):
-            height, width, _ = picture.shape
-            padded = pad_to_multiple(picture, STRIDE)[None]
+        for index, (_, image) in enumerate(self._images):
+            height, width, _ = image.shape
+            padded = pad_to_multiple(image, STRIDE)[None]
             if index == 0:
-                shown["original"] = picture
+                shown["original"] = image
             for quality in qualities:
                 level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
                 suffix = "" if quality is None else f"_q{quality}"
                 y_hat, rate_bits, hyper_bits = _compress(model, params, padded, level)
-                values = {f"held_out_bpp{suffix}": float(rate_bits[0]) / (height * width)}
+                values = {f"validation_bpp{suffix}": float(rate_bits[0]) / (height * width)}
                 if model.transform:
-                    values[f"held_out_hyper_share{suffix}"] = float(hyper_bits[0] / rate_bits[0])
+                    values[f"validation_hyper_share{suffix}"] = float(hyper_bits[0] / rate_bits[0])
                 for steps in config.train.eval_steps:
                     settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
                     rate = level if model.variable_rate else None
                     decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings, rate)[0])
                     decoded = decoded[:height, :width]
-                    values[f"held_out_psnr_db_{steps}{suffix}"] = psnr_db(picture, decoded)
+                    values[f"validation_psnr_db_{steps}{suffix}"] = psnr_db(image, decoded)
                     if index == 0:
                         title = f"{steps} steps" if quality is None else f"{steps} steps, quality {quality}"
                         shown[title] = decoded
                 for name, value in values.items():
-                    figures.setdefault(name, []).append(value)
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
+                    metrics.setdefault(name, []).append(value)
+        means = {name: float(np.mean(values)) for name, values in metrics.items()}
         means[OBJECTIVE] = float(self._objective(params, self._crops, self._perceptual))
         return means, shown
 
@@ -99,30 +97,30 @@ class HeldOut:
     def _objective(self):
         config = self._config.copy_and_resolve_references()
         with config.unlocked():
-            config.loss.spread_timesteps, config.loss.content_share = True, 0.0
+            config.loss.spread_timesteps, config.loss.max_noise_fraction = True, 0.0
 
         def objective(params: Params, crops, perceptual) -> Float[Array, ""]:
-            draws = draw(config, jnp.int32(_STEP), crops.shape[0])
-            terms = loss_and_metrics(config, params, to_unit_range(crops), draws, config.loss.beta, perceptual)[1]
+            randomness = step_randomness(config, jnp.int32(_STEP), crops.shape[0])
+            terms = loss_and_metrics(config, params, to_unit_range(crops), randomness, config.loss.beta, perceptual)[1]
             return terms["loss"] - terms["prior_loss"]
 
         return jax.jit(objective)
 
 
-def _of_one_size(pictures: list[tuple[str, Picture]]) -> list[tuple[str, Picture]]:
+def _of_one_size(images: list[tuple[str, Image]]) -> list[tuple[str, Image]]:
     """Their middles: each size more would be compiled by itself, minutes of it on TPUs."""
-    smallest = (min(picture.shape[axis] for _, picture in pictures) for axis in (0, 1))
+    smallest = (min(image.shape[axis] for _, image in images) for axis in (0, 1))
     height, width = (max(STRIDE, length // STRIDE * STRIDE) for length in smallest)
-    return [(name, _middle(picture, height, width)) for name, picture in pictures]
+    return [(name, _middle(image, height, width)) for name, image in images]
 
 
-def _middle(picture: Picture, height: int, width: int) -> Picture:
-    top, left = (max(0, (has - wanted) // 2) for has, wanted in zip(picture.shape, (height, width), strict=False))
-    return picture[top : top + height, left : left + width]
+def _middle(image: Image, height: int, width: int) -> Image:
+    top, left = (max(0, (has - wanted) // 2) for has, wanted in zip(image.shape, (height, width), strict=False))
+    return image[top : top + height, left : left + width]
 
 
-def _crop(picture: Picture, side: int) -> Picture:
-    middle = _middle(picture, side, side)
+def _crop(image: Image, side: int) -> Image:
+    middle = _middle(image, side, side)
     bottom, right = (side - length for length in middle.shape[:2])
     return np.pad(middle, ((0, bottom), (0, right), (0, 0)), mode="edge")
 

@@ -33,6 +33,6 @@ def test_no_collectives():
 
 def test_a_data_parallel_step_reduces_its_gradients():
     step = data_parallel_step(devices=2, features=16)
-    found = collectives(step.function.lower(*step.arguments).compile().as_text())
-    assert [item.kind for item in found] == ["all-reduce"]
-    assert found[0].result_bytes == (16 * 16 + 16) * 4
+    operations = collectives(step.function.lower(*step.arguments).compile().as_text())
+    assert [item.kind for item in operations] == ["all-reduce"]
+    assert operations[0].result_bytes == (16 * 16 + 16) * 4

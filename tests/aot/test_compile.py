@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from cdc_jax.aot import compile as compile_module
-from cdc_jax.aot.compile import compile_figures, default_cache
+from cdc_jax.aot.compile import compile_program, default_cache
 from cdc_jax.aot.programs import Program, train_program
 from cdc_jax.aot.report import fits
 from cdc_jax.aot.topology import (
@@ -46,36 +46,36 @@ def small(monkeypatch):
 
 
 def test_a_data_parallel_step_for_eight_chips(slice_of_8, small, tmp_path):
-    found, cached = compile_figures(default_config(), slice_of_8, "train_step", 2, tmp_path)
+    stats, cached = compile_program(default_config(), slice_of_8, "train_step", 2, tmp_path)
     weights = (128 * 128 + 128) * 4
-    assert not cached and found.chips == 8 and not found.refusal
-    assert found.argument_bytes >= weights + 2 * 128 * 4
-    assert weights <= found.alias_bytes <= found.output_bytes, "the donated state is overwritten"
-    assert found.flops == pytest.approx(2 * 2 * 2 * 128 * 128), "forward and the weights' gradient, 2 images per chip"
-    assert [item.kind for item in found.collectives] == ["all-reduce"]
-    assert found.collectives[0].result_bytes == weights
+    assert not cached and stats.chips == 8 and not stats.refusal
+    assert stats.argument_bytes >= weights + 2 * 128 * 4
+    assert weights <= stats.alias_bytes <= stats.output_bytes, "the donated state is overwritten"
+    assert stats.flops == pytest.approx(2 * 2 * 2 * 128 * 128), "forward and the weights' gradient, 2 images per chip"
+    assert [item.kind for item in stats.collectives] == ["all-reduce"]
+    assert stats.collectives[0].result_bytes == weights
 
 
 def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path, monkeypatch):
-    first, _ = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
-    again, cached = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+    first, _ = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
+    again, cached = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     assert cached and again == first
-    assert not compile_figures(default_config(), slice_of_8, "train_step", 2, tmp_path)[1], "another program"
+    assert not compile_program(default_config(), slice_of_8, "train_step", 2, tmp_path)[1], "another program"
     monkeypatch.setattr(compile_module, "libtpu_version", lambda: "another compiler")
-    assert not compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
+    assert not compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
 
 
-def test_a_damaged_cache_file_is_compiled_anew(slice_of_8, small, tmp_path):
-    first, _ = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+def test_a_damaged_cache_file_is_compiled_again(slice_of_8, small, tmp_path):
+    first, _ = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     for text in ("", "[]", '{"collectives": []}', "{"):
         next(tmp_path.iterdir()).write_text(text)
-        again, cached = compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path)
+        again, cached = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
         assert not cached and again.argument_bytes == first.argument_bytes
 
 
 @pytest.mark.parametrize("generation", AVAILABLE_HBM_GIB)
 def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, generation, monkeypatch, tmp_path):
-    """And what is said to be available is what the compiler grants."""
+    """And what is reported as available is what the compiler grants."""
     topology = open_topology(f"{generation}:2x2x1" if generation in ("v4", "v5p") else f"{generation}:2x2")
 
     def sort(config, mesh, batch_per_chip):
@@ -84,17 +84,17 @@ def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_
         return Program(jax.jit(lambda x: jnp.sort(x, axis=1), in_shardings=split, out_shardings=split), (huge,))
 
     monkeypatch.setitem(compile_module.PROGRAMS, "decode", sort)
-    found, _ = compile_figures(default_config(), topology, "decode", 1, tmp_path)
-    assert not fits(found, topology)
-    granted = float(re.search(r"exceeds available HBM \(([\d.]+)G\)", found.refusal)[1])
+    stats, _ = compile_program(default_config(), topology, "decode", 1, tmp_path)
+    assert not fits(stats, topology)
+    granted = float(re.search(r"exceeds available HBM \(([\d.]+)G\)", stats.refusal)[1])
     assert granted == pytest.approx(AVAILABLE_HBM_GIB[generation], abs=0.011)  # versions differ in the last digit
     assert topology.available_bytes == int(AVAILABLE_HBM_GIB[generation] * GIB)
 
 
-def test_an_unwritable_cache_says_what_to_do(slice_of_8, small, tmp_path):
+def test_an_unwritable_cache_names_the_remedy(slice_of_8, small, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CdcError, match="--cache"):
-        compile_figures(default_config(), slice_of_8, "train_step", 1, tmp_path / "file")
+        compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path / "file")
 
 
 def test_the_lock_is_left_to_those_who_use_chips(slice_of_8):

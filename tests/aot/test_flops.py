@@ -58,8 +58,8 @@ def test_of_what_differs_by_platform_the_platform_s_own_counts():
     def function(x):
         return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, cuda=lambda x: x, default=lambda x: x @ x @ x)
 
-    found = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
-    assert found == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
+    flops = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
+    assert flops == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
 
 
 def test_what_nothing_depends_on_does_not_count():

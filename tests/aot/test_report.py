@@ -5,21 +5,21 @@ import dataclasses
 import pytest
 
 from cdc_jax.aot.collectives import Collective
-from cdc_jax.aot.compile import Figures
+from cdc_jax.aot.compile import CompileStats
 from cdc_jax.aot.report import describe, extrapolate, fits
 from cdc_jax.aot.topology import GIB, Topology
 
 CHIP = Topology("v5e:2x4", [None] * 8, 16 * GIB)
 
 
-def figures(batch, temporary_gib, **changes):
-    known = Figures("train_step", "v5e:2x4", 8, batch, 2 * GIB, 2 * GIB, 2 * GIB, int(temporary_gib * GIB), 0,
+def stats(batch, temporary_gib, **changes):
+    known = CompileStats("train_step", "v5e:2x4", 8, batch, 2 * GIB, 2 * GIB, 2 * GIB, int(temporary_gib * GIB), 0,
                     2e12, 1e12, (Collective("all-reduce", 1, 466, GIB // 4),), 60.0)  # fmt: skip
     return dataclasses.replace(known, **changes)
 
 
 def test_a_program_that_fits():
-    text = describe(figures(4, 3), CHIP, False)
+    text = describe(stats(4, 3), CHIP, False)
     assert "4 per chip on v5e:2x4 (8 chips, batch 32), compiled in 60 s" in text
     assert "fits: 5.00 GiB of 16.00 GiB available (31%)" in text
     assert "all-reduce × 1: 466 arrays, 0.25 GiB" in text
@@ -27,30 +27,30 @@ def test_a_program_that_fits():
 
 
 def test_a_program_that_does_not_fit_is_flagged():
-    assert not fits(figures(1, 15), CHIP)
-    assert "DOES NOT FIT: 17.00 GiB of 16.00 GiB" in describe(figures(1, 15), CHIP, True)
-    refused = figures(1, 0, refusal="RESOURCE_EXHAUSTED: Ran out of memory")
+    assert not fits(stats(1, 15), CHIP)
+    assert "DOES NOT FIT: 17.00 GiB of 16.00 GiB" in describe(stats(1, 15), CHIP, True)
+    refused = stats(1, 0, refusal="RESOURCE_EXHAUSTED: Ran out of memory")
     assert not fits(refused, CHIP) and "DOES NOT FIT: RESOURCE_EXHAUSTED" in describe(refused, CHIP, True)
 
 
 def test_an_unknown_chip_is_not_judged():
     chip = CHIP._replace(available_bytes=None)
-    assert fits(figures(1, 500), chip) and "not known" in describe(figures(1, 500), chip, True)
-    assert extrapolate([figures(1, 1), figures(2, 2)], chip) is None
+    assert fits(stats(1, 500), chip) and "not known" in describe(stats(1, 500), chip, True)
+    assert extrapolate([stats(1, 1), stats(2, 2)], chip) is None
 
 
 def test_the_largest_batch_is_extrapolated_and_marked():
-    line = extrapolate([figures(4, 4.5), figures(1, 1.5)], CHIP)  # needed: 2.5 + 1 per image
+    line = extrapolate([stats(4, 4.5), stats(1, 1.5)], CHIP)  # needed: 2.5 + 1 per image
     assert "2.50 GiB + 1.00 GiB per image" in line
     assert "is 13, with 15.50 GiB" in line
     assert "extrapolated from batches 1 and 4, not compiled" in line
 
 
 def test_a_refused_batch_bounds_the_extrapolation():
-    line = extrapolate([figures(1, 1.5), figures(4, 4.5), figures(8, 0, refusal="no")], CHIP)
+    line = extrapolate([stats(1, 1.5), stats(4, 4.5), stats(8, 0, refusal="no")], CHIP)
     assert "is 7, with" in line
 
 
-@pytest.mark.parametrize("known", [[], [figures(1, 1)], [figures(1, 1), figures(1, 1)], [figures(1, 2), figures(2, 2)]])
+@pytest.mark.parametrize("known", [[], [stats(1, 1)], [stats(1, 1), stats(1, 1)], [stats(1, 2), stats(2, 2)]])
 def test_nothing_is_extrapolated_from_too_little(known):
     assert extrapolate(known, CHIP) is None

@@ -1,4 +1,4 @@
-"""libtpu and its lock: who holds it, and what a user is told."""
+"""libtpu and its lock: who holds it, and what is reported to a user."""
 
 import importlib.metadata
 import os
@@ -27,7 +27,7 @@ def test_the_lock_names_its_holder_and_a_stale_one_is_recognized(tmp_path):
         assert process.stdout.readline() == "held\n"
         assert topology.lock_holder(path) == process.pid
         line = topology.explain_lock(path)
-        assert f"process {process.pid}" in line and "wait" in line and "\n" not in line
+        assert f"Process {process.pid}" in line and "wait" in line and "\n" not in line
         process.kill()
     assert os.path.exists(path), "the file outlives its lock"
     assert topology.lock_holder(path) is None

@@ -1,4 +1,4 @@
-"""`cdc verify`: what agrees is told, what does not is named, and no picture is made."""
+"""`cdc verify`: what agrees is reported, what does not is named, and no image is made."""
 
 import io
 import json
@@ -22,10 +22,10 @@ from tests.entropy.npz import rewrite
 def verify(capfd, monkeypatch):
     """Runs `cdc verify` with these words: (exit code, lines of standard output, lines of standard error)."""
 
-    def no_picture(*_):
-        raise AssertionError("verify made a picture")
+    def no_image(*_):
+        raise AssertionError("verify made an image")
 
-    monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_picture)
+    monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_image)
 
     def run(*words):
         code = main(["verify", *map(str, words)])
@@ -37,7 +37,7 @@ def verify(capfd, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(random_codec, tmp_path_factory):
-    """A folder with two sound files, a damaged one and one of another model."""
+    """A folder with two valid files, a damaged one and one of another model."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     for name, size in (("a", (64, 64)), ("b", (30, 100))):
@@ -60,10 +60,10 @@ def test_files_that_agree(verify, files, random_bundle):
 
 def test_as_json(verify, files, random_bundle):
     code, out, err = verify(files / "b.cdc", files / "damaged.cdc", "--json", "--model", random_bundle)
-    sound, damaged = map(json.loads, out)
+    valid, damaged = map(json.loads, out)
     facts = json.loads((random_bundle / "config.json").read_text())
     assert code == 1 and len(err) == 1
-    assert sound == {
+    assert valid == {
         "file": str(files / "b.cdc"),
         "agrees": True,
         "width": 100,
@@ -87,8 +87,8 @@ def test_as_json(verify, files, random_bundle):
     ],
 )
 def test_what_does_not_agree(verify, files, random_bundle, name, code, words):
-    found, out, err = verify(files / name, "--model", random_bundle)
-    assert found == code and not out and len(err) == 1
+    returned, out, err = verify(files / name, "--model", random_bundle)
+    assert returned == code and not out and len(err) == 1
     assert all(word in err[0] for word in words)
 
 
@@ -119,14 +119,14 @@ def test_weights_that_are_not_the_bundles(verify, files, random_bundle, tmp_path
 
 
 def test_a_machine_whose_products_are_not_exact(random_codec, monkeypatch):
-    net = random_codec._coding.hyper_decoder
+    model = random_codec._coding.latents
     z = np.random.default_rng(0).integers(-9, 10, (2, 2, 16)).astype(np.int32)
-    check_machine(net, z)
+    check_machine(model, z)
     monkeypatch.setattr(
         IntegerHyperDecoder, "matmul", lambda _, x, matrix: (x.astype("f4") @ matrix.astype("f4")).astype("f8")
     )
     with pytest.raises(CdcError, match="machine's float64 .* not exact"):
-        check_machine(net, z)
+        check_machine(model, z)
 
 
 def test_standard_input(verify, files, random_bundle, monkeypatch):
@@ -141,6 +141,8 @@ def test_the_limit_on_pixels(verify, files, random_bundle):
     assert code == 1 and not out and "--max-pixels" in err[0]
 
 
-def test_usage(verify, files):
-    assert verify(files / "a.cdc")[0] == 2
+def test_usage(verify, files, monkeypatch, tmp_path):
     assert verify("--model", "bundle")[0] == 2
+    monkeypatch.setattr("cdc_jax.codec.shipped._FOLDER", tmp_path)
+    code, out, err = verify(files / "a.cdc")
+    assert code == 1 and not out and len(err) == 1 and "without its model" in err[0]

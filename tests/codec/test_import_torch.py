@@ -94,7 +94,7 @@ def test_importing_twice_gives_the_same_coding_file(golden, imported, tmp_path):
 
 def test_symbols_are_the_originals(golden, codec):
     wrong = 0
-    for i, picture in enumerate(golden.pictures()):
+    for i, picture in enumerate(golden.images()):
         z, y = codec.read_symbols(codec.compress(picture))
         np.testing.assert_array_equal(z, np.rint(golden["hyper_latent"][i] - golden.medians()))
         wrong += np.count_nonzero(y != np.rint(golden["latent"][i] - golden["mean"][i]))
@@ -102,7 +102,7 @@ def test_symbols_are_the_originals(golden, codec):
 
 
 def test_file_size_is_the_originals_rate(golden, codec):
-    for picture, bpp in zip(golden.pictures(), golden["bpp_eval"], strict=True):
+    for picture, bpp in zip(golden.images(), golden["bpp_eval"], strict=True):
         rate_bytes = bpp * picture.shape[0] * picture.shape[1] / 8
         assert abs(len(codec.compress(picture)) - rate_bytes) <= 0.01 * rate_bytes + 24
 
@@ -110,7 +110,7 @@ def test_file_size_is_the_originals_rate(golden, codec):
 def test_decoded_pictures_are_the_originals(golden, codec):
     if golden.variant != "x":
         pytest.skip("with random weights the epsilon variant's pictures lie far outside of 8 bits")
-    for i, picture in enumerate(golden.pictures()):
+    for i, picture in enumerate(golden.images()):
         data = codec.compress(picture)
         for steps in (1, 5):
             reference = np.clip((golden[f"decoded_{steps}_gamma0"][i] + 1) * 127.5 + 0.5, 0, 255).astype(int)

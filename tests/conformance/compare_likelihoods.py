@@ -100,7 +100,7 @@ def test_gaussian_likelihood_notices_a_wrong_scale(gaussian):
     assert absolute > ABSOLUTE_LIMIT and relative > RELATIVE_LIMIT
 
 
-def test_rates_of_pictures(arrays, gaussian, report):
+def test_rates_of_images(arrays, gaussian, report):
     prior, differences = deep_factorized(arrays), []
     for k in range(len(arrays["z_bits"])):
         z, y, index = (arrays[f"{name}_{k}"] for name in ("symbol_z", "symbol_y", "scale_index"))
@@ -108,7 +108,7 @@ def test_rates_of_pictures(arrays, gaussian, report):
         z_bits = bounded_bits(probability(prior, z + arrays["medians"].astype(np.float64)))
         y_bits = bounded_bits(probability(normal, y))
         differences += [abs(arrays["z_bits"][k] / z_bits - 1), abs(arrays["y_bits"][k] / y_bits - 1)]
-    report("float rates of pictures, relative", f"{max(differences):.1e}", f"{RATE_LIMIT:.0e}")
+    report("float rates of images, relative", f"{max(differences):.1e}", f"{RATE_LIMIT:.0e}")
     assert max(differences) <= RATE_LIMIT
 
 

@@ -1,4 +1,4 @@
-"""What the comparisons share: our side's arrays, and a table of all figures at the end of the run."""
+"""What the comparisons share: our side's arrays, and a table of all measurements at the end of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-_figures: list[tuple[str, str, str, str]] = []
+_measurements: list[tuple[str, str, str, str]] = []
 
 
 def pytest_addoption(parser):
@@ -51,16 +51,18 @@ def gaussian(pytestconfig) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def report(request):
-    """report(what, figure, limit): one line of the table that ends the run."""
+    """report(what, measured, limit): one line of the table that ends the run."""
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    return lambda what, figure, limit: _figures.append((params.get("case", "gaussian"), what, figure, limit))
+    return lambda what, measured, limit: _measurements.append(
+        (params.get("case", "gaussian"), what, measured, limit)
+    )
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not _figures:
+    if not _measurements:
         return
     terminalreporter.section("ours, compared with tensorflow-compression")
-    rows = [("case", "what", "figure", "limit"), *sorted(_figures, key=lambda row: row[0])]
+    rows = [("case", "what", "measured", "limit"), *sorted(_measurements, key=lambda row: row[0])]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(widths[column]) for column, cell in enumerate(row)]

@@ -18,7 +18,7 @@ Arrays are named `CASE/ARRAY`, c channels of z:
   median_loss                             float32 []
   value, logit, likelihood                float32 [n, c]: where the prior is evaluated, with what result
   z_low, z_offsets, z_counts              its tables, as in `tables.Tables`
-  symbol_z, symbol_y, scale_index         P pictures of h x w samples of z: `_0` to `_P-1`
+  symbol_z, symbol_y, scale_index         P images of h x w samples of z: `_0` to `_P-1`
   z_bits, y_bits                          float64 [P], the float likelihoods' −log₂
   stream_bytes, control_bytes             int64 [P]: our stream, and one with scale indices that are 8 too high
 
@@ -53,7 +53,7 @@ from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import prior_arrays
 
-Z_SIZES = ((1, 1), (4, 6), (8, 12))  # pictures of 64x64, 256x384 and 512x768
+Z_SIZES = ((1, 1), (4, 6), (8, 12))  # images of 64x64, 256x384 and 512x768
 CONTROL_STEPS = 8  # scale indices: scales a quarter too wide
 COMPACT_LEVEL = 9536  # quality 37.25
 FIT_STEPS = 800
@@ -177,11 +177,11 @@ def prior_case(prior: dict, tables: Tables, random: np.random.Generator) -> dict
     }
 
 
-def stream_case(model: CodingModel, prior: dict, pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict:
-    """Symbols, float rates and stream sizes of pictures (z, y, scale index)."""
+def stream_case(model: CodingModel, prior: dict, images: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict:
+    """Symbols, float rates and stream sizes of images (z, y, scale index)."""
     coder, module = EntropyCoder(model), _module(prior)
     arrays: dict = {name: [] for name in ("z_bits", "y_bits", "stream_bytes", "control_bytes")}
-    for k, (z, y, scale_index) in enumerate(pictures):
+    for k, (z, y, scale_index) in enumerate(images):
         arrays |= {f"symbol_z_{k}": z, f"symbol_y_{k}": y, f"scale_index_{k}": scale_index}
         wrong_index = np.minimum(scale_index.astype(int) + CONTROL_STEPS, NUM_SCALES - 1).astype(np.uint8)
         scale = model.scales[scale_index].astype(np.float32)
@@ -200,7 +200,7 @@ def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> d
     channels = len(prior["medians"])
     spread = source.width if source else np.full(channels, 10.0)
     model = CodingModel.build(prior, hyper_decoder(spread, random))
-    pictures = []
+    images = []
     for height, width in Z_SIZES:
         if source:
             z = np.rint(source.draw(height, width) - prior["medians"]).astype(np.int32)
@@ -210,8 +210,8 @@ def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> d
         # True scales lie anywhere between the table's.
         scale = model.scales[scale_index] * 2 ** random.uniform(-0.02, 0.02, scale_index.shape)
         y = np.rint(scale * random.standard_normal(scale.shape)).astype(np.int32)
-        pictures.append((z, y, scale_index))
-    return {**prior_case(prior, model.z_tables, random), **stream_case(model, prior, pictures)}
+        images.append((z, y, scale_index))
+    return {**prior_case(prior, model.z_tables, random), **stream_case(model, prior, images)}
 
 
 def compact_case(prior: dict, seed: int) -> dict:
@@ -237,14 +237,14 @@ def bundle_case(path: Path) -> dict:
 
     bundle = load_bundle(path)
     codec, coder, prior = Codec(bundle), EntropyCoder(bundle.coding), prior_arrays(bundle.params)
-    pictures = []
+    images = []
     for photograph in (data.chelsea(), data.astronaut()):
         container = cdc_file.unpack(codec.compress(np.ascontiguousarray(photograph)))
         z_shape = (-(-container.height // STRIDE), -(-container.width // STRIDE), bundle.coding.channels)
         symbols = coder.decode(container.stream, z_shape, container.level)
-        pictures.append((symbols.z, symbols.y, symbols.scale_index))
+        images.append((symbols.z, symbols.y, symbols.scale_index))
     random = np.random.default_rng(0)
-    return {**prior_case(prior, bundle.coding.z_tables, random), **stream_case(bundle.coding, prior, pictures)}
+    return {**prior_case(prior, bundle.coding.z_tables, random), **stream_case(bundle.coding, prior, images)}
 
 
 def gaussian_case(seed: int, num_values: int = 1 << 17) -> dict:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def write_data_set(data_dir: Path, name: str, features: dict[str, Any], splits: dict[str, list[dict]]) -> None:
-    """Prepares version 1.0.0 of a data set. Pictures are given as files' bytes or paths: arrays need TensorFlow."""
+    """Prepares version 1.0.0 of a data set. Images are given as files' bytes or paths: arrays need TensorFlow."""
     import tensorflow_datasets as tfds
 
     class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -1,4 +1,4 @@
-"""Small folders of pictures that tell which one a crop is from, and configurations over them."""
+"""Small folders of images that show which one a crop is from, and configurations over them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from PIL import Image
 from cdc_jax.training.config import check_config, default_config
 
 
-def save_picture(path: Path, number: int, height: int = 90, width: int = 100) -> None:
-    """A picture whose red is `number`, whose green is the row and whose blue is the column."""
+def save_image(path: Path, number: int, height: int = 90, width: int = 100) -> None:
+    """An image whose red is `number`, whose green is the row and whose blue is the column."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[:height, :width]
     Image.fromarray(np.stack([np.full_like(rows, number), rows, columns], -1).astype(np.uint8)).save(path)
 
 
-def break_pictures(folder: Path) -> list[str]:
-    """Adds three broken pictures, and returns their names: a damaged PNG, a truncated JPEG, text named .png."""
+def corrupt_images(folder: Path) -> list[str]:
+    """Adds three corrupt images, and returns their names: a damaged PNG, a truncated JPEG, text named .png."""
     noise = np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "b_damaged.png")
     content = bytearray((folder / "b_damaged.png").read_bytes())
@@ -29,16 +29,16 @@ def break_pictures(folder: Path) -> list[str]:
     Image.fromarray(noise).save(folder / "b_truncated.jpg")
     content = (folder / "b_truncated.jpg").read_bytes()
     (folder / "b_truncated.jpg").write_bytes(content[: len(content) // 2])
-    (folder / "b_text.png").write_text("not a picture")
+    (folder / "b_text.png").write_text("not an image")
     return ["b_damaged.png", "b_text.png", "b_truncated.jpg"]
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Nine sound pictures, 0.png … 8.png."""
+    """Nine valid images, 0.png … 8.png."""
     for number in range(9):
-        save_picture(tmp_path / "pictures" / f"{number}.png", number)
-    return tmp_path / "pictures"
+        save_image(tmp_path / "images" / f"{number}.png", number)
+    return tmp_path / "images"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Folders of pictures, scikit-image's photographs, and what is held out of them."""
+"""Folders of images, scikit-image's photographs, and the validation images among them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cdc_jax.data.folders import find_pictures, scikit_image_photographs
-from cdc_jax.data.sources import check_workdir, held_out_pictures, open_sources
+from cdc_jax.data.folders import find_images, scikit_image_photographs
+from cdc_jax.data.sources import check_workdir, open_sources, validation_images
 from cdc_jax.errors import CdcError, ConfigError, ImageError
-from tests.data.conftest import save_picture
+from tests.data.conftest import save_image
 
 
 def find(folder):
-    return find_pictures(folder, setting="data.path")
+    return find_images(folder, setting="data.path")
 
 
 def test_folders_are_searched_recursively_and_sorted(tmp_path):
     for name in ("b.png", "a.jpg", "deep/er/c.PNG", "deep/a.webp", ".hidden.png", ".thumbnails/a.png"):
-        save_picture(tmp_path / name, 1)
+        save_image(tmp_path / name, 1)
     (tmp_path / "notes.txt").write_text("")
     assert find(tmp_path).names == ["a.jpg", "b.png", "deep/a.webp", "deep/er/c.PNG"]
 
@@ -37,97 +37,97 @@ def test_any_format_of_pillow_is_read(tmp_path, suffix):
 
 def test_files_that_start_programs_are_not_opened(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.eps")
-    with pytest.raises(ConfigError, match="no pictures"):
+    with pytest.raises(ConfigError, match="no images"):
         find(tmp_path)
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
     with pytest.raises(ImageError, match="a.png"):
         find(tmp_path).read(0)
 
 
-def test_pictures_come_upright(tmp_path):
-    picture, exif = Image.new("RGB", (40, 20)), Image.Exif()
+def test_images_come_upright(tmp_path):
+    image, exif = Image.new("RGB", (40, 20)), Image.Exif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "a.jpg", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif)
     assert find(tmp_path).read(0).shape == (40, 20, 3)
 
 
 def test_links_are_followed_once(tmp_path):
-    save_picture(tmp_path / "elsewhere" / "a.png", 1)
-    (tmp_path / "pictures").mkdir()
+    save_image(tmp_path / "elsewhere" / "a.png", 1)
+    (tmp_path / "images").mkdir()
     try:
-        (tmp_path / "pictures" / "linked").symlink_to(tmp_path / "elsewhere")
-        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "pictures")
+        (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "images")
     except OSError:
         pytest.skip("this system makes no symbolic links")
-    assert find(tmp_path / "pictures").names == ["linked/a.png"]
+    assert find(tmp_path / "images").names == ["linked/a.png"]
 
 
 def test_missing_and_empty_folders(tmp_path):
     for folder in ("", str(tmp_path / "missing")):
         with pytest.raises(ConfigError, match=f"data.path is {folder!r}, which is not a folder"):
             find(folder)
-    with pytest.raises(ConfigError, match="no pictures"):
+    with pytest.raises(ConfigError, match="no images"):
         find(tmp_path)
 
 
-def test_a_picture_is_held_out_by_name_or_path(folder, data_config):
-    save_picture(folder / "deep" / "5.png", 50)
-    save_picture(folder / "deep" / "x.png", 51)
-    for held_out, name, number in (("3.png", "3.png", 3), ("x.png", "deep/x.png", 51), ("5.png", "5.png", 5)):
-        config = data_config(held_out=held_out)
+def test_a_validation_image_is_named_by_name_or_path(folder, data_config):
+    save_image(folder / "deep" / "5.png", 50)
+    save_image(folder / "deep" / "x.png", 51)
+    for validation, name, number in (("3.png", "3.png", 3), ("x.png", "deep/x.png", 51), ("5.png", "5.png", 5)):
+        config = data_config(validation=validation)
         assert name not in open_sources(config).training.names and len(open_sources(config).training) == 10
-        ((found, picture),) = held_out_pictures(config)
-        assert found == name and (picture[..., 0] == number).all() and picture.dtype == np.uint8
-    save_picture(folder / "deeper" / "x.png", 52)
-    with pytest.raises(ConfigError, match="2 pictures.+deep/x.png"):
-        open_sources(data_config(held_out="x.png"))
+        ((read_name, image),) = validation_images(config)
+        assert read_name == name and (image[..., 0] == number).all() and image.dtype == np.uint8
+    save_image(folder / "deeper" / "x.png", 52)
+    with pytest.raises(ConfigError, match="2 images.+deep/x.png"):
+        open_sources(data_config(validation="x.png"))
     with pytest.raises(ConfigError, match="c.png"):
-        open_sources(data_config(held_out="c.png"))
+        open_sources(data_config(validation="c.png"))
 
 
-def test_a_folder_is_held_out(folder, data_config, tmp_path):
-    save_picture(tmp_path / "other" / "a.png", 77)
-    config = data_config(held_out=str(tmp_path / "other"))
+def test_a_folder_may_be_the_validation_images(folder, data_config, tmp_path):
+    save_image(tmp_path / "other" / "a.png", 77)
+    config = data_config(validation=str(tmp_path / "other"))
     assert len(open_sources(config).training) == 9
-    assert [name for name, _ in held_out_pictures(config)] == ["a.png"]
-    save_picture(folder / "held" / "b.png", 78)  # below the training folder
-    save_picture(folder / "held" / "c.png", 79)
-    config = data_config(held_out=str(folder / "held"))
+    assert [name for name, _ in validation_images(config)] == ["a.png"]
+    save_image(folder / "held" / "b.png", 78)  # below the training folder
+    save_image(folder / "held" / "c.png", 79)
+    config = data_config(validation=str(folder / "held"))
     assert open_sources(config).training.names == [f"{number}.png" for number in range(9)]
-    assert [name for name, _ in held_out_pictures(config)] == ["b.png", "c.png"]
-    assert [name for name, _ in held_out_pictures(config, 1)] == ["b.png"]
-    with pytest.raises(ConfigError, match="no picture of the source to train on"):
-        open_sources(data_config(held_out=str(folder)))
+    assert [name for name, _ in validation_images(config)] == ["b.png", "c.png"]
+    assert [name for name, _ in validation_images(config, 1)] == ["b.png"]
+    with pytest.raises(ConfigError, match="no image of the source to train on"):
+        open_sources(data_config(validation=str(folder)))
 
 
-def test_a_run_does_not_write_among_its_pictures(folder, data_config, tmp_path):
+def test_a_run_does_not_write_among_its_images(folder, data_config, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     for workdir in (folder, folder / "runs" / "a", tmp_path / "link" / "runs"):
         with pytest.raises(ConfigError, match=r"--workdir is .+ inside data\.path"):
             check_workdir(data_config(), workdir)
-        with pytest.raises(ConfigError, match=r"inside data\.held_out"):
-            check_workdir(data_config(source="scikit-image", held_out=str(folder)), workdir)
+        with pytest.raises(ConfigError, match=r"inside data\.validation"):
+            check_workdir(data_config(source="scikit-image", validation=str(folder)), workdir)
         check_workdir(data_config(source="scikit-image"), workdir)
-    for workdir in (tmp_path, tmp_path / "pictures-run", "gs://bucket/pictures"):
+    for workdir in (tmp_path, tmp_path / "images-run", "gs://bucket/images"):
         check_workdir(data_config(), workdir)
 
 
-def test_nothing_held_out(data_config):
-    assert held_out_pictures(data_config()) == [] and open_sources(data_config()).held_out is None
+def test_no_validation_image(data_config):
+    assert validation_images(data_config()) == [] and open_sources(data_config()).validation is None
 
 
-def test_the_only_picture_cannot_be_held_out(tmp_path, data_config):
-    save_picture(tmp_path / "one" / "a.png", 1)
-    with pytest.raises(ConfigError, match="no picture of the source to train on"):
-        open_sources(data_config(path=str(tmp_path / "one"), held_out="a.png"))
+def test_the_only_image_cannot_be_the_validation_image(tmp_path, data_config):
+    save_image(tmp_path / "one" / "a.png", 1)
+    with pytest.raises(ConfigError, match="no image of the source to train on"):
+        open_sources(data_config(path=str(tmp_path / "one"), validation="a.png"))
 
 
 def test_scikit_image_photographs(data_config, photograph):
-    config = data_config(source="scikit-image", held_out="chelsea.png")
+    config = data_config(source="scikit-image", validation="chelsea.png")
     assert len(open_sources(config).training) == 10
-    ((name, picture),) = held_out_pictures(config)
+    ((name, image),) = validation_images(config)
     assert name == "chelsea.png"
-    np.testing.assert_array_equal(picture, photograph)
+    np.testing.assert_array_equal(image, photograph)
 
 
 def test_scikit_image_is_missing(monkeypatch):

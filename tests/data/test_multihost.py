@@ -1,4 +1,4 @@
-"""Two processes of one run: the same pictures, counters of both, and errors on both."""
+"""Two processes of one run: the same images, counters of both, and errors on both."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from cdc_jax.data.multihost import open_shared_batches, shared_state
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError
-from tests.data.conftest import break_pictures, save_picture
+from tests.data.conftest import corrupt_images, save_image
 from tests.helpers.processes import free_address, user_environment
 
-# Opens each of the folders in turn, reads two batches, and says the state of the run or what is wrong.
+# Opens each of the folders in turn, reads two batches, and prints the state of the run or what is wrong.
 _OPENING = """
 import json, sys
 from cdc_jax.runtime.multihost import join_processes, leave_together
@@ -23,18 +23,18 @@ from cdc_jax.errors import CdcError
 from cdc_jax.data.multihost import open_shared_batches, shared_state
 
 join_processes()
-said = []
+printed = []
 for path in sys.argv[1:]:
     config = default_config()
-    settings = {"source": "folder", "path": path, "crop": 64, "batch_size": 4, "max_broken_share": 0.5}
+    settings = {"source": "folder", "path": path, "crop": 64, "batch_size": 4, "max_corrupt_fraction": 0.5}
     config.data.update(settings)
     try:
         with open_shared_batches(config, 0, None) as batches:
             next(batches), next(batches)
-            said.append(shared_state(batches))
+            printed.append(shared_state(batches))
     except CdcError as error:
-        said.append(str(error))
-print(json.dumps(said))
+        printed.append(str(error))
+print(json.dumps(printed))
 leave_together()
 """
 
@@ -46,9 +46,9 @@ def start(index: int, address: str, *folders) -> subprocess.Popen:
     return subprocess.Popen(command, env=user_environment(**variables, JAX_PLATFORMS="cpu"), text=True, **pipes)
 
 
-def test_two_processes_agree_about_their_pictures(folder, data_config, tmp_path):
-    break_pictures(folder)
-    save_picture(tmp_path / "other" / "a.png", 1)
+def test_two_processes_agree_about_their_images(folder, data_config, tmp_path):
+    corrupt_images(folder)
+    save_image(tmp_path / "other" / "a.png", 1)
     address = free_address()
     folders = [(folder, folder, folder), (folder, tmp_path / "other", tmp_path / "missing")]
     processes = [start(index, address, *paths) for index, paths in enumerate(folders)]
@@ -58,14 +58,14 @@ def test_two_processes_agree_about_their_pictures(folder, data_config, tmp_path)
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], [errors[-2000:] for _, errors in output]
-    (state, other, missing), (*same, own) = [json.loads(said.splitlines()[-1]) for said, _ in output]
+    (state, other, missing), (*same, own) = [json.loads(printed.splitlines()[-1]) for printed, _ in output]
 
     assert [state, other] == same
-    assert state["counters"]["read"] == 8 + state["counters"]["broken"]
-    with open_batches(data_config(max_broken_share=0.5), process_index=0, process_count=1, first_step=2) as batches:
-        assert state["pictures"] == batches.state()["pictures"]
-    assert "processes 0 and 1 have different training pictures (12 and 1 of them" in other
-    assert "process 1 cannot open its training pictures" in missing and "is not a folder" in own
+    assert state["counters"]["read"] == 8 + state["counters"]["corrupt"]
+    with open_batches(data_config(max_corrupt_fraction=0.5), process_index=0, process_count=1, first_step=2) as batches:
+        assert state["images"] == batches.state()["images"]
+    assert "Processes 0 and 1 have different training images (12 and 1 of them" in other
+    assert "Process 1 cannot open its training images" in missing and "is not a folder" in own
 
 
 def test_a_single_process_asks_no_other(data_config):

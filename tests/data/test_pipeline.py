@@ -11,7 +11,7 @@ import pytest
 
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError, CheckpointError, ConfigError
-from tests.data.conftest import break_pictures, save_picture
+from tests.data.conftest import corrupt_images, save_image
 
 
 def read(config, steps, *, process_count=1, first_step=0, state=None):
@@ -42,11 +42,11 @@ def assert_same(first, second):
 
 @pytest.fixture
 def mixed_config(folder, data_config):
-    """Nine sound pictures, three broken ones, two that are too small."""
-    break_pictures(folder)
-    save_picture(folder / "small.png", 100, 63, 200)
-    save_picture(folder / "tiny.png", 101, 10, 10)
-    return data_config(max_broken_share=0.5)
+    """Nine valid images, three corrupt ones, two that are too small."""
+    corrupt_images(folder)
+    save_image(folder / "small.png", 100, 63, 200)
+    save_image(folder / "tiny.png", 101, 10, 10)
+    return data_config(max_corrupt_fraction=0.5)
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
@@ -56,7 +56,7 @@ def test_global_batches_are_the_same_for_any_number_of_processes(mixed_config, p
     assert_same(alone, read(mixed_config, 8, process_count=process_count))
 
 
-def test_a_restart_with_other_pictures_is_refused(folder, data_config):
+def test_a_restart_with_other_images_is_refused(folder, data_config):
     def restart(state):
         open_batches(data_config(), process_index=0, process_count=1, first_step=0, state=state).close()
 
@@ -64,17 +64,17 @@ def test_a_restart_with_other_pictures_is_refused(folder, data_config):
         state = json.loads(json.dumps(batches.state()))
     restart(state)
     (folder / "8.png").rename(folder / "9.png")
-    with pytest.raises(CheckpointError, match=r"9 training pictures as before.+names.+init_from"):
+    with pytest.raises(CheckpointError, match=r"9 training images as before.+names.+init_from"):
         restart(state)
-    save_picture(folder / "8.png", 8)
-    with pytest.raises(CheckpointError, match=r"trained on 9 pictures, and now there are 10.+data\.path"):
+    save_image(folder / "8.png", 8)
+    with pytest.raises(CheckpointError, match=r"trained on 9 images, and now there are 10.+data\.path"):
         restart(state)
     (folder / "9.png").unlink()
     restart(state)
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
-def test_a_restart_goes_on_at_the_same_step_on_any_number_of_processes(mixed_config, process_count):
+def test_a_restart_resumes_at_the_same_step_on_any_number_of_processes(mixed_config, process_count):
     whole = read(mixed_config, 7)
     with open_batches(mixed_config, process_index=0, process_count=1, first_step=0) as batches:
         for _ in range(3):
@@ -94,13 +94,13 @@ def test_counters_are_of_what_was_handed_out_and_survive_a_restart(mixed_config)
     whole = run(0, 7, None)
     assert run(3, 4, json.loads(json.dumps(run(0, 3, None)))) == whole
     counters = whole["counters"]
-    assert counters["read"] == 28 + counters["broken"] + counters["small"]
-    assert counters["broken"] > 0 and counters["small"] > 0 and counters["upscaled"] == 0
+    assert counters["read"] == 28 + counters["corrupt"] + counters["small"]
+    assert counters["corrupt"] > 0 and counters["small"] > 0 and counters["upscaled"] == 0
     assert run(0, 0, None)["counters"]["read"] == 0
 
 
 def test_counters_of_all_processes_add_up_after_a_restart(data_config):
-    state = {"next_step": 5, "counters": {"read": 20, "broken": 1}}
+    state = {"next_step": 5, "counters": {"read": 20, "corrupt": 1}}
     total = 0
     for process_index in range(2):
         with open_batches(

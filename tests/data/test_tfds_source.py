@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cdc_jax.data.pipeline import open_batches
-from cdc_jax.data.sources import held_out_pictures, open_sources
+from cdc_jax.data.sources import open_sources, validation_images
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.io.images import read_image
 from tests.data.array_record import write_data_set
@@ -42,8 +42,8 @@ def data_dir(tmp_path_factory, photographs):
     features = {"image": image(), "file_name": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=9)}
     write_data_set(data_dir, "photos", features, splits)
     write_data_set(data_dir, "clic", {"image": image()}, {"train": [{"image": str(path)} for path in photographs]})
-    broken = {"image": b"not a picture", "file_name": "n01.JPEG", "label": 0}
-    write_data_set(data_dir, "broken", features, {"train": [broken, *examples]})
+    corrupt = {"image": b"not an image", "file_name": "n01.JPEG", "label": 0}
+    write_data_set(data_dir, "corrupt", features, {"train": [corrupt, *examples]})
     return data_dir
 
 
@@ -61,11 +61,11 @@ def test_records_are_the_photographs(tfds_config, photographs):
     assert read == {read_image(path).tobytes() for path in photographs}
 
 
-def test_splits_and_held_out_records(tfds_config):
-    config = tfds_config(split="train[1:]", held_out="validation[:1]")
+def test_splits_and_validation_records(tfds_config):
+    config = tfds_config(split="train[1:]", validation="validation[:1]")
     assert len(open_sources(config).training) == 2
-    ((name, picture),) = held_out_pictures(config)
-    assert name == "photos validation[:1] #0" and picture.ndim == 3 and picture.dtype == np.uint8
+    ((name, image),) = validation_images(config)
+    assert name == "photos validation[:1] #0" and image.ndim == 3 and image.dtype == np.uint8
     with open_batches(tfds_config(), process_index=0, process_count=1, first_step=0) as batches:
         assert sorted(next(batches).names) == [f"photos train #{number}" for number in range(3)]
 
@@ -76,27 +76,27 @@ def test_a_data_set_that_tfds_has_code_for(tfds_config):
         assert next(batches).images.shape == (1, 64, 64, 3)
 
 
-def test_a_broken_record_is_skipped_and_named(tfds_config, caplog):
-    config = tfds_config(name="broken", max_broken_share=0.2)
+def test_a_corrupt_record_is_skipped_and_named(tfds_config, caplog):
+    config = tfds_config(name="corrupt", max_corrupt_fraction=0.2)
     with open_batches(config, process_index=0, process_count=1, first_step=0) as batches:
         for _ in range(4):
             next(batches)
-        assert batches.counters()["broken"] >= 2
-    assert any("broken train #" in message and "n01.JPEG" in message for message in caplog.messages)
+        assert batches.counters()["corrupt"] >= 2
+    assert any("corrupt train #" in message and "n01.JPEG" in message for message in caplog.messages)
 
 
 READING = """
 import json, sys
 from cdc_jax.training.config import default_config
 from cdc_jax.data.pipeline import open_batches
-from cdc_jax.data.sources import held_out_pictures
+from cdc_jax.data.sources import validation_images
 
 config = default_config()
-config.data.update({"source": "tfds", "path": sys.argv[1], "name": "photos", "crop": 64, "held_out": "validation"})
+config.data.update({"source": "tfds", "path": sys.argv[1], "name": "photos", "crop": 64, "validation": "validation"})
 with open_batches(config, process_index=0, process_count=1, first_step=0) as batches:
     shapes = [next(batches).images.shape for _ in range(3)]
 imported = [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
-print(json.dumps([shapes, len(held_out_pictures(config)), imported]))
+print(json.dumps([shapes, len(validation_images(config)), imported]))
 """
 
 
@@ -108,8 +108,8 @@ def test_tensorflow_is_not_imported(data_dir, tmp_path):
     command = [sys.executable, str(tmp_path / "read.py"), str(data_dir)]
     finished = subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    shapes, held_out, imported = json.loads(finished.stdout.splitlines()[-1])
-    assert shapes == [[4, 64, 64, 3]] * 3 and held_out == 2
+    shapes, validation, imported = json.loads(finished.stdout.splitlines()[-1])
+    assert shapes == [[4, 64, 64, 3]] * 3 and validation == 2
     assert imported == []
 
 
@@ -152,9 +152,9 @@ def test_data_in_a_format_without_random_access(tfds_config, tmp_path, data_dir)
         ({"name": "cifar10/xx:9.9.9"}, "cifar10/xx:9.9.9"),
         ({"name": ""}, "data.name is empty"),
         ({"split": "trian"}, "data.split is 'trian'.+train, validation"),
-        ({"held_out": "test"}, "data.held_out is 'test'.+train, validation"),
-        ({"held_out": "train[:1]"}, "shares records"),
-        ({"held_out": "validation[:0]"}, "names no records"),
+        ({"validation": "test"}, "data.validation is 'test'.+train, validation"),
+        ({"validation": "train[:1]"}, "shares records"),
+        ({"validation": "validation[:0]"}, "names no records"),
     ],
 )
 def test_mistakes(tfds_config, changes, words):
@@ -163,14 +163,14 @@ def test_mistakes(tfds_config, changes, words):
     one_line(error)
 
 
-def test_held_out_records_may_be_the_rest_of_the_split(tfds_config):
-    sources = open_sources(tfds_config(split="train[1:]", held_out="train[:1]"))
-    assert len(sources.training) == 2 and len(sources.held_out) == 1
+def test_validation_records_may_be_the_rest_of_the_split(tfds_config):
+    sources = open_sources(tfds_config(split="train[1:]", validation="train[:1]"))
+    assert len(sources.training) == 2 and len(sources.validation) == 1
 
 
-def test_records_without_pictures(tfds_config, data_dir):
+def test_records_without_images(tfds_config, data_dir):
     write_data_set(data_dir, "texts", {"file_name": tfds.features.Text()}, {"train": [{"file_name": "a"}]})
-    with pytest.raises(ConfigError, match="0 pictures"):
+    with pytest.raises(ConfigError, match="0 images"):
         open_sources(tfds_config(name="texts"))
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cdc_jax.data.pipeline import open_batches
-from cdc_jax.data.sources import held_out_pictures, open_sources
+from cdc_jax.data.sources import open_sources, validation_images
 from cdc_jax.errors import ConfigError
-from tests.data.conftest import save_picture
+from tests.data.conftest import save_image
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def root(tmp_path):
     names = [f"{i // 5 + 1:05}/{i % 5 + 1:04}" for i in range(12)]
     for i, name in enumerate(names):
         for frame in range(7):
-            save_picture(tmp_path / "vimeo" / "sequences" / name / f"im{frame + 1}.png", 10 * i + frame, 64, 72)
+            save_image(tmp_path / "vimeo" / "sequences" / name / f"im{frame + 1}.png", 10 * i + frame, 64, 72)
     (tmp_path / "vimeo" / "sep_trainlist.txt").write_text("\n".join(names[:10]) + "\n\n")
     (tmp_path / "vimeo" / "sep_testlist.txt").write_text("\r\n".join(names[10:]) + "\r\n")
     return tmp_path / "vimeo"
@@ -47,15 +47,15 @@ def test_a_random_frame_of_each_septuplet(vimeo_config):
     assert counts.sum() == 300 and counts.min() > 20
 
 
-def test_held_out_septuplets_give_their_middle_frame(vimeo_config):
-    held_out = held_out_pictures(vimeo_config(held_out="sep_testlist.txt"))
-    assert [name for name, _ in held_out] == ["00003/0001/im4.png", "00003/0002/im4.png"]
-    assert [int(picture[0, 0, 0]) for _, picture in held_out] == [103, 113]
+def test_validation_septuplets_give_their_middle_frame(vimeo_config):
+    validation = validation_images(vimeo_config(validation="sep_testlist.txt"))
+    assert [name for name, _ in validation] == ["00003/0001/im4.png", "00003/0002/im4.png"]
+    assert [int(image[0, 0, 0]) for _, image in validation] == [103, 113]
 
 
-def test_the_first_eight_of_a_list_are_held_out_and_not_trained_on(vimeo_config):
-    config = vimeo_config(held_out="sep_trainlist.txt")
-    assert len(held_out_pictures(config)) == 8
+def test_the_first_eight_of_a_list_are_for_validation_and_not_trained_on(vimeo_config):
+    config = vimeo_config(validation="sep_trainlist.txt")
+    assert len(validation_images(config)) == 8
     assert list(open_sources(config).training.septuplets) == ["00002/0004", "00002/0005"]
 
 
@@ -69,8 +69,8 @@ def test_what_is_missing_is_said(vimeo_config, root, tmp_path):
         open_sources(vimeo_config(path=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match="data.list_file is 'no.txt'"):
         open_sources(vimeo_config(list_file="no.txt"))
-    with pytest.raises(ConfigError, match="data.held_out is 'no.txt'"):
-        open_sources(vimeo_config(held_out="no.txt"))
+    with pytest.raises(ConfigError, match="data.validation is 'no.txt'"):
+        open_sources(vimeo_config(validation="no.txt"))
     (root / "empty.txt").write_text("\n")
     with pytest.raises(ConfigError, match="lists no septuplets"):
         open_sources(vimeo_config(list_file="empty.txt"))

@@ -17,7 +17,7 @@ from tests.helpers.processes import user_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX'")
 
-# Takes SIGTERM and SIGINT as the trainer does, and goes on. For each line it reads a batch, and says the worker's id.
+# Takes SIGTERM and SIGINT as the trainer does, and continues. For each line it reads a batch, prints the worker's id.
 _READING = """
 import multiprocessing, signal, sys
 from cdc_jax.training.config import default_config
@@ -65,11 +65,11 @@ def test_a_worker_lives_as_long_as_the_trainer(folder, tmp_path):
     assert not is_alive(worker)
 
 
-def test_a_worker_that_dies_is_told_in_one_sentence(data_config):
+def test_a_worker_that_dies_is_reported_in_one_sentence(data_config):
     with open_batches(data_config(workers=1), process_index=0, process_count=1, first_step=0) as batches:
         next(batches)
         (worker,) = multiprocessing.active_children()
         worker.kill()
-        with pytest.raises(CdcError, match=r"pictures was ended with exit code -9 .+data\.workers"):
+        with pytest.raises(CdcError, match=r"images was ended with exit code -9 .+data\.workers"):
             for _ in range(1000):
                 next(batches)

@@ -4,21 +4,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss, estimate, one_step_image, target
+from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss, estimate, one_step_image, target
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.uniform(-1, 1, (3, 4, 4, 3)).astype(np.float32)
 NOISE = RANDOM.normal(size=(3, 4, 4, 3)).astype(np.float32)
 ALPHA_BAR = np.array([0.95, 0.5, 0.02], np.float32)
-LEVEL = Level.of(jnp.asarray(ALPHA_BAR)).per_image()
+LEVEL = NoiseLevel.of(jnp.asarray(ALPHA_BAR)).per_image()
 
 
 @pytest.mark.parametrize("prediction", ["x", "epsilon", "v"])
 def test_a_perfect_prediction_gives_image_and_noise_back(prediction):
     noisy = add_noise(IMAGE, NOISE, LEVEL)
-    found = estimate(prediction, target(prediction, IMAGE, NOISE, LEVEL), noisy, LEVEL)
-    np.testing.assert_allclose(found.image, IMAGE, atol=2e-5)
-    np.testing.assert_allclose(found.noise, NOISE, atol=2e-5)
+    estimated = estimate(prediction, target(prediction, IMAGE, NOISE, LEVEL), noisy, LEVEL)
+    np.testing.assert_allclose(estimated.image, IMAGE, atol=2e-5)
+    np.testing.assert_allclose(estimated.noise, NOISE, atol=2e-5)
 
 
 @pytest.mark.parametrize("prediction", ["x", "epsilon", "v"])
@@ -31,9 +31,9 @@ def test_x_and_v_clip_the_image_and_epsilon_does_not():
     noisy = add_noise(IMAGE, NOISE, LEVEL)
     far = jnp.full_like(noisy, 7.0)
     for prediction, clipped in (("x", True), ("v", True), ("epsilon", False)):
-        found = estimate(prediction, far, noisy, LEVEL)
-        assert (jnp.max(jnp.abs(found.image)) <= 1) == clipped
-        again = add_noise(found.image, found.noise, LEVEL)
+        estimated = estimate(prediction, far, noisy, LEVEL)
+        assert (jnp.max(jnp.abs(estimated.image)) <= 1) == clipped
+        again = add_noise(estimated.image, estimated.noise, LEVEL)
         np.testing.assert_allclose(again, noisy, atol=1e-4)  # both estimates always explain the noisy image
 
 

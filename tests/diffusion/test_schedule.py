@@ -10,8 +10,8 @@ from cdc_jax.models.config import ModelConfig
 def test_golden_values_to_the_last(golden):
     schedule = schedule_for(golden.config)
     reference = golden["alphas_cumprod"]
-    found = schedule.alpha_bar[:: schedule.num_timesteps // 64][: len(reference)]
-    np.testing.assert_allclose(found, reference, rtol=1e-6)
+    alpha_bar = schedule.alpha_bar[:: schedule.num_timesteps // 64][: len(reference)]
+    np.testing.assert_allclose(alpha_bar, reference, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", [cosine_schedule(8193), linear_schedule(20000)])
@@ -34,7 +34,7 @@ def test_timesteps_are_exact_integers():
 
 
 @pytest.mark.parametrize("steps", [0, -1, 8194])
-def test_impossible_step_counts(steps):
+def test_invalid_step_counts(steps):
     with pytest.raises(ValueError, match="steps"):
         cosine_schedule(8193).ddim_timesteps(steps)
 

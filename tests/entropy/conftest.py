@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from tests.helpers.coding_weights import coding_weights, compact_coding_weights
 from tests.helpers.machines import ROOT, require_numpy_machines
@@ -53,3 +54,14 @@ def run_under_cpu_settings():
     """run(script, *arguments) -> its output under each setting of NumPy's CPU features that changes np.exp's bits."""
     machines = require_numpy_machines()
     return lambda script, *arguments: [machine.run("-c", script, *arguments) for machine in machines]
+
+
+@pytest.fixture(scope="session")
+def coder(small_model) -> EntropyCoder:
+    return EntropyCoder(small_model)
+
+
+@pytest.fixture(scope="session")
+def wide_coder(coding_weights) -> EntropyCoder:
+    """z spread over hundreds of integers, y's scales over most of their range."""
+    return EntropyCoder(CodingModel.build(*coding_weights(4, gain=12.0, spread=9.0)))

@@ -12,28 +12,8 @@ from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.part_coder import length_counts
 from cdc_jax.entropy.tables import TOTAL_COUNT, Tables, draw_symbols
-from cdc_jax.errors import BitstreamError
+from tests.entropy.cases import typical_symbols
 from tests.helpers import python_decoder
-
-
-@pytest.fixture(scope="module")
-def coder(small_model) -> EntropyCoder:
-    return EntropyCoder(small_model)
-
-
-@pytest.fixture(scope="module")
-def wide_coder(coding_weights) -> EntropyCoder:
-    """z spread over hundreds of integers, y's scales over most of their range."""
-    return EntropyCoder(CodingModel.build(*coding_weights(4, gain=12.0, spread=9.0)))
-
-
-def _typical(coder: EntropyCoder, height: int, width: int, seed: int = 0):
-    """(z, y, scale_index) drawn from the model, or nearly."""
-    model, rng = coder.model, np.random.default_rng(seed)
-    z = draw_symbols(model.z_tables, height * width + seed)[seed:].reshape(height, width, model.channels)
-    _, scale_index = model.hyper_decoder.decode(z)
-    y = np.rint(rng.normal(size=scale_index.shape) * model.scales[scale_index]).astype(np.int32)
-    return z, y, scale_index
 
 
 def _assert_round_trip(coder: EntropyCoder, z, y, scale_index) -> bytes:
@@ -72,13 +52,13 @@ def _with_outliers(symbols: np.ndarray, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 2), (5, 7)])
 def test_round_trip(coder, wide_coder, shape):
     for each in (coder, wide_coder):
-        _assert_round_trip(each, *_typical(each, *shape))
+        _assert_round_trip(each, *typical_symbols(each, *shape))
 
 
 @pytest.mark.parametrize("outliers", [False, True])
 def test_another_decoder(coder, wide_coder, outliers):
     for each in (coder, wide_coder):
-        z, y, scale_index = _typical(each, 2, 3)
+        z, y, scale_index = typical_symbols(each, 2, 3)
         if outliers:
             z = _with_outliers(z, 1).reshape(z.shape)
             _, scale_index = each.model.hyper_decoder.decode(z)
@@ -132,7 +112,7 @@ def test_streams_are_as_short_as_can_be(coder):
     """Against an encoder in Python's integers: the stream lies in its interval, and nothing shorter does."""
     model, lengths = coder.model, []
     for seed in range(60):
-        z, y, scale_index = _typical(coder, 1, 1, seed)
+        z, y, scale_index = typical_symbols(coder, 1, 1, seed)
         z, y = np.clip(z, -1, 1), np.clip(y, -1, 1)  # no escapes
         _, scale_index = model.hyper_decoder.decode(z)
         stream = coder.encode(z, y, scale_index)
@@ -176,7 +156,7 @@ def test_zeros_alone_take_no_bytes(coder):
 
 
 def test_rate_is_the_sum_of_the_tables(wide_coder):
-    z, y, scale_index = _typical(wide_coder, 4, 5)
+    z, y, scale_index = typical_symbols(wide_coder, 4, 5)
     y[0, 0, :3] = [100_000, -100_000, 2_000_000]
     model, bits = wide_coder.model, 0.0
     for tables, symbols, chosen in ((model.z_tables, z, np.arange(4)), (model.y_tables, y, scale_index)):
@@ -198,98 +178,8 @@ def test_table_of_lengths():
     assert counts[0] == TOTAL_COUNT // 4 and counts[1] == TOTAL_COUNT * 3 // 16
 
 
-def test_only_the_encoders_bytes_decode(coder):
-    z, y, scale_index = _typical(coder, 2, 2)
-    stream = coder.encode(z, y, scale_index)
-    for variant in (stream + b"\0", stream + b"\x01", stream + bytes(100), b"\0", b""):
-        with pytest.raises(BitstreamError, match="damaged"):
-            coder.decode(variant, z.shape)
-    for shape in ((3, 2, 6), (1, 2, 6), (2, 5, 6)):
-        with pytest.raises(BitstreamError, match="damaged"):
-            coder.decode(stream, shape)
-
-
-def _decodes_or_is_refused(coder: EntropyCoder, stream: bytes, shape) -> bool:
-    try:
-        decoded = coder.decode(stream, shape)
-    except BitstreamError:
-        return False
-    assert coder.encode(decoded.z, decoded.y, decoded.scale_index) == stream
-    return True
-
-
-def test_every_flipped_bit(coder):
-    """A damaged stream may be another picture's; whatever is accepted encodes to itself, and most are refused."""
-    z, y, scale_index = _typical(coder, 2, 2)
-    stream = coder.encode(z, y, scale_index)
-    accepted = 0
-    for bit in range(8 * len(stream)):
-        flipped = bytearray(stream)
-        flipped[bit // 8] ^= 0x80 >> bit % 8
-        accepted += _decodes_or_is_refused(coder, bytes(flipped), z.shape)
-    assert accepted < 8 * len(stream) / 3
-
-
-def test_every_truncation(coder):
-    z, y, scale_index = _typical(coder, 2, 2)
-    stream = coder.encode(z, y, scale_index)
-    accepted = sum(_decodes_or_is_refused(coder, stream[:n], z.shape) for n in range(len(stream)))
-    assert accepted < len(stream) / 10
-
-
-def test_random_bytes(coder, wide_coder):
-    rng = np.random.default_rng(0)
-    accepted = 0
-    for _ in range(600):
-        each = coder if rng.random() < 0.5 else wide_coder
-        stream = rng.bytes(int(rng.integers(0, 120)))
-        accepted += _decodes_or_is_refused(each, stream, (1, 1, each.model.channels))
-    assert accepted < 60
-
-
-def test_symbols_beyond_the_limit_are_refused_on_both_sides(coder, monkeypatch):
-    z, y, scale_index = _typical(coder, 1, 1)
-    y[0, 0, 0] = MAX_ABS_SYMBOL + 1
-    with pytest.raises(ValueError, match="clip"):
-        coder.encode(z, y, scale_index)
-    monkeypatch.setattr("cdc_jax.entropy.coder.MAX_ABS_SYMBOL", MAX_ABS_SYMBOL + 1)
-    stream = coder.encode(z, y, scale_index)
-    monkeypatch.undo()
-    with pytest.raises(BitstreamError, match="no encoder"):
-        coder.decode(stream, z.shape)
-
-
-def _bad_arguments():
-    z, y = np.zeros((1, 1, 6), np.int32), np.zeros((4, 4, 6), np.int32)
-    index = np.zeros((4, 4, 6), np.uint8)
-    return [
-        (z[..., :5], y, index),
-        (z[0], y, index),
-        (z[:0], y[:0], index[:0]),
-        (z, y[:3], index),
-        (z, y, index[:3]),
-        (z.astype(np.int64), y, index),
-        (z, y.astype(np.float32), index),
-        (z, y, index.astype(np.int32)),
-        (z - np.int32(MAX_ABS_SYMBOL + 1), y, index),
-        (z, y + np.int32(-(2**31)), index),
-    ]
-
-
-@pytest.mark.parametrize("arguments", _bad_arguments())
-def test_bad_arguments(coder, arguments):
-    with pytest.raises(ValueError, match="z|y|[Ss]ymbols"):
-        coder.encode(*arguments)
-
-
-@pytest.mark.parametrize("shape", [(0, 1, 6), (1, -1, 6), (1, 1, 5)])
-def test_bad_shapes(coder, shape):
-    with pytest.raises(ValueError, match="shape"):
-        coder.decode(b"", shape)
-
-
 def test_one_coder_in_many_threads(wide_coder):
-    pictures = [_typical(wide_coder, 6, 6, seed) for seed in range(16)]
+    pictures = [typical_symbols(wide_coder, 6, 6, seed) for seed in range(16)]
     streams = [wide_coder.encode(*picture) for picture in pictures]
 
     def work(i: int) -> bool:

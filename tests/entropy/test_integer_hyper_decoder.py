@@ -3,18 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cdc_jax.entropy.integer_export import quantize_hyper_decoder
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 from cdc_jax.entropy.integer_layer import MAX_ACTIVATION, MAX_WEIGHT, MIN_ACTIVATION, IntegerLayer
 from cdc_jax.entropy.tables import draw_symbols, factorized_tables, scale_table
 from cdc_jax.errors import BundleError
-from tests.helpers import python_hyper_decoder
+from tests.entropy.cases import build_net, decode_in_python_integers, random_symbols
 from tests.helpers.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
-
-
-def _build(weights) -> IntegerHyperDecoder:
-    prior, layers = weights
-    return quantize_hyper_decoder(layers, prior["medians"], factorized_tables(prior), scale_table())
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +16,10 @@ def net(small_model) -> IntegerHyperDecoder:
     return small_model.hyper_decoder
 
 
-def _symbols(shape: tuple[int, ...], largest: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-largest, largest + 1, shape).astype(np.int32)
-
-
-def _decode_in_python_integers(net: IntegerHyperDecoder, z: np.ndarray) -> np.ndarray:
-    coding = {
-        "medians": net.medians.tolist(),
-        "fractional_bits": [net.layers[0].input_bits, *(layer.output_bits for layer in net.layers)],
-        "weight_bits": [layer.weight_bits for layer in net.layers],
-        **{f"kernel_{i}": layer.kernel.tolist() for i, layer in enumerate(net.layers)},
-        **{f"bias_{i}": layer.bias.tolist() for i, layer in enumerate(net.layers)},
-    }
-    return np.array(python_hyper_decoder.decode(coding, z.tolist()))
-
-
 @pytest.mark.parametrize("largest", [2, 127, 2**23])
 def test_equals_python_integers(net, largest):
-    z = _symbols((3, 2, 6), largest)
-    np.testing.assert_array_equal(net.decode_integers(z), _decode_in_python_integers(net, z))
+    z = random_symbols((3, 2, 6), largest)
+    np.testing.assert_array_equal(net.decode_integers(z), decode_in_python_integers(net, z))
 
 
 def _with_extreme_weights(net: IntegerHyperDecoder, seed: int) -> IntegerHyperDecoder:
@@ -55,8 +34,8 @@ def _with_extreme_weights(net: IntegerHyperDecoder, seed: int) -> IntegerHyperDe
 
 def test_equals_python_integers_in_saturation(net):
     extreme = _with_extreme_weights(net, 1)
-    z = np.where(_symbols((2, 3, 6), 1) > 0, 127, -127).astype(np.int32)
-    expected = _decode_in_python_integers(extreme, z)
+    z = np.where(random_symbols((2, 3, 6), 1) > 0, 127, -127).astype(np.int32)
+    expected = decode_in_python_integers(extreme, z)
     assert np.any(expected == MAX_ACTIVATION) and np.any(expected == MIN_ACTIVATION)
     np.testing.assert_array_equal(extreme.decode_integers(z), expected)
     assert extreme.count_saturations(z) > 0
@@ -66,23 +45,23 @@ def test_the_order_of_summation_does_not_matter(net):
     for base in (net, _with_extreme_weights(net, 2)):
         shuffled = with_sums_of(base, ShuffledSums)
         for seed, largest in enumerate((1, 10, 127, 2**23)):
-            z = _symbols((5, 4, 6), largest, seed)
+            z = random_symbols((5, 4, 6), largest, seed)
             for expected, found in zip(base.decode(z), shuffled.decode(z), strict=True):
                 assert expected.tobytes() == found.tobytes()
 
 
 def test_in_float32_the_order_would_matter(coding_weights):
     """The test above can fail: the same net with float32 sums has other means, and at times other scale indices."""
-    base = _build(coding_weights(24))
-    z = _symbols((24, 24, 24), 4)
+    base = build_net(coding_weights(24))
+    z = random_symbols((24, 24, 24), 4)
     forward, backward = (with_sums_of(base, order).decode(z) for order in (FloatNetwork, FloatNetworkReversed))
     assert np.mean(forward[0] != backward[0]) > 0.1
     assert np.any(forward[1] != backward[1])
 
 
 def test_tiles_have_no_seams(coding_weights):
-    net = _build(coding_weights(2))
-    z = _symbols((37, 20, 2), 5)
+    net = build_net(coding_weights(2))
+    z = random_symbols((37, 20, 2), 5)
     whole = net.decode_integers(z[:9, :9])
     assert whole.shape == (36, 36, 4)
     [tile] = net._tiles(z, 64)
@@ -96,7 +75,7 @@ def test_tiles_have_no_seams(coding_weights):
 def test_agrees_with_the_float_network(coding_weights):
     jax = pytest.importorskip("jax")
     prior, layers = coding_weights(16)
-    net = _build((prior, layers))
+    net = build_net((prior, layers))
     z = draw_symbols(factorized_tables(prior), 48).reshape(6, 8, 16)
     x = (z + prior["medians"])[None].astype(np.float32)
     for i, (kernel, bias) in enumerate(layers):
@@ -121,7 +100,7 @@ def _check_against_float(float_mean, float_scale, mean, scale_index):
 
 def test_agrees_with_the_original_program(golden_weights):
     prior, layers, arrays = golden_weights
-    net = _build((prior, layers))
+    net = build_net((prior, layers))
     for image in range(2):
         z = np.rint(arrays["q_hyper_latent"][image].transpose(1, 2, 0) - prior["medians"]).astype(np.int32)
         mean, scale_index = net.decode(z)
@@ -139,14 +118,14 @@ def test_scale_thresholds(net):
 
 
 def test_means_are_exact_float32(net):
-    z = _symbols((4, 4, 6), 127)
+    z = random_symbols((4, 4, 6), 127)
     integers = net.decode_integers(z)[..., :6]
     mean, _ = net.decode(z)
     np.testing.assert_array_equal(mean.astype(np.float64) * 2.0 ** net.layers[2].output_bits, integers)
 
 
 def test_symbols_are_clipped_on_their_way_in(net):
-    z = _symbols((2, 2, 6), 300)
+    z = random_symbols((2, 2, 6), 300)
     assert np.any(np.abs(z) > 127)
     np.testing.assert_array_equal(net.decode_integers(z), net.decode_integers(np.clip(z, -127, 127)))
     assert net.count_saturations(z) >= np.count_nonzero(np.abs(z) > 127)
@@ -156,70 +135,10 @@ def test_symbols_are_clipped_on_their_way_in(net):
 def test_medians_shift_the_input(coding_weights):
     prior, layers = coding_weights(3)
     prior["medians"] = np.array([1.0, -2.0, 3.0], np.float32)
-    net = _build((prior, layers))
+    net = build_net((prior, layers))
     centred = replace(net, medians=np.zeros(3, np.int32))
-    z = _symbols((3, 3, 3), 5)
+    z = random_symbols((3, 3, 3), 5)
     np.testing.assert_array_equal(net.decode_integers(z), centred.decode_integers(z + np.array([1, -2, 3], np.int32)))
-
-
-def test_export_uses_at_most_half_the_range(coding_weights):
-    fine = _build(coding_weights(6))
-    assert [layer.output_bits for layer in fine.layers] == [16, 16, 16]
-    prior, layers = coding_weights(6, gain=200.0)
-    coarse = _build((prior, layers))
-    bits = [coarse.layers[0].input_bits, *(layer.output_bits for layer in coarse.layers)]
-    assert bits[0] > bits[1] > bits[2] > bits[3] >= 0
-    drawn = draw_symbols(factorized_tables(prior), 256).reshape(16, 16, 6)
-    assert coarse.count_saturations(drawn) == 0
-    largest = np.abs(coarse.decode_integers(drawn)).max()
-    assert 2**21 < largest <= 2**22
-    assert coarse.count_saturations(np.sign(drawn) * np.int32(127)) > 0
-    z = drawn[:2, :2]
-    np.testing.assert_array_equal(coarse.decode_integers(z), _decode_in_python_integers(coarse, z))
-
-
-def test_export_is_deterministic_and_finest(coding_weights):
-    first, second = _build(coding_weights(4)), _build(coding_weights(4))
-    for a, b in zip(first.layers, second.layers, strict=True):
-        assert a.kernel.tobytes() == b.kernel.tobytes() and a.bias.tobytes() == b.bias.tobytes()
-        assert 2**16 <= np.abs(a.kernel).max() <= MAX_WEIGHT
-
-
-def test_a_large_bias_takes_bits_from_the_weights(coding_weights):
-    prior, layers = coding_weights(3)
-    layers[1] = (layers[1][0], np.full(3, 2.0**17, np.float32))
-    net = _build((prior, layers))
-    assert all(layer.largest_sum() < 2**53 for layer in net.layers)
-    z = _symbols((2, 2, 3), 3)
-    np.testing.assert_array_equal(net.decode_integers(z), _decode_in_python_integers(net, z))
-
-
-def test_zero_weights(coding_weights):
-    prior, layers = coding_weights(2)
-    net = _build((prior, [(np.zeros_like(kernel), np.zeros_like(bias)) for kernel, bias in layers]))
-    mean, scale_index = net.decode(_symbols((2, 2, 2), 9))
-    assert not mean.any() and not scale_index.any()
-
-
-@pytest.mark.parametrize(
-    "damage", ["nan", "inf", "large", "large bias", "double", "shape", "channels", "bias", "count"]
-)
-def test_bad_float_weights(coding_weights, damage):
-    prior, layers = coding_weights(3)
-    kernel, bias = layers[1]
-    if damage in ("nan", "inf", "large"):
-        kernel = kernel.copy()
-        kernel[0, 0, 0, 0] = {"nan": np.nan, "inf": np.inf, "large": 1e6}[damage]
-    changed = {
-        "double": (kernel.astype(np.float64), bias),
-        "shape": (kernel[:3, :3], bias),
-        "channels": (kernel[..., :2], bias),
-        "bias": (kernel, bias[:2]),
-        "large bias": (kernel, np.full_like(bias, 1e30)),
-    }
-    layers[1] = changed.get(damage, (kernel, bias))
-    with pytest.raises(BundleError, match="hyper decoder"):
-        _build((prior, layers[:2] if damage == "count" else layers))
 
 
 def _bad_layer(net, **changes):

@@ -25,7 +25,7 @@ def textured(seed, height=96, width=128):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with three pictures, one of them in a folder of its own."""
+    """A folder with three images, one of them in a folder of its own."""
     folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for number, name in enumerate(("a.png", "b.png", "more/c.png")):
@@ -38,7 +38,7 @@ class Runs:
 
     def __init__(self, images, out):
         self.images, self.out = images, out
-        self.bundles, self.metrics, self.said = FakeBundles(), FakeMetrics(), []
+        self.bundles, self.metrics, self.logged = FakeBundles(), FakeMetrics(), []
         self.defaults = {
             "models": (["runs/fine", "runs/middle", "runs/coarse"],),
             "steps": (1, 4),
@@ -49,12 +49,12 @@ class Runs:
 
     def __call__(self, **changes):
         settings = Settings(images=str(self.images), out=str(self.out), **{**self.defaults, **changes})
-        return evaluate(settings, load_codec=self.bundles, metric_loaders=self.metrics, say=self.said.append)
+        return evaluate(settings, load_codec=self.bundles, metric_loaders=self.metrics, log=self.logged.append)
 
 
 @pytest.fixture
 def runs(images, tmp_path, monkeypatch):
-    """Runs evaluations of the three pictures, without drawing."""
+    """Runs evaluations of the three images, without drawing."""
     monkeypatch.setattr("cdc_jax.evaluation.evaluate.draw_plots", lambda *arguments: {})
     return Runs(images, tmp_path / "out")
 
@@ -65,5 +65,5 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "images").mkdir()
     for number in range(2):
-        write_image(folder / "images" / f"picture{number}.png", textured(number))
+        write_image(folder / "images" / f"image{number}.png", textured(number))
     return Runs(folder / "images", folder / "out")(), folder / "out"

@@ -12,7 +12,7 @@ from cdc_jax.models.config import ModelConfig
 
 
 class FakeCodec:
-    """`Codec`'s interface: stores the picture with fewer levels; more steps, more noise."""
+    """`Codec`'s interface: stores the image with fewer levels; more steps, more noise."""
 
     def __init__(self, name, *, levels=32, prediction="x"):
         self.weights_sha256 = (name.encode().hex() * 64)[:64]
@@ -24,6 +24,12 @@ class FakeCodec:
         self.calls.append("compress")
         coarse = (image // self.levels).tobytes()
         return np.array(image.shape[:2], "<u4").tobytes() + zlib.compress(coarse)
+
+    def analyze(self, image):
+        return image
+
+    def write(self, latents, *, quality=None):
+        return self.compress(latents)
 
     def decompress(self, data, *, steps, seed, gamma):
         self.calls.append(f"decompress {steps}")
@@ -53,7 +59,7 @@ class FakeBundles:
 class FakeMetrics:
     """`metrics.registry`'s interface: PSNR, and the same negated under the name of a distance."""
 
-    PICTURE_METRICS = ("psnr-rgb", "lpips-alex", "lpips-vgg")
+    IMAGE_METRICS = ("psnr-rgb", "lpips-alex", "lpips-vgg")
     SET_METRICS = ("fid", "fd-vgg")
 
     def __init__(self, smallest_side=0):
@@ -61,15 +67,15 @@ class FakeMetrics:
         self._smallest_side = smallest_side
 
     def load_metric(self, name, *, weights=None):
-        def reference(picture):
+        def reference(image):
             self.references.append(name)
-            return picture
+            return image
 
-        def score(original, pictures):
-            self.batches.append((name, len(pictures)))
+        def score(original, images):
+            self.batches.append((name, len(images)))
             if min(original.shape[:2]) < self._smallest_side and name != "psnr-rgb":
-                return np.full(len(pictures), np.nan)
-            scores = np.array([psnr_db(original, picture) for picture in pictures])
+                return np.full(len(images), np.nan)
+            scores = np.array([psnr_db(original, image) for image in images])
             return scores if name == "psnr-rgb" else 1 / scores
 
         label, higher = {"psnr-rgb": ("PSNR (dB)", True)}.get(name, (name.upper(), False))
@@ -79,8 +85,8 @@ class FakeMetrics:
         class Distance:
             label, higher_is_better = name.upper(), False
 
-            def patches_features(self, picture):
-                return picture.reshape(-1, 3)[::50].astype(np.float32)
+            def patches_features(self, image):
+                return image.reshape(-1, 3)[::50].astype(np.float32)
 
             def restore(self, state):
                 self.state = state

@@ -13,7 +13,7 @@ def cdc(runs, monkeypatch, capsys):
     """Runs a command line; (exit code, standard error)."""
     fake = FakeMetrics()
     registry = type(sys)("registry")
-    for name in ("PICTURE_METRICS", "SET_METRICS", "load_metric", "load_set_metric"):
+    for name in ("IMAGE_METRICS", "SET_METRICS", "load_metric", "load_set_metric"):
         setattr(registry, name, getattr(fake, name))
     monkeypatch.setitem(sys.modules, "cdc_jax.metrics.registry", registry)
     monkeypatch.setattr("cdc_jax.metrics.registry", registry, raising=False)
@@ -28,12 +28,12 @@ def test_a_whole_evaluation(cdc, runs):
     words = ["evaluate", "--images", runs.images, "--out", runs.out, "--metrics", "psnr-rgb", "lpips-alex"]
     words += ["--codecs", "jpeg", "--qualities", 10, 50, 90, "--steps", 1, 4, "--seed", 3, "--gamma", 0.5]
     code, err = cdc(*words, "--model", "x/fine", "x/coarse", "--anchor", "jpeg")
-    assert code == 0 and "3 of 3 pictures evaluated" in err and str(runs.out / "report.html") in err
+    assert code == 0 and "3 of 3 images evaluated" in err and str(runs.out / "report.html") in err
     assert "1 step" in (runs.out / "curves.csv").read_text()
     assert next((runs.out / "results" / "a.png").glob("cdc-*-4-steps-seed3-gamma0.5.json"))
-    (runs.images / "broken.png").write_text("no picture")
-    code, err = cdc(*words, "-q", "--model", "x/fine")
-    assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "broken.png" in err
+    (runs.images / "corrupt.png").write_text("no image")
+    code, err = cdc(*words, "--quiet", "--model", "x/fine")
+    assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "corrupt.png" in err
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_whole_evaluation(cdc, runs):
     [
         (["--out", "o"], "--images"),
         (["--images", "."], "--out"),
-        (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: there is no such folder"),
+        (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: There is no such folder"),
         (["--images", ".", "--out", "o", "--qualities", "101"], "101"),
         (["--images", ".", "--out", "o", "--steps", "0"], "0"),
         (["--images", "IMAGES", "--out", "o", "--codecs", "bpg"], "bpg"),

@@ -1,4 +1,4 @@
-"""Averages and BD-rates: known values, and refusals that say why."""
+"""Averages and BD-rates: known values, and refusals with their reasons."""
 
 import re
 
@@ -66,7 +66,7 @@ def test_overlap_is_of_the_union():
     assert relative_overlap([0, 1], [2, 3]) == 0 == relative_overlap([1, 1], [1, 1])
 
 
-def test_averages_are_means_over_pictures(finished):
+def test_averages_are_means_over_images(finished):
     evaluation, _ = finished
     for c in evaluation.curves:
         for i, slug in enumerate(c.slugs):

@@ -1,4 +1,4 @@
-"""Measuring: real files, nothing done twice, nothing stale used, a broken picture is in nobody's average."""
+"""Measuring: real files, nothing done twice, nothing stale used, a corrupt image is in nobody's average."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_what_is_finished_is_not_done_again(runs):
     assert [c.decoding_seconds for c in again.curves] == [c.decoding_seconds for c in first.curves]
 
 
-def test_an_interrupted_evaluation_goes_on(runs):
+def test_an_interrupted_evaluation_resumes(runs):
     whole = runs(steps=(1,))
     (runs.out / "results" / "b.png" / "webp-q30.json").unlink()
     (runs.out / "results" / "more" / "c.png" / "jpeg-q8.json").write_text('{"half')
@@ -65,7 +65,7 @@ def test_a_new_metric_scores_what_is_there(runs):
     assert "lpips" not in (runs.out / "images.csv").read_text()
 
 
-@pytest.mark.parametrize("change", ["weights", "seed", "gamma", "picture", "result"])
+@pytest.mark.parametrize("change", ["weights", "seed", "gamma", "image", "result"])
 def test_stale_results_are_not_used(runs, change):
     settings = {"models": (["runs/fine"],), "steps": (4,), "codecs": ()}
     before = runs(**settings)
@@ -73,14 +73,14 @@ def test_stale_results_are_not_used(runs, change):
     codec.calls.clear()
     if change == "weights":
         codec.weights_sha256, codec.levels = "f" * 64, 64
-    elif change == "picture":
+    elif change == "image":
         write_image(runs.images / "a.png", textured(99))
     elif change == "result":  # the compressed file was replaced
         next((runs.out / "files" / "a.png").iterdir()).write_bytes(b"?")
     else:
         settings[change] = 1
     after = runs(**settings)
-    redone = 1 if change in ("picture", "result") else 3
+    redone = 1 if change in ("image", "result") else 3
     assert codec.calls.count("compress") >= redone and "decompress 4" in codec.calls
     if change == "result":
         assert after.curves[0].scores == before.curves[0].scores
@@ -97,7 +97,7 @@ def test_the_original_is_prepared_once_and_a_curve_is_scored_in_one_call(runs):
 def test_one_file_for_all_step_counts_and_warm_times(runs):
     result = runs(models=(["runs/fine"],), codecs=(), steps=(1, 4))
     calls = runs.bundles.codecs["fine"].calls
-    # All pictures are of one size: one call for the encoder and for each step count to compile, besides the timed ones.
+    # All images are of one size: one call for the encoder and for each step count to compile, besides the timed ones.
     assert calls.count("compress") == 3 + 1
     assert calls.count("decompress 1") == calls.count("decompress 4") == 3 + 1
     records = [record for by_slug in result.measured.records.values() for record in by_slug.values()]
@@ -106,27 +106,27 @@ def test_one_file_for_all_step_counts_and_warm_times(runs):
     assert result.curves[0].bpp == result.curves[1].bpp
 
 
-def test_a_broken_picture_is_left_out_of_every_average_alike(runs):
+def test_a_corrupt_image_is_left_out_of_every_average_alike(runs):
     expected = runs()
-    (runs.images / "broken.png").write_bytes((runs.images / "a.png").read_bytes()[:500])
-    (runs.images / "notes.png").write_text("no picture")
+    (runs.images / "corrupt.png").write_bytes((runs.images / "a.png").read_bytes()[:500])
+    (runs.images / "notes.png").write_text("no image")
     result = runs()
-    assert sorted(result.measured.left_out) == ["broken.png", "notes.png"]
-    assert any("broken.png" in line and "left out" in line for line in runs.said)
+    assert sorted(result.measured.left_out) == ["corrupt.png", "notes.png"]
+    assert any("corrupt.png" in line and "left out" in line for line in runs.logged)
     for curve, other in zip(result.curves, expected.curves, strict=True):
         assert (curve.bpp, curve.scores) == (other.bpp, other.scores)
-    assert "broken.png" in (runs.out / "report.html").read_text()
+    assert "corrupt.png" in (runs.out / "report.html").read_text()
     assert set(json.loads((runs.out / "images.json").read_text())["left_out"]) == set(result.measured.left_out)
 
 
-def test_a_picture_that_one_codec_cannot_hold_is_in_nobodys_average(runs):
+def test_an_image_that_one_codec_cannot_hold_is_in_nobodys_average(runs):
     write_image(runs.images / "long.png", np.zeros((1, 16400, 3), np.uint8))  # WebP ends at 16383
     result = runs()
     assert list(result.measured.left_out) == ["long.png"] and "WebP" in result.measured.left_out["long.png"]
     assert all("long.png" not in records for records in result.measured.records)
 
 
-def test_a_picture_too_small_for_a_metric_is_left_out_of_that_metric(runs):
+def test_an_image_too_small_for_a_metric_is_left_out_of_that_metric(runs):
     runs.metrics = FakeMetrics(smallest_side=64)
     expected = runs()
     write_image(runs.images / "small.png", textured(5, 32, 32))
@@ -136,7 +136,7 @@ def test_a_picture_too_small_for_a_metric_is_left_out_of_that_metric(runs):
     assert "small.png in no codec" in (runs.out / "report.html").read_text()
 
 
-def test_metrics_of_sets_compare_all_pictures(runs):
+def test_metrics_of_sets_compare_all_images(runs):
     result = runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), qualities=(5, 95))
     low, high = result.curves[0].scores["fd-vgg"]
     assert low > high >= 0
@@ -147,8 +147,8 @@ def test_metrics_of_sets_compare_all_pictures(runs):
 
 def test_nothing_left_is_an_error(runs):
     for path in runs.images.rglob("*.png"):
-        path.write_text("no picture")
-    with pytest.raises(CdcError, match="none of the 3 pictures"):
+        path.write_text("no image")
+    with pytest.raises(CdcError, match="None of the 3 images"):
         runs()
 
 
@@ -169,7 +169,7 @@ def test_nothing_left_is_an_error(runs):
         ({"released": "."}, "rhyang/CDC_params.*aux0.0_2.pt"),
     ],
 )
-def test_impossible_wishes_are_refused_before_anything_is_measured(runs, settings, words, tmp_path, monkeypatch):
+def test_invalid_settings_are_refused_before_anything_is_measured(runs, settings, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "images" in settings:
         runs.images = settings.pop("images")
@@ -189,7 +189,7 @@ def test_every_baseline_has_low_rates():
     skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     from pathlib import Path
 
-    picture = read_image(Path(skimage.__file__).parent / "data" / "coffee.png")
+    image = read_image(Path(skimage.__file__).parent / "data" / "coffee.png")
     for name in ("jpeg", "webp", "avif"):
         lowest = baseline_points([name])[0]
-        assert 8 * len(lowest.encode(picture)) / (picture.shape[0] * picture.shape[1]) < 0.25, name
+        assert 8 * len(lowest.encode(image)) / (image.shape[0] * image.shape[1]) < 0.25, name

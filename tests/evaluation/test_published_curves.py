@@ -59,7 +59,7 @@ def test_mistakes(table, tmp_path):
         load_published(tmp_path / "none.csv", data_set="kodak", metrics=ALL)
 
 
-def test_kodak_is_all_24_pictures():
+def test_kodak_is_all_24_images():
     names = [f"kodim{i:02}.png" for i in range(1, 25)]
     assert data_set_of(names) == "kodak"
     assert data_set_of(names[:-1]) is None and data_set_of([*names[:-1], "other.png"]) is None
@@ -82,4 +82,4 @@ def test_they_are_drawn_beside_ours_where_the_data_set_is_named(runs, table, mon
     assert {rate.anchor for rate in result.rates} == {"HiFiC"}
     assert "HiFiC (dashed) is published: tfc models/hific" in (runs.out / "report.html").read_text()
     runs(published=str(table), models=())
-    assert drawn[1] == [] and "no data set that is known" in runs.said[-1]
+    assert drawn[1] == [] and "no data set that is known" in runs.logged[-1]

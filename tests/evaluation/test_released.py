@@ -33,9 +33,9 @@ def test_each_is_imported_once_and_evaluated(runs, released):
     assert names == ["CDC ε, ρ = 0.9, 1 step", "CDC x, ρ = 0, 1 step", "JPEG"]
     bundles = sorted(path.name for path in (runs.out / "bundles").iterdir() if path.is_dir())
     assert len(bundles) == 2 and bundles[1].startswith("image-l2-use-weight5")
-    assert sum("importing" in line for line in runs.said) == 2
+    assert sum("importing" in line for line in runs.logged) == 2
     again = runs(**settings)
-    assert sum("importing" in line for line in runs.said) == 2
+    assert sum("importing" in line for line in runs.logged) == 2
     assert [curve.scores for curve in again.curves] == [curve.scores for curve in result.curves]
     assert json.loads((runs.out / "codecs" / "cdc-x-0-1-step.json").read_text())["results"]["bpp"]
 

@@ -75,10 +75,10 @@ def test_plots_tables_and_names_are_there(page, finished):
         assert (f"{rate.percent:+.1f} %" if rate.percent is not None else f"none: {rate.reason}") in words
 
 
-def test_each_picture_beside_the_nearest_file_sizes(page, finished):
+def test_each_image_beside_the_nearest_file_sizes(page, finished):
     evaluation, folder = finished
     data = json.loads(next(text for text in page.data["script"] if text.startswith('{"images"')))
-    assert [image["name"] for image in data["images"]] == ["picture0.png", "picture1.png"]
+    assert [image["name"] for image in data["images"]] == ["image0.png", "image1.png"]
     for image in data["images"]:
         records = evaluation.measured.records[image["name"]].values()
         assert len(image["groups"]) == 3  # one for each of our files
@@ -115,10 +115,10 @@ def test_names_of_files_cannot_become_markup(runs):
     folder, _, file = name.rpartition("/")
     (runs.images / folder).mkdir(parents=True)
     write_image(runs.images / folder / file, np.full((64, 64, 3), 9, np.uint8))
-    (runs.images / "<i>broken.png").write_text("no picture")
+    (runs.images / "<i>corrupt.png").write_text("no image")
     runs(models=(), codecs=("webp",), qualities=(20,), report_images=None)
     text = (runs.out / "report.html").read_text("utf-8")
-    assert "alert(1)" in text and "<script>alert" not in text and "<i>broken" not in text
+    assert "alert(1)" in text and "<script>alert" not in text and "<i>corrupt" not in text
     assert name in {image["name"] for image in json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["images"]}
 
 
@@ -177,7 +177,7 @@ class TestInABrowser:
             assert seen["cards"] == 5 and seen["right"].startswith("JPEG")
             assert seen["wide"] <= 0, "the page is wider than the screen"
             assert len(seen["plots"]) == 4 and min(seen["plots"]) > 150
-            assert min(seen["sizes"]) > 0, "a picture was not shown"
+            assert min(seen["sizes"]) > 0, "an image was not shown"
 
     def test_it_can_be_seen(self, finished):
         folder = finished[1]
@@ -185,4 +185,4 @@ class TestInABrowser:
         seen = read_image(folder / "seen.png")
         assert seen.shape == (1000, 1280, 3)
         stage = seen[420:900, 300:1000].astype(int)
-        assert stage.std() > 15, "no picture under the slider"
+        assert stage.std() > 15, "no image under the slider"

@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves behind."""
+"""The files that an evaluation writes."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def test_compressai_reads_ours(finished):
         assert results["bpp"] == sorted(results["bpp"])
 
 
-def test_rows_per_picture_and_rate_point(finished):
+def test_rows_per_image_and_rate_point(finished):
     evaluation, folder = finished
     with open(folder / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -63,8 +63,8 @@ def test_plots_in_both_formats(finished):
     names = sorted(path.name for path in (folder / "plots").iterdir())
     stems = ("rd-lpips-alex", "rd-psnr-rgb", "steps-lpips-alex", "steps-psnr-rgb")
     assert names == [f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")]
-    with Image.open(folder / "plots" / "rd-psnr-rgb.png") as picture:
-        assert picture.width > 800
+    with Image.open(folder / "plots" / "rd-psnr-rgb.png") as image:
+        assert image.width > 800
     svg = (folder / "plots" / "rd-psnr-rgb.svg").read_text()
     assert all(text in svg for text in ("CDC, 1 step", "CDC, 4 steps", "JPEG", "WebP", "PSNR (dB)", "bits per pixel"))
     assert "diffusion steps" in (folder / "plots" / "steps-psnr-rgb.svg").read_text()

@@ -33,8 +33,8 @@ class Golden:
         """Names that begin with `prefix`."""
         return [name for name in self._arrays if name.startswith(prefix)]
 
-    def pictures(self) -> list[np.ndarray]:
-        """The input images as uint8; they are exact 8-bit pictures."""
+    def images(self) -> list[np.ndarray]:
+        """The input images as uint8; they are exact 8-bit images."""
         return list(np.rint((self["image"] + 1) * 127.5).astype(np.uint8))
 
     def medians(self) -> np.ndarray:

@@ -60,7 +60,7 @@ class Machine:
     python: str = sys.executable
 
     def run(self, *arguments: str) -> str:
-        """Runs `python arguments…` to its end and returns its standard output; what it said is in a failure."""
+        """Runs `python arguments…` to its end and returns its standard output; what it wrote is in a failure."""
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(_SETTINGS)}
         ours = [str(ROOT)]
         if self.python == sys.executable and "PYTHONPATH" in kept:  # another interpreter has packages of its own
@@ -112,9 +112,9 @@ def other_python() -> Machine | None:
     candidates = [named] if named else [f"python3.{minor}" for minor in (11, 12, 13)] + ["python3"]
     here = _runs(sys.executable)
     for python in candidates:
-        found = _runs(python)
-        if found is not None and found != here:
-            return Machine(f"Python {found}", python=python)
+        version = _runs(python)
+        if version is not None and version != here:
+            return Machine(f"Python {version}", python=python)
     return None
 
 

@@ -18,7 +18,7 @@ def free_address() -> str:
 
 
 def user_environment(**changes: str) -> dict[str, str]:
-    """A user's environment: this process' own without the flag that the tests compile with, and with the package."""
+    """A user's environment: this process's own without the flag that the tests compile with, and with the package."""
     flags = os.environ.get("XLA_FLAGS", "").replace(FAST_COMPILE_FLAG, "").strip()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path, "TQDM_DISABLE": "1", **changes}

@@ -12,7 +12,7 @@ def saturate(value: int) -> int:
 
 
 def _sums(x: list, kernel: list, bias: list[int], stride: int) -> list:
-    """bias + Σ kernel · x at every place of the output; nothing is added for places outside x."""
+    """bias + Σ kernel · x at every position of the output; nothing is added for positions outside x."""
     side, pad = len(kernel), len(kernel) // 2
     height, width = len(x), len(x[0])
     output = [[list(bias) for _ in range(stride * width)] for _ in range(stride * height)]

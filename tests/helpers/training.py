@@ -57,7 +57,7 @@ def parallel_config(**changes) -> ml_collections.ConfigDict:
     return tiny_config(**{"model.width": 4, "data.crop": 64, "data.batch_size": 8, "ema.every": 1, **changes})
 
 
-def picture_rows(config: ml_collections.ConfigDict, step: int) -> np.ndarray:
+def image_rows(config: ml_collections.ConfigDict, step: int) -> np.ndarray:
     """The global batch of a step, without the data pipeline: smooth noise, uint8."""
     random = np.random.default_rng(step)
     crop = config.data.crop

@@ -26,7 +26,7 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     from cdc_jax.training.checkpoints import Checkpoints
     from cdc_jax.training.config import model_config
     from cdc_jax.training.step import jit_train_step, new_state
-    from tests.helpers.training import parallel_config, picture_rows
+    from tests.helpers.training import image_rows, parallel_config
 
     config = parallel_config()
     mesh = make_mesh()
@@ -36,7 +36,7 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     first = jax.process_index() * share
 
     def batch(step: int) -> jax.Array:
-        return global_batch(mesh, picture_rows(config, step)[first : first + share], config.data.batch_size)
+        return global_batch(mesh, image_rows(config, step)[first : first + share], config.data.batch_size)
 
     compiled = jit_train_step(config, mesh).lower(state, batch(0), {}).compile()
     losses, norms = [], []
@@ -52,8 +52,8 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
         with Checkpoints(_wait_for(workdir, steps - 1), sharding=replicated(mesh)) as checkpoints:
             state = checkpoints.restore(state, steps - 1)
         restored_loss = float(compiled(state, batch(steps - 1), {})[1]["loss"])
-    found = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
-    collectives = {name: found.count(name) for name in set(found)}
+    operations = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
+    collectives = {name: operations.count(name) for name in set(operations)}
     if jax.process_index() == 0:
         facts = {"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}
         print(json.dumps(facts | {"restored_loss": restored_loss}))

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from cdc_jax.io.files import PICTURE_FORMATS, picture_format, write_atomically
+from cdc_jax.io.files import IMAGE_FORMATS, image_format, write_atomically
 
 
 def test_new_and_replaced(tmp_path):
@@ -61,17 +61,17 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path, monkeypatch, error):
         assert caught.value.filename == str(path)
 
 
-@pytest.mark.parametrize("place", ["missing/a", "file/a", "folder"])
-def test_impossible_places(tmp_path, place):
+@pytest.mark.parametrize("name", ["missing/a", "file/a", "folder"])
+def test_paths_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_bytes(b"precious")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError) as caught:
-        write_atomically(tmp_path / place, b"data")
-    assert caught.value.filename == str(tmp_path / place)
+        write_atomically(tmp_path / name, b"data")
+    assert caught.value.filename == str(tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
 def test_formats_by_suffix():
-    assert picture_format("a/b.c.JPG") == picture_format("x.jpeg") == "jpeg"
-    assert picture_format("png") is picture_format("a.gif") is picture_format("a") is None
-    assert {picture_format(f"x{s}") for suffixes in PICTURE_FORMATS.values() for s in suffixes} == set(PICTURE_FORMATS)
+    assert image_format("a/b.c.JPG") == image_format("x.jpeg") == "jpeg"
+    assert image_format("png") is image_format("a.gif") is image_format("a") is None
+    assert {image_format(f"x{s}") for suffixes in IMAGE_FORMATS.values() for s in suffixes} == set(IMAGE_FORMATS)

@@ -1,4 +1,4 @@
-"""Pairs of pictures that are the same on every machine: what the recorded values of other programs belong to."""
+"""Pairs of images that are the same on every machine: what the recorded values of other programs belong to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def synthetic_pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def photograph_pair(photograph: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A crop of scikit-image's cat, and the same with coarser values and lines of the picture shifted."""
+    """A crop of scikit-image's cat, and the same with coarser values and lines of the image shifted."""
     original = photograph[60 : 60 + side, 120 : 120 + side]
     decoded = original // 20 * 20 + 10
     decoded[::2] = np.roll(decoded[::2], 1, axis=1)

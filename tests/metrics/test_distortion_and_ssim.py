@@ -36,7 +36,7 @@ def test_psnr_of_luma_is_scikit_images(pair):
     from skimage.color import rgb2ycbcr
 
     # scikit-image's Y is that of video, 16 to 235: here spread over 0 to 255.
-    luma = [(rgb2ycbcr(picture)[..., 0] - 16) * 255 / 219 for picture in pair]
+    luma = [(rgb2ycbcr(image)[..., 0] - 16) * 255 / 219 for image in pair]
     expected = skimage.peak_signal_noise_ratio(*luma, data_range=255)
     assert score("psnr-y", *pair)[0] == pytest.approx(expected, abs=1e-4)
 
@@ -64,13 +64,13 @@ def test_ms_ssim_is_pytorch_msssims():
     peer = pytest.importorskip("pytorch_msssim")
     original, decoded = synthetic_pair(161, 187)
     decoded[40:90, 30:90] = 255 - decoded[40:90, 30:90]  # negative structure, which counts as 0
-    tensors = [torch.from_numpy(picture).permute(2, 0, 1)[None].double() for picture in (original, decoded)]
+    tensors = [torch.from_numpy(image).permute(2, 0, 1)[None].double() for image in (original, decoded)]
     expected = float(peer.ms_ssim(*tensors, data_range=255))
     assert score("ms-ssim-rgb", original, decoded)[0] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "best"), [("psnr-rgb", np.inf), ("psnr-y", np.inf), ("ssim", 1), ("ms-ssim-rgb", 1)])
-def test_equal_pictures_have_the_best_score(name, best):
+def test_equal_images_have_the_best_score(name, best):
     original, decoded = synthetic_pair(161, 187)
     scores = score(name, original, original, decoded)
     assert scores.dtype == np.float64
@@ -79,7 +79,7 @@ def test_equal_pictures_have_the_best_score(name, best):
 
 
 @pytest.mark.parametrize(("name", "side"), [("ms-ssim-rgb", 161), ("ssim", 11)])
-def test_too_small_pictures_have_no_score_and_a_reason(name, side):
+def test_too_small_images_have_no_score_and_a_reason(name, side):
     metric = load_metric(name)
     small = np.zeros((side - 1, 200, 3), np.uint8)
     assert np.isnan(metric.score(metric.reference(small), np.stack([small, small]))).tolist() == [True, True]

@@ -48,10 +48,10 @@ def test_too_few_features_are_refused():
 ])
 def test_patches_are_both_grids(height, width, count):
     rows, columns = np.mgrid[:height, :width]
-    picture = np.stack([rows % 256, columns % 256, rows // 256 * 16 + columns // 256], -1).astype(np.uint8)
-    found = patches(picture)
-    assert found.shape == (count, 256, 256, 3)
+    image = np.stack([rows % 256, columns % 256, rows // 256 * 16 + columns // 256], -1).astype(np.uint8)
+    squares = patches(image)
+    assert squares.shape == (count, 256, 256, 3)
     corners = [(int(p[0, 0, 2]) // 16 * 256 + int(p[0, 0, 0]), int(p[0, 0, 2]) % 16 * 256 + int(p[0, 0, 1]))
-               for p in found]
+               for p in squares]
     grid = [(t, w) for s in (0, 128) for t in range(s, height - 255, 256) for w in range(s, width - 255, 256)]
     assert corners == grid

@@ -8,7 +8,7 @@ from cdc_jax.metrics import inception
 from tests.metrics.pairs import synthetic_pair
 from tests.metrics.torch_peers import submodule_without_package
 
-# torch-fidelity 0.4.0 with `random_tensors` on the pictures of `small_pictures`: the first four features, the mean.
+# torch-fidelity 0.4.0 with `random_tensors` on the images of `small_images`: the first four features, the mean.
 GOLDEN = np.array([
     [1.0733506680, 0.0, 0.2888877988, 0.0005288126, 0.3242954341],
     [1.0923799276, 0.0, 0.2836411297, 0.0007032381, 0.3275327983],
@@ -32,7 +32,7 @@ def random_tensors() -> dict[str, np.ndarray]:
     return tensors
 
 
-def small_pictures() -> np.ndarray:
+def small_images() -> np.ndarray:
     return np.stack(synthetic_pair(64, 64))
 
 
@@ -53,10 +53,10 @@ def load(monkeypatch):
 
 
 def test_features_are_what_torch_fidelity_gave(tensors, load):
-    features = np.asarray(inception.inception_features(load(tensors), small_pictures()))
+    features = np.asarray(inception.inception_features(load(tensors), small_images()))
     assert features.shape == (2, inception.FEATURES)
-    found = np.concatenate([features[:, :4], features.mean(axis=1, keepdims=True)], axis=1)
-    assert found == pytest.approx(GOLDEN, abs=1e-5)
+    computed = np.concatenate([features[:, :4], features.mean(axis=1, keepdims=True)], axis=1)
+    assert computed == pytest.approx(GOLDEN, abs=1e-5)
 
 
 @pytest.mark.torch
@@ -66,10 +66,10 @@ def test_the_network_is_torch_fidelitys(tensors, tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save({name: torch.from_numpy(value) for name, value in tensors.items()}, path)
     peer = peers.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
-    pictures = small_pictures()
+    images = small_images()
     with torch.no_grad():
-        expected = peer(torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2))[0].numpy()
-    features = np.asarray(inception.inception_features(inception.load_inception(path), pictures))
+        expected = peer(torch.from_numpy(images.copy()).permute(0, 3, 1, 2))[0].numpy()
+    features = np.asarray(inception.inception_features(inception.load_inception(path), images))
     assert features == pytest.approx(expected, abs=1e-4)
 
 

@@ -23,7 +23,7 @@ GOLDEN = {
     "synthetic": {"lpips-alex": 0.0177091378, "lpips-vgg": 0.1951220483, "dists": 0.2378337979},
     "photograph": {"lpips-alex": 0.0355756208, "lpips-vgg": 0.2165954709, "dists": 0.2507016659},
 }
-# Published with the LPIPS example pictures: reference to p0, reference to p1.
+# Published with the LPIPS example images: reference to p0, reference to p1.
 EXAMPLES = {"lpips-alex": (0.72188, 0.13757), "lpips-vgg": (0.56861, 0.42166)}
 
 
@@ -45,10 +45,10 @@ def case(request):
 
 @pytest.mark.parametrize("name", ["lpips-alex", "lpips-vgg", "dists"])
 def test_scores_are_what_the_authors_programs_gave(name, case):
-    pictures, original, decoded = case
+    images, original, decoded = case
     metric = loaded(name)
     scores = metric.score(metric.reference(original), np.stack([decoded, original]))
-    assert scores == pytest.approx([GOLDEN[pictures][name], 0], abs=1e-5)
+    assert scores == pytest.approx([GOLDEN[images][name], 0], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -138,7 +138,7 @@ def test_a_bundles_lpips_network_is_read(tmp_path):
         load_lpips("vgg", tmp_path)
 
 
-def test_a_bundle_without_lpips_says_so(tmp_path):
+def test_a_bundle_without_lpips_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="has no lpips_vgg.npz"):
         load_lpips("vgg", tmp_path)
 

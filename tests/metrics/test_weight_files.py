@@ -64,8 +64,8 @@ def test_what_lies_beside_the_tensors_does_not_matter(zipped, tmp_path):
     beside = {"size": torch.ones(2).shape, "device": torch.device("cpu"), "held": [torch.ones(3)], "step": 7}
     path = tmp_path / "checkpoint.pt"
     torch.save({"model": {"w": torch.arange(6.0)}, **beside}, path, _use_new_zipfile_serialization=zipped)
-    found = read_torch_file(path, lambda loaded: loaded["model"])
-    assert found.keys() == {"w"} and np.array_equal(found["w"], np.arange(6.0))
+    tensors = read_torch_file(path, lambda loaded: loaded["model"])
+    assert tensors.keys() == {"w"} and np.array_equal(tensors["w"], np.arange(6.0))
 
 
 @pytest.mark.torch

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cdc_jax.codec.import_torch import torch_modules, torch_name
-from cdc_jax.diffusion.process import Level, add_noise, diffusion_loss
-from cdc_jax.diffusion.sampler import ddim_sample, sampling_steps
+from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss
+from cdc_jax.diffusion.sampler import ddim_sample, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.models.params import merge
 from tests.helpers.golden import relative_error
@@ -74,7 +74,7 @@ def test_decoded_pictures(golden, compressed):
     for name in names:
         _, steps, gamma = name.split("_")
         start = np.float32(gamma.removeprefix("gamma")) * golden["noise"]
-        inputs = sampling_steps(schedule, golden.config.prediction, int(steps))
+        inputs = sampling_grid(schedule, golden.config.prediction, int(steps))
         decoded = decode(golden.params, compressed.context, start, inputs)
         assert relative_error(decoded, golden[name]) < 1e-4, name
 
@@ -91,7 +91,7 @@ def test_training_loss_and_every_gradient(golden):
         def total(params):
             model = merge(golden.config, params)
             compressed = model.compress(image, (golden["train_noise_latent"], golden["train_noise_hyper"]))
-            noisy = add_noise(image, noise, Level.of(alpha_bar).per_image())
+            noisy = add_noise(image, noise, NoiseLevel.of(alpha_bar).per_image())
             output = model.unet(noisy, time, compressed.context)
             bpp = jnp.mean(compressed.rate_bits) / (image.shape[1] * image.shape[2])
             loss = beta * bpp + diffusion_loss(golden.config.prediction, output, image, noise, alpha_bar)

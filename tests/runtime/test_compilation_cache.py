@@ -27,7 +27,7 @@ print(folder, sum(name == "/jax/compilation_cache/cache_hits" for name in events
 
 
 def run(*, warnings: str = "error", **environment: str) -> list[str]:
-    """The folder and the number of programs found in it, as a process tells them."""
+    """The folder and the number of programs found in it, as a process reports them."""
     clean = {k: v for k, v in user_environment().items() if k not in ("JAX_COMPILATION_CACHE_DIR",)}
     done = subprocess.run(
         [sys.executable, "-W", warnings, "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True
@@ -90,7 +90,7 @@ def test_the_oldest_go_first(tmp_path):
 def test_what_needs_no_model_does_without_jax(command, tmp_path):
     from cdc_jax.io import cdc_file
 
-    path = tmp_path / "picture.cdc"
+    path = tmp_path / "image.cdc"
     path.write_bytes(cdc_file.pack(b"1234", 5, 7, b"stream"))
     words = [str(path) if word == "FILE" else word for word in command]
     code = f"import sys; from cdc_jax.cli import main; main({words!r}); print(sorted({{*sys.modules}} & {HEAVY!r}))"

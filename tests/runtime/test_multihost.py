@@ -29,7 +29,7 @@ def joined(monkeypatch):
 
 @pytest.fixture
 def metadata(monkeypatch):
-    """Google's metadata server: what it says of a TPU's workers, and what it was asked for."""
+    """Google's metadata server: what it lists of a TPU's workers, and what it was asked for."""
     server = SimpleNamespace(workers="a,b", asked=[])
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,7 +60,7 @@ def tpu():
 
 
 def test_processes_under_slurm_keep_all_their_gpus(joined, monkeypatch):
-    """JAX takes a SLURM task for that of one GPU unless it is told not to look."""
+    """JAX takes a SLURM task for that of one GPU unless detection is turned off."""
     for name, value in {"COORDINATOR": "n1:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "1"}.items():
         monkeypatch.setenv(f"CDC_{name}", value)
     join_processes()
@@ -92,7 +92,7 @@ def test_without_a_tpu_nobody_is_asked(joined, metadata, monkeypatch, environmen
     ({"TPU_WORKER_HOSTNAMES": "a,b", "CDC_DISTRIBUTED": "0"}, 0),
     ({"TPU_SKIP_MDS_QUERY": "1"}, 0),
 ])  # fmt: skip
-def test_a_pod_that_says_so_in_the_environment(joined, metadata, tpu, monkeypatch, environment, count):
+def test_a_pod_named_in_the_environment(joined, metadata, tpu, monkeypatch, environment, count):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     join_processes()
@@ -122,5 +122,5 @@ def test_what_keeps_processes_apart_is_said_in_one_line(joined, monkeypatch):
 
     monkeypatch.setenv("CDC_DISTRIBUTED", "1")
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(CdcError, match=r"could not be joined \(cluster\): no metadata$"):
+    with pytest.raises(CdcError, match=r"could not be joined \(cluster\): no metadata\.$"):
         join_processes()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from cdc_jax.runtime.prefetch import ahead, in_background, in_threads
+from cdc_jax.runtime.prefetch import in_background, in_threads, prefetch_one
 
 
 def test_work_goes_ahead_by_one_item():
@@ -19,7 +19,7 @@ def test_work_goes_ahead_by_one_item():
             gate.set()
         return item * item
 
-    results = ahead(work, range(4))
+    results = prefetch_one(work, range(4))
     assert next(results) == (0, 0)
     assert gate.wait(30)  # item 1 is done although nobody has asked for it
     assert begun == [0, 1] or begun == [0, 1, 2]
@@ -51,11 +51,11 @@ def test_items_are_made_in_the_background_and_no_more_than_may_wait():
                 third.set()
             yield item
 
-    found = in_background(items(), lambda item: 1, most=2)
-    assert next(found) == 0
+    produced = in_background(items(), lambda item: 1, most=2)
+    assert next(produced) == 0
     assert third.wait(30)  # nobody has asked for it
     assert len(made) <= 5  # two wait, one is made and in nobody's hands
-    assert list(found) == [1, 2, 3, 4, 5]
+    assert list(produced) == [1, 2, 3, 4, 5]
     assert list(in_background(items(), lambda item: 100, most=2)) == list(range(6)), "one of any size may wait"
 
 
@@ -64,15 +64,15 @@ def test_the_background_s_error_comes_after_what_was_made_before():
         yield 1
         raise ValueError("two")
 
-    found = in_background(items(), lambda item: 1, most=9)
-    assert next(found) == 1
+    produced = in_background(items(), lambda item: 1, most=9)
+    assert next(produced) == 1
     with pytest.raises(ValueError, match="two"):
-        next(found)
+        next(produced)
 
 
 def test_who_stops_early_leaves_no_thread_behind():
     before = threading.active_count()
-    found = in_background(itertools.count(), lambda item: 1, most=3)
-    assert next(found) == 0
-    found.close()
+    produced = in_background(itertools.count(), lambda item: 1, most=3)
+    assert next(produced) == 0
+    produced.close()
     assert threading.active_count() == before

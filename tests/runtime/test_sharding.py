@@ -16,13 +16,13 @@ from cdc_jax.runtime.sharding import global_batch, make_mesh
 from cdc_jax.training.config import model_config
 from cdc_jax.training.step import check_divisible, jit_train_step, new_state
 from tests.helpers.processes import FAST_COMPILE_FLAG, free_address, user_environment
-from tests.helpers.training import parallel_config, picture_rows
+from tests.helpers.training import image_rows, parallel_config
 
 STEPS = 5
 
 
 def start_worker(devices: int, bits: int, *arguments: object, **variables: str) -> subprocess.Popen:
-    """tests.helpers.training_worker on so many virtual devices."""
+    """tests.helpers.training_worker on this number of virtual devices."""
     flags = f"{FAST_COMPILE_FLAG} --xla_force_host_platform_device_count={devices}"
     environment = user_environment(**variables) | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.helpers.training_worker", str(STEPS), str(bits), *map(str, arguments)]
@@ -125,7 +125,7 @@ def test_accumulated_gradients_are_the_whole_batch_s(one_device):
     """In float32, in this process: four micro-batches of two."""
     config, mesh = parallel_config(**{"train.accumulate": 4}), make_mesh(jax.local_devices()[:1])
     state = new_state(config, initial_weights(model_config(config), config.seed, latent_gain=4.0), mesh)
-    images = global_batch(mesh, picture_rows(config, 0), config.data.batch_size)
+    images = global_batch(mesh, image_rows(config, 0), config.data.batch_size)
     _, terms = jit_train_step(config, mesh)(state, images, {})
     assert float(terms["loss"]) == pytest.approx(one_device["losses"][0], rel=1e-5)
     assert float(terms["gradient_norm"]) == pytest.approx(one_device["norms"][0], rel=1e-5)

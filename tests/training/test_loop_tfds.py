@@ -26,16 +26,16 @@ def test_training_on_array_records_without_tensorflow(tmp_path):
     from tests.data.array_record import write_data_set
 
     folder = Path(pytest.importorskip("skimage").__file__).parent / "data"
-    pictures = [{"image": str(folder / name)} for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
-    held_out = [{"image": str(folder / "chelsea.png")}]
+    images = [{"image": str(folder / name)} for name in ("astronaut.png", "coffee.png", "rocket.jpg")]
+    validation = [{"image": str(folder / "chelsea.png")}]
     features = {"image": tfds.features.Image(shape=(None, None, 3))}
-    write_data_set(tmp_path / "data", "photographs", features, {"train": pictures, "validation": held_out})
+    write_data_set(tmp_path / "data", "photographs", features, {"train": images, "validation": validation})
 
     settings = {
         "data.source": "tfds",
         "data.name": "photographs",
         "data.path": tmp_path / "data",
-        "data.held_out": "validation[:1]",
+        "data.validation": "validation[:1]",
         "data.crop": 64,
         "model.width": 4,
         "train.steps": 4,

@@ -1,4 +1,4 @@
-"""The log of a run, where the run's folder is not the place that it is written in."""
+"""The log of a run, where the run's folder is not the one that it is written in."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_an_object_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch)
     log = RunLog(tmp_path / "workdir", local=tmp_path)
     log.drop_after(-1)
     log.write(1, {"loss": 2.0})
-    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match="workdir: HTTP 503$"):
+    with unreachable_store(monkeypatch, "write_bytes"), pytest.raises(CdcError, match=r"workdir: HTTP 503\.$"):
         log.publish()
-    with unreachable_store(monkeypatch, "write_text"), pytest.raises(CdcError, match="HTTP 503$"):
+    with unreachable_store(monkeypatch, "write_text"), pytest.raises(CdcError, match=r"HTTP 503\.$"):
         log.add_text("batch", ["a.png"])
-    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match="workdir: HTTP 503$"):
+    with unreachable_store(monkeypatch, "is_file"), pytest.raises(CdcError, match=r"workdir: HTTP 503\.$"):
         RunLog(tmp_path / "workdir", local=tmp_path)
 
 
@@ -76,9 +76,9 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX'")
-@pytest.mark.parametrize("pictures", [False, True])
-def test_a_full_disk_is_one_line_and_nothing_hangs(pictures, tmp_path):
-    """In a process of its own, which may write files of so many bytes and no more."""
+@pytest.mark.parametrize("images", [False, True])
+def test_a_full_disk_is_one_line_and_nothing_hangs(images, tmp_path):
+    """In a process of its own, which may write files up to a limit and no more."""
     program = f"""
 import resource, signal
 import numpy as np
@@ -91,8 +91,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
     for step in range(1000):
         log.write(step, {{"loss": 1.0}})
-        if {pictures}:
-            log.write_pictures(step, {{"p": np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)}})
+        if {images}:
+            log.write_images(step, {{"p": np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)}})
         log.publish()
 except CdcError as error:
     print(error)
@@ -100,10 +100,10 @@ except CdcError as error:
     done = subprocess.run(
         [sys.executable, "-c", program], env=user_environment(), capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.startswith(f"cannot write the log in {tmp_path}: File too large"), done.stderr
+    assert done.stdout.startswith(f"Cannot write the log in {tmp_path}: File too large."), done.stderr
 
 
-def test_a_restart_before_the_first_checkpoint_begins_anew(tmp_path):
+def test_a_restart_before_the_first_checkpoint_starts_over(tmp_path):
     for value in (1.0, 2.0):
         log = RunLog(tmp_path)
         log.drop_after(-1)
@@ -118,7 +118,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     log = RunLog(tmp_path)
     log.drop_after(4)
     log.write(5, {"loss": 2.0})
-    log.write_pictures(5, {"p": np.zeros((4, 6, 3), np.uint8)})
+    log.write_images(5, {"p": np.zeros((4, 6, 3), np.uint8)})
     log.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     data, events = path.read_bytes(), []

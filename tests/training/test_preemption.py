@@ -29,12 +29,12 @@ FIRST, LAST = 60, 120  # the checkpoints of the tiny run
 
 def weights_at_the_end(workdir) -> dict[str, np.ndarray]:
     """Raw and averaged."""
-    expected, found = shapes(model_config(tiny_config())), {}
+    expected, weights = shapes(model_config(tiny_config())), {}
     with Checkpoints(workdir) as checkpoints:
         for item in ("weights", "ema"):
             stored = checkpoints.restore_params(expected, LAST, item)
-            found |= {f"{item} {name}": np.asarray(value) for name, value in stored.items()}
-    return found
+            weights |= {f"{item} {name}": np.asarray(value) for name, value in stored.items()}
+    return weights
 
 
 def lines_of(workdir) -> list[dict]:
@@ -65,7 +65,7 @@ def test_a_stopped_and_then_killed_run_ends_as_if_nothing_had_happened(trained_w
 
     stopped = start_and_signal(workdir, signal.SIGTERM, FIRST + 10, 0)
     assert stopped.returncode == 143, stopped.stderr[-3000:]
-    assert "goes on from there" in stopped.stderr.splitlines()[-1] and "Traceback" not in stopped.stderr
+    assert "resumes from there" in stopped.stderr.splitlines()[-1] and "Traceback" not in stopped.stderr
     with Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest_step()
     assert FIRST + 10 <= step < LAST and f"after step {step};" in stopped.stderr
@@ -76,9 +76,9 @@ def test_a_stopped_and_then_killed_run_ends_as_if_nothing_had_happened(trained_w
 
     finished = run_main(workdir, **tiny_settings())
     assert finished.returncode == 0, finished.stderr[-3000:]
-    found = weights_at_the_end(workdir)
+    weights = weights_at_the_end(workdir)
     for name, expected in weights_at_the_end(trained_workdir).items():
-        assert np.array_equal(found[name], expected), name
+        assert np.array_equal(weights[name], expected), name
     for name in ("coding.npz", "config.json"):
         assert (workdir / "bundle" / name).read_bytes() == (trained_workdir / "bundle" / name).read_bytes(), name
     logged = {line["step"] for line in lines_of(trained_workdir)}
@@ -130,12 +130,12 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     state, config = _state_and_config()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, objective in enumerate([3.0, 1.0, 2.0, 4.0, None]):
-            figures = None if objective is None else {OBJECTIVE: objective, "held_out_bpp": 0.5}
-            checkpoints.save(state._replace(step=state.step * 0 + step), config, {"next_step": step}, figures)
+            metrics = None if objective is None else {OBJECTIVE: objective, "validation_bpp": 0.5}
+            checkpoints.save(state._replace(step=state.step * 0 + step), config, {"next_step": step}, metrics)
             checkpoints.wait()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1, 3, 4] and checkpoints.best_step() == 1
-        assert checkpoints.figures(1)["held_out_bpp"] == 0.5 and checkpoints.figures(4) == {}
+        assert checkpoints.metrics(1)["validation_bpp"] == 0.5 and checkpoints.metrics(4) == {}
         assert checkpoints.restore_json(3, "data") == {"next_step": 3}
         assert choose_step(checkpoints, tmp_path, None) == 4
         assert choose_step(checkpoints, tmp_path, None, best=True) == 1

@@ -1,4 +1,4 @@
-"""The profiler's trace of a few steps, in processes of its own: a profiler is a process' only one."""
+"""The profiler's trace of a few steps, in processes of its own: a profiler is a process's only one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(folder, first: int, steps: int) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize("steps", [2, 8], ids=["a run that ends while it is traced", "a run that goes on"])
+@pytest.mark.parametrize("steps", [2, 8], ids=["a run that ends while it is traced", "a run that continues"])
 def test_a_trace_is_written_and_ended(steps, tmp_path):
     run(tmp_path, 1, steps)
     for name in ("profile", "again"):

@@ -1,4 +1,4 @@
-"""What is measured on held-out pictures, without the programs that take minutes to compile."""
+"""What is measured on validation images, without the programs that take minutes to compile."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from tests.helpers.training import tiny_config
 
 @pytest.fixture
 def measured(monkeypatch):
-    """measured(sizes): the shapes that pictures of these sizes reach the programs in, and the figures and pictures."""
+    """measured(sizes): the shapes that images of these sizes reach the programs in, and the metrics and images."""
     shapes = []
 
-    def compress(model, params, images):
+    def compress(model, params, images, quality):
         shapes.append(images.shape[1:3])
-        return images, [images.shape[1] * images.shape[2]]
+        return images, [images.shape[1] * images.shape[2]], [0]
 
     monkeypatch.setattr(validation, "_compress", compress)
     monkeypatch.setattr(validation, "synthesize", lambda model, steps, clip, params, y_hat, *_: y_hat)
 
     def measure(*sizes):
         random = np.random.default_rng(0)
-        pictures = [(str(size), random.integers(0, 256, (*size, 3)).astype(np.uint8)) for size in sizes]
-        measuring = validation.HeldOut(tiny_config(**{"data.crop": 256}), pictures, {})
+        images = [(str(size), random.integers(0, 256, (*size, 3)).astype(np.uint8)) for size in sizes]
+        measuring = validation.Validation(tiny_config(**{"data.crop": 256}), images, {})
         assert measuring._crops.shape[1:] == (256, 256, 3)
         monkeypatch.setitem(measuring.__dict__, "_objective", lambda *_: 0.0)
-        figures, shown = measuring.measure({})
-        return shapes, figures, pictures[0][1], shown["original"]
+        metrics, shown = measuring.measure({})
+        return shapes, metrics, images[0][1], shown["original"]
 
     return measure
 
 
-def test_pictures_of_many_sizes_are_measured_at_one(measured):
-    shapes, figures, first, original = measured((375, 500), (500, 333), (700, 600), (400, 400))
+def test_images_of_many_sizes_are_measured_at_one(measured):
+    shapes, metrics, first, original = measured((375, 500), (500, 333), (700, 600), (400, 400))
     assert shapes == [(320, 320)] * 4
     assert np.array_equal(original, first[27:347, 90:410])
-    assert figures["held_out_bpp"] == 1 and figures["held_out_psnr_db_1"] > 90  # nothing of it is padding
+    assert metrics["validation_bpp"] == 1 and metrics["validation_psnr_db_1"] > 90  # nothing of it is padding
 
 
-def test_a_picture_of_its_own_is_measured_whole(measured):
+def test_an_image_of_its_own_is_measured_whole(measured):
     shapes, _, first, original = measured((300, 451))
     assert shapes == [(320, 512)] and np.array_equal(original, first)
 
 
-def test_small_pictures_are_padded_to_the_smallest_size_that_is_coded(measured):
+def test_small_images_are_padded_to_the_smallest_size_that_is_coded(measured):
     shapes, _, first, original = measured((40, 100), (200, 150))
     assert shapes == [(64, 64)] * 2 and np.array_equal(original, first[:, 18:82])

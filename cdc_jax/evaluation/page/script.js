@@ -1,16 +1,16 @@
 "use strict";
-// The pictures: one at a time, two versions of it under a divider, and a detail of every version beside its numbers.
+// The images: one at a time, two versions of it under a divider, and a detail of every version beside its numbers.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const state = { image: 0, group: 0, left: 0, right: 1 };
   if (!data.images.length) {
-    $("pictures").hidden = true;
+    $("images").hidden = true;
     return;
   }
 
   const urls = new Map();
-  // A version's picture as an address; made when first shown, since decoding all of them at once would take memory.
+  // A version's image as an address; made when first shown, since decoding all of them at once would take memory.
   function address(view) {
     if (!urls.has(view)) {
       const bytes = Uint8Array.from(atob(view.data), (c) => c.charCodeAt(0));
@@ -43,10 +43,10 @@
     $("stage").style.aspectRatio = `${image().width} / ${image().height}`;
     // Never wider than what fits on the screen, nor much larger than it is.
     $("stage").style.maxWidth = `min(${image().width * 2}px, calc(72vh * ${image().width / image().height}))`;
-    for (const [side, picture, tag] of [["left", "over", "tag-left"], ["right", "under", "tag-right"]]) {
+    for (const [side, layer, tag] of [["left", "over", "tag-left"], ["right", "under", "tag-right"]]) {
       const view = shown[state[side]];
-      $(picture).src = address(view);
-      $(picture).alt = `${image().name}, ${view.label}`;
+      $(layer).src = address(view);
+      $(layer).alt = `${image().name}, ${view.label}`;
       $(tag).textContent = view.size ? `${view.label} · ${view.size}` : view.label;
     }
     $("cards").replaceChildren(...shown.map(card));
@@ -70,8 +70,8 @@
     const seen = { width: Math.min(width, box.width / zoom), height: Math.min(height, box.height / zoom) };
     const left = ((width - seen.width) * $("across").value) / 100;
     const top = ((height - seen.height) * $("down").value) / 100;
-    for (const picture of document.querySelectorAll(".crop img")) {
-      Object.assign(picture.style, {
+    for (const detail of document.querySelectorAll(".crop img")) {
+      Object.assign(detail.style, {
         width: `${width * zoom}px`, height: `${height * zoom}px`, left: `${-left * zoom}px`, top: `${-top * zoom}px`,
       });
     }
@@ -82,7 +82,7 @@
     return seen;
   }
 
-  function centreDetail(x, y) { // in pixels of the picture
+  function centreDetail(x, y) { // in pixels of the image
     const seen = moveDetail();
     const part = (at, whole, span) => (whole > span ? (100 * (at - span / 2)) / (whole - span) : 0);
     $("across").value = part(x, image().width, seen.width);
@@ -90,10 +90,10 @@
     moveDetail();
   }
 
-  data.images.forEach((picture, i) => {
-    const button = element("button", { type: "button", title: picture.name },
-      element("img", { src: picture.thumbnail, alt: picture.name }));
-    button.addEventListener("click", () => { state.image = i; state.group = Math.min(state.group, picture.groups.length - 1); show(); });
+  data.images.forEach((choice, i) => {
+    const button = element("button", { type: "button", title: choice.name },
+      element("img", { src: choice.thumbnail, alt: choice.name }));
+    button.addEventListener("click", () => { state.image = i; state.group = Math.min(state.group, choice.groups.length - 1); show(); });
     $("strip").append(button);
   });
   $("strip").hidden = data.images.length < 2;
@@ -102,7 +102,7 @@
   }
   const slide = () => {
     $("stage").style.setProperty("--position", `${$("slider").value}%`);
-    $("slider").setAttribute("aria-valuetext", `${Math.round($("slider").value)} % left picture`);
+    $("slider").setAttribute("aria-valuetext", `${Math.round($("slider").value)} % left image`);
   };
   $("slider").addEventListener("input", slide);
   $("slider").addEventListener("dblclick", (event) => {

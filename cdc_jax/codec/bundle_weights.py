@@ -1,0 +1,86 @@
+"""A bundle's weights on disk, in one of two forms.
+
+  weights/               orbax, float32: what runs export, and other programs read
+  weights.safetensors    float16: half the size, mapped rather than parsed; what ships with the package
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params, check_same_weights, nest, shapes, unnest
+from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
+
+ORBAX_FOLDER = "weights"
+SAFETENSORS_FILE = "weights.safetensors"
+
+
+def round_to_half(params: Mapping[str, Array]) -> dict[str, Float[np.ndarray, "..."]]:
+    """The float32 weights that a float16 bundle holds. Raises BundleError for one that float16 cannot hold."""
+    rounded = {name: np.asarray(value).astype(np.float16).astype(np.float32) for name, value in params.items()}
+    for name, value in rounded.items():
+        if not np.isfinite(value).all():
+            raise BundleError(f"The weight {name} has values that float16 cannot hold: export it as float32.")
+    return rounded
+
+
+def save_orbax(bundle: Path, params: Mapping[str, Array]) -> None:
+    """Writes float32 weights, nested by module."""
+    path = bundle / ORBAX_FOLDER
+    with quiet_orbax(), local_checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), nest({name: np.asarray(value) for name, value in params.items()}))
+    (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
+
+
+def save_half(bundle: Path, params: Mapping[str, Array]) -> None:
+    """Writes float16 weights."""
+    from safetensors.numpy import save_file
+
+    # In C order: safetensors writes an array's memory as it lies.
+    halves = {name: np.asarray(value).astype(np.float16, order="C") for name, value in sorted(params.items())}
+    save_file(halves, bundle / SAFETENSORS_FILE)
+
+
+def load_weights(bundle: Path, config: ModelConfig) -> Params:
+    """Float32 weights by dotted name.
+
+    Raises:
+      BundleError: they are missing, damaged, or of another architecture.
+    """
+    path = bundle / SAFETENSORS_FILE
+    load = _load_half if path.is_file() else _load_orbax
+    path = path if path.is_file() else bundle / ORBAX_FOLDER
+    try:
+        return load(path, config)
+    except CdcError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or damaged: {reason}") from error
+
+
+def _load_half(path: Path, config: ModelConfig) -> Params:
+    from safetensors.numpy import load_file
+
+    stored = load_file(path)
+    check_same_weights(shapes(config), stored, str(path))
+    return {name: value.astype(np.float32) for name, value in stored.items()}
+
+
+def _load_orbax(path: Path, config: ModelConfig) -> Params:
+    expected = shapes(config)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
+    }
+    with quiet_orbax(), local_checkpointer() as checkpointer:
+        stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
+        check_same_weights(expected, stored, str(path))
+        return unnest(checkpointer.restore(path.absolute(), nest(target)))

@@ -1,0 +1,60 @@
+"""From a file's bytes to its header and symbols, for one model."""
+
+from __future__ import annotations
+
+from cdc_jax.codec.bundle import Bundle
+from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
+from cdc_jax.errors import BitstreamError, CdcError, ModelMismatchError
+from cdc_jax.io import cdc_file
+from cdc_jax.models.config import STRIDE
+
+
+class FileReader:
+    """Reads a model's files. Safe to use from several threads.
+
+    Args:
+      bundle: the model.
+      coder: of its coding model.
+      max_pixels: height × width above which a file is refused.
+    """
+
+    def __init__(self, bundle: Bundle, coder: EntropyCoder, max_pixels: int):
+        self._config, self._fingerprint = bundle.config, bundle.coding.fingerprint
+        self._coder, self._max_pixels = coder, max_pixels
+
+    def open(self, data: bytes) -> cdc_file.Container:
+        """A file's fields.
+
+        Raises:
+          BitstreamError: the data is not a sound file of the model, or declares more than `max_pixels`.
+          ModelMismatchError: the file needs another bundle.
+        """
+        container = cdc_file.unpack(data, max_pixels=self._max_pixels)
+        if container.fingerprint != self._fingerprint:
+            raise ModelMismatchError(
+                f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
+                f"{self._fingerprint.hex()}"
+            )
+        version = 2 if container.chunks else self._config.format_version
+        if container.version != version or (container.level and not self._config.variable_rate):
+            raise BitstreamError("The file's format or quality is not one that its model writes: it is corrupt.")
+        return container
+
+    def read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
+        """A file's fields and symbols. Raises as `open`."""
+        container = self.open(data)
+        cells = (pixels // STRIDE for pixels in padded_size(container))
+        shape = (*cells, self._config.hyper_channels)
+        return container, self._coder.decode(container.stream, shape, container.level)
+
+    def read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
+        """`read` that returns what it would raise."""
+        try:
+            return self.read(data)
+        except CdcError as error:
+            return error
+
+
+def padded_size(container: cdc_file.Container) -> tuple[int, int]:
+    """Height and width of a file's image, rounded up to multiples of 64."""
+    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE

@@ -1,0 +1,83 @@
+"""The quality of `cdc compress`: a number, or what a target needs, in a model of every rate."""
+
+from pathlib import Path
+
+import pytest
+
+from cdc_jax.io import cdc_file
+from tests.cli.fake_codec import fails, put, tree
+
+MODEL = "--model=every-rate"
+
+
+def quality_of(path):
+    file = cdc_file.unpack(Path(path).read_bytes())
+    return file.version, file.quality
+
+
+@pytest.mark.parametrize("option, quality", [("-q37.25", 37.25), ("-q=0", 0), ("--quality=100", 100), ("-q 5", 5)])
+def test_it_arrives(cdc, bundles, photo, option, quality):
+    assert cdc("compress", *option.split(), "photo.png", MODEL)[0] == 0
+    assert bundles.codecs["every-rate"].written == [quality]
+    assert quality_of("photo.cdc") == (2, quality)
+    assert f"quality {quality:g}, format 2" in cdc("info", "photo.cdc")[1]
+
+
+def test_without_one_the_codec_decides(cdc, bundles, photo):
+    for model in ("every-rate", "b"):
+        assert cdc("compress", "photo.png", f"--model={model}", "--force")[0] == 0
+        assert bundles.codecs[model].written == [None]
+    assert quality_of("photo.cdc")[0] == 1
+
+
+@pytest.mark.parametrize("value", ["-1", "100.1", "nan", "inf", "high", "1e3", ""])
+def test_impossible_ones_are_usage_errors(cdc, bundles, photo, value):
+    fails(cdc("compress", "photo.png", MODEL, f"--quality={value}"), 2, "-q/--quality", "0 to 100")
+    assert bundles.loaded == [] and tree() == ["photo.png"]
+
+
+def test_a_model_of_one_rate_is_told_once(cdc, photo):
+    put("b.png")
+    fails(cdc("compress", "photo.png", "b.png", "--model=b", "-q", "50"), 2, "one rate")
+    assert tree() == ["b.png", "photo.png"]
+
+
+@pytest.mark.parametrize("words", [["-q"], ["-q50"], ["-q", "50"]])
+@pytest.mark.parametrize("command", ["decompress", "import-torch", "export", "evaluate"])
+def test_elsewhere_q_names_quiet(cdc, bundles, command, words):
+    put("a.cdc")
+    fails(cdc(command, "a.cdc", *words), 2, "-q is the quality of cdc compress", "--quiet")
+    assert bundles.loaded == []
+
+
+@pytest.mark.parametrize("target", ["--target-bpp=1", "--target-bytes=900", "--min-psnr=30"])
+def test_a_target_takes_its_place(cdc, bundles, photo, target):
+    fails(cdc("compress", "photo.png", MODEL, target, "--quality=50"), 2, "-q or a target")
+    assert bundles.loaded == [] and tree() == ["photo.png"]
+
+
+def test_a_size_is_reached_within_one_model(cdc, bundles, photo):
+    least, most = (_size(cdc, quality) for quality in (0, 100))
+    limit = (least + most) // 2
+    bundles.codecs["every-rate"].written.clear()
+    code, _, err = cdc("compress", "photo.png", MODEL, f"--target-bytes={limit}", "--force")
+    version, quality = quality_of("photo.cdc")
+    assert code == 0 and version == 2 and limit - 2 <= Path("photo.cdc").stat().st_size <= limit
+    assert len(err) == 1 and f"by every-rate, quality {quality:.2f} (" in err[0] and "bpp)" in err[0]
+    assert len(bundles.codecs["every-rate"].written) < 15
+    code, _, err = cdc("compress", "photo.png", MODEL, f"--target-bytes={least}", "--force")
+    assert code == 0 and quality_of("photo.cdc")[1] < 1 and "bpp)" in err[0]
+    fails(cdc("compress", "photo.png", MODEL, f"--target-bytes={least - 1}", "--force"), 1, "quality 0.00", str(least))
+
+
+def _size(cdc, quality):
+    assert cdc("compress", "photo.png", MODEL, "-q", str(quality), "--force")[0] == 0
+    return Path("photo.cdc").stat().st_size
+
+
+def test_the_choice_is_told_for_every_file(cdc):
+    put("in/a.png", 1), put("in/b.png", 2)
+    code, _, err = cdc("compress", "in", MODEL, "--target-bytes=200")
+    told = [line for line in err if "quality" in line]
+    assert code == 0 and sorted(line.split(": ")[1] for line in told) == ["in/a.png", "in/b.png"]
+    assert cdc("compress", "in", MODEL, "--target-bytes=200", "--force", "--quiet") == (0, "", [])

@@ -1,0 +1,150 @@
+"""Several files and folders at once: what becomes of each, and what runs together."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cdc_jax
+import cdc_jax.io.images
+from cdc_jax.io import cdc_file
+from cdc_jax.io.images import read_image
+from tests.cli.fake_codec import FINGERPRINT, StoringCodec, fails, put, tree
+
+
+def test_a_folder_keeps_its_tree(cdc):
+    names = ["a.png", "B.JPG", "sub/a.webp", "sub/deep/c.tiff", "sub/deep/d.bmp"]
+    for name in names:
+        put(f"in/{name}")
+    for name in ("in/notes.txt", "in/.hidden.png", "in/.git/x.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"not an image")
+    code, out, err = cdc("compress", "in", "-o", "made/out", "--model=b")
+    assert (code, out) == (0, "")
+    assert tree("made/out") == ["B.cdc", "a.cdc", "sub/a.cdc", "sub/deep/c.cdc", "sub/deep/d.cdc"]
+    assert "5 of 5 files done" in err[-1]
+    assert any("5/5" in line for line in err)  # the bar
+    assert cdc("decompress", "made/out", "-o", "back", "--format=bmp", "--model=b")[0] == 0
+    assert tree("back") == ["B.bmp", "a.bmp", "sub/a.bmp", "sub/deep/c.bmp", "sub/deep/d.bmp"]
+
+
+def test_a_folder_without_o_is_done_in_place(cdc):
+    put("in/a.png")
+    put("in/sub/b.png")
+    assert cdc("compress", "in/", "--model=b")[0] == 0
+    assert tree("in") == ["a.cdc", "a.png", "sub/b.cdc", "sub/b.png"]
+
+
+def test_files_and_folders_together(cdc):
+    put("one/a.png", 1)
+    put("two/sub/b.png", 2)
+    code, _, err = cdc("compress", "one/a.png", "two", "-o", "out", "--model=b")
+    assert code == 0 and tree("out") == ["a.cdc", "sub/b.cdc"]
+
+
+def test_the_bar_is_for_several_files_only_and_not_when_quiet(cdc):
+    for name in "abc":
+        put(f"{name}.png")
+    assert cdc("compress", "a.png", "b.png", "--quiet", "--model=b") == (0, "", [])
+    assert not any("1/1" in line for line in cdc("compress", "c.png", "--model=b")[2])
+    assert any("2/2" in line for line in cdc("compress", "a.png", "b.png", "--force", "--model=b")[2])
+
+
+def test_one_failed_file_does_not_stop_the_others(cdc):
+    for name in "abc":
+        put(f"{name}.png")
+    Path("b.png").write_bytes(b"nonsense")
+    code, out, err = cdc("compress", "a.png", "b.png", "missing.png", "c.png", "--model=b", "--quiet")
+    assert code == 1 and len(err) == 2
+    assert err[0] == "cdc: missing.png: No such file or folder."
+    assert err[1].startswith("cdc: b.png: This is not an image")
+    assert tree() == ["a.cdc", "a.png", "b.png", "c.cdc", "c.png"]
+    assert "2 of 4 files done" in cdc("compress", "a.png", "b.png", "x", "c.png", "--force", "--model=b")[2][-1]
+
+
+def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bundles):
+    for value in range(9):
+        put(f"in/{value}.cdc", value, size=(8 + value % 2, 8))
+    damaged = cdc_file.pack(FINGERPRINT, 8, 8, b"nonsense")
+    Path("in/damaged.cdc").write_bytes(damaged)
+    Path("in/foreign.cdc").write_bytes(b"nonsense")
+    Path("out").mkdir()
+    Path("out/3.png").write_bytes(b"precious")
+    code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
+    assert code == 1 and "8 of 11 files done" in err[-1]
+    logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
+    assert sorted(line.split(":")[1].strip() for line in logged) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
+    assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
+    for value in (0, 1, 2, 4, 5, 6, 7, 8):
+        np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))
+    assert Path("out/3.png").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("words", [[], ["--max-memory=1G"]])
+def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, words):
+    def decompress(self, data, **settings):
+        if read_header_of(data) == (8, 16):
+            raise MemoryError
+        return whole(self, data, **settings)
+
+    def decompress_each(self, files, **settings):
+        for index, data in enumerate(files):
+            yield index, self.decompress(data, **settings)
+
+    whole = StoringCodec.decompress
+    monkeypatch.setattr(StoringCodec, "decompress", decompress)
+    monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
+    for name in "abcd":
+        put(f"{name}.cdc", size=(8, 16 if name == "b" else 8))
+    code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "--quiet", *words)
+    assert code == 1 and err == ["cdc: b.cdc: there is not enough memory for this"]
+    assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
+
+
+def test_images_are_finished_while_others_are_decoded(cdc, monkeypatch):
+    """The second image is not given out before the first one's file is being made."""
+    finishing = threading.Event()
+
+    def decompress_each(self, files, **settings):
+        yield 0, self.decompress(files[0], **settings)
+        assert finishing.wait(30)
+        for index, data in list(enumerate(files))[1:]:
+            yield index, self.decompress(data, **settings)
+
+    monkeypatch.setattr(StoringCodec, "decompress_each", decompress_each)
+    encode_image = cdc_jax.io.images.encode_image
+    monkeypatch.setattr("cdc_jax.io.images.encode_image", lambda *a: (finishing.set(), encode_image(*a))[1])
+    for name in "abc":
+        put(f"{name}.cdc")
+    assert cdc("decompress", "a.cdc", "b.cdc", "c.cdc", "--model=b", "--quiet") == (0, "", [])
+    assert tree() == ["a.cdc", "a.png", "b.cdc", "b.png", "c.cdc", "c.png"]
+
+
+def test_files_are_worked_on_together(cdc, monkeypatch):
+    """Each compression waits for another one: one after the other they would never end."""
+    meeting = threading.Barrier(2, timeout=30)
+    compress = StoringCodec.compress
+    monkeypatch.setattr(StoringCodec, "compress", lambda self, image, **_: (meeting.wait(), compress(self, image))[1])
+    for name in "abcd":
+        put(f"{name}.png", ord(name))
+    assert cdc("compress", "a.png", "b.png", "c.png", "d.png", "--model=b", "--quiet") == (0, "", [])
+    assert [read_header(f"{name}.cdc") for name in "abcd"] == [(8, 8)] * 4
+
+
+def read_header(path):
+    return read_header_of(Path(path).read_bytes())
+
+
+def read_header_of(data):
+    file = cdc_file.unpack(data)
+    return file.height, file.width
+
+
+def test_an_empty_folder_is_an_error(cdc):
+    Path("empty").mkdir()
+    put("a.png")
+    fails(cdc("compress", "empty", "--model=b"), 1, "empty", ".png")
+    fails(cdc("decompress", "empty", "-o", "out", "--model=b"), 1, "empty", ".cdc")
+    assert cdc("compress", "empty", "a.png", "-o", "out", "--model=b")[0] == 1
+    assert tree() == ["a.png", "out/a.cdc"]

@@ -1,0 +1,111 @@
+"""16 bits a sample, alpha, several frames: 8 bits, no alpha and the first frame are what is read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_jax.errors import ImageError
+from cdc_jax.io.images import ImageWarning, load_image, read_image
+from tests.io.image_files import grey_profile, png, quietly, saved, smooth, tiff
+
+RAMP_8 = np.arange(256, dtype=np.uint16).reshape(4, 64)
+RAMP_16 = RAMP_8 * 257
+RAMP_RGB = np.repeat(RAMP_8[..., None], 3, 2)
+
+RAMPS_16 = {
+    "PNG": png(RAMP_16[..., None], 0),
+    "TIFF, little endian": tiff(RAMP_16.astype("<u2").tobytes(), 64, 4, bits=16),
+    "TIFF, big endian": tiff(RAMP_16.astype(">u2").tobytes(), 64, 4, bits=16, order=">"),
+    "TIFF, white is zero": tiff((65535 - RAMP_16).astype("<u2").tobytes(), 64, 4, bits=16, photometric=0),
+    "TIFF, 32 bits": tiff(RAMP_16.astype("<u4").tobytes(), 64, 4, bits=32),
+    "TIFF, colour": tiff((RAMP_RGB * 257).astype("<u2").tobytes(), 64, 4, bits=16, photometric=2, channels=3),
+    "PNG, colour": png(RAMP_RGB * 257, 2),
+    "PGM": b"P5 64 4 65535\n" + RAMP_16.astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("kind", RAMPS_16)
+def test_a_16_bit_ramp_reads_like_its_8_bit_twin(kind):
+    twin = quietly(saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG"))
+    np.testing.assert_array_equal(quietly(RAMPS_16[kind]), twin)
+
+
+def test_16_bit_grey_is_rounded_to_the_nearest():
+    every = np.arange(65536).reshape(256, 256)
+    np.testing.assert_array_equal(quietly(png(every[..., None], 0))[..., 0], np.floor(every / 257 + 0.5))
+
+
+def test_16_bit_grey_keeps_its_profile_and_its_transparency():
+    eight = saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG", icc_profile=grey_profile(1.0))
+    sixteen = png(RAMP_16[..., None], 0, profile=grey_profile(1.0))
+    np.testing.assert_array_equal(quietly(sixteen), quietly(eight))
+    assert quietly(sixteen)[2, 0, 0] > 128 + 20
+    assert "alpha" in load_image(png(RAMP_16[..., None], 0, transparent=257))[1][0]
+
+
+def test_12_bit_tiff():
+    samples = np.arange(0, 4096, 2)
+    high, low = samples[0::2], samples[1::2]
+    packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], -1).astype(np.uint8).tobytes()
+    read = quietly(tiff(packed, len(samples), 1, bits=12))
+    np.testing.assert_array_equal(read[0, :, 0], np.floor(samples * 255 / 4095 + 0.5))
+
+
+@pytest.mark.parametrize("values, sample_format", [([0, -5], 2), ([0, 70000], 1)])
+def test_32_bit_samples_without_a_range_are_refused(values, sample_format):
+    data = tiff(np.array(values, "<i4").tobytes(), 2, 1, bits=32, sample_format=sample_format)
+    with pytest.raises(ImageError, match="32 bits"):
+        read_image(data)
+
+
+def test_float_samples_are_refused():
+    with pytest.raises(ImageError, match="32 bits"):
+        read_image(saved(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
+
+
+# --- alpha, frames ----------------------------------------------------------------------------------------------------
+
+
+def transparent_palette():
+    image = Image.fromarray(smooth()).quantize(16)
+    return saved(image, "PNG", transparency=bytes(range(16)))
+
+
+ALPHA = {
+    "RGBA": (saved(Image.fromarray(np.dstack([smooth(), smooth()[..., 0]])), "PNG"), smooth()),
+    "RGBA, WebP": (
+        saved(Image.fromarray(np.dstack([smooth(), smooth()[..., 0]])), "WEBP", lossless=True, exact=True),
+        smooth(),
+    ),
+    "LA": (saved(Image.fromarray(smooth()[..., :2]), "PNG"), np.repeat(smooth()[..., :1], 3, 2)),
+    "16-bit RGBA": (png(np.full((3, 5, 4), 257 * 9), 6), np.full((3, 5, 3), 9)),
+    "16-bit grey and alpha": (png(np.full((3, 5, 2), 257 * 9), 4), np.full((3, 5, 3), 9)),
+    "palette": (transparent_palette(), np.asarray(Image.fromarray(smooth()).quantize(16).convert("RGB"))),
+    "one transparent colour": (saved(Image.fromarray(smooth()), "PNG", transparency=(0, 0, 0)), smooth()),
+    "one transparent grey": (saved(Image.new("L", (3, 3), 7), "PNG", transparency=7), np.full((3, 3, 3), 7)),
+}
+
+
+@pytest.mark.parametrize("kind", ALPHA)
+def test_alpha_is_dropped_with_a_warning(kind):
+    data, colours = ALPHA[kind]
+    with pytest.warns(ImageWarning, match="alpha channel was dropped") as warned:
+        read = read_image(data)
+    assert len(warned) == 1
+    np.testing.assert_array_equal(read, colours)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_only_the_first_frame_is_read_with_a_warning(format):
+    first, second = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
+    data = saved(first, format, save_all=True, append_images=[second])
+    with pytest.warns(ImageWarning, match="first of several frames"):
+        read = read_image(data)
+    assert read.shape == (10, 20, 3)
+    assert np.abs(read.astype(int) - (250, 0, 0)).max() <= 5
+
+
+def test_notes_name_the_file(tmp_path):
+    path = tmp_path / "see-through.png"
+    path.write_bytes(ALPHA["RGBA"][0])
+    assert load_image(path)[1] == [f"{path}: The alpha channel was dropped."]
