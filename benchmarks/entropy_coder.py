@@ -1,10 +1,10 @@
-"""Speed of the coding side, on one core: symbols per second of the entropy coder, and the integer hyper decoder's time.
+"""Speed of the coding side, on one core: symbols per second of the entropy coder, and the integer networks' time.
 
   python benchmarks/entropy_coder.py [--model BUNDLE] [--width 768 --height 512] [--repeats 20]
 
 Without a bundle, random weights of the released models' size (256 channels) stand in; y is drawn from the tables that
 the hyper decoder chooses. Coding includes all bookkeeping: grouping by scale, table entries, escapes, cutting the tail;
-decoding also the second encoding that checks the file. The hyper decoder is timed by itself. JAX is not used.
+decoding also the second encoding that checks the file. The networks are timed by themselves. JAX is not used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT))
 
 from cdc_jax.entropy.coder import EntropyCoder  # noqa: E402
 from cdc_jax.entropy.coding_model import CodingModel  # noqa: E402
-from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder  # noqa: E402
+from cdc_jax.entropy.latents import LatentModel, Latents, Pass  # noqa: E402
 from cdc_jax.entropy.tables import draw_symbols  # noqa: E402
 
 RELEASED_CHANNELS = 256
+LEVEL = 12800  # quality 50, in a model of every rate
 GAIN = 3.0  # spreads the random model's scales over the tables: about 1 bit per pixel
 
 
@@ -43,13 +44,17 @@ def random_model(channels: int) -> CodingModel:
     return CodingModel.build(*coding_weights(channels, gain=GAIN))
 
 
-def draw_image(model: CodingModel, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols (z, y) of an image of this many pixels, from the model's own distributions."""
+def draw_image(model: CodingModel, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(z, y, scale indices) of an image of this many pixels, from the model's own distributions."""
     rows, columns = -(-height // 64), -(-width // 64)
     z = draw_symbols(model.z_tables, rows * columns).reshape(rows, columns, model.channels)
-    _, scale_index = model.hyper_decoder.decode(z)
-    noise = np.random.default_rng(0).normal(size=scale_index.shape)
-    return z, np.rint(noise * model.scales[scale_index]).astype(np.int32)
+    random = np.random.default_rng(0)
+
+    def draw(step: Pass) -> np.ndarray:
+        return np.rint(random.normal(size=step.scale_index.shape) * model.scales[step.scale_index]).astype(np.int32)
+
+    coded = model.latents.code(z, LEVEL, draw)
+    return z, coded.symbols, coded.scale_index
 
 
 def best_seconds(function: Callable[[], object], repeats: int) -> float:
@@ -64,21 +69,25 @@ def best_seconds(function: Callable[[], object], repeats: int) -> float:
 
 def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[tuple[str, float, float]]:
     """Rows (what, seconds, symbols per second; 0 where that means nothing)."""
-    z, y = draw_image(model, height, width)
-    net = model.hyper_decoder
-    mean, scale_index = net.decode(z)
+    z, y, scale_index = draw_image(model, height, width)
 
-    class Remembering(IntegerHyperDecoder):
-        """Knows the answer already, so that the coder is timed without the net."""
+    class Remembering(LatentModel):
+        """Knows the scales already, so that the coder is timed without the networks."""
 
-        def decode(self, _):
-            return mean, scale_index
+        def code(self, _, __, symbols_of):
+            passes = self.passes(*scale_index.shape[:2])
+            parts = [symbols_of(Pass(None, None, scale_index, positions)) for positions in passes]
+            symbols = parts[0] if len(parts) == 1 else np.where(passes[0][..., None], *parts)
+            return Latents(symbols, None, None, scale_index)
 
     start = time.perf_counter()
-    coder = EntropyCoder(replace(model, hyper_decoder=Remembering(net.layers, net.medians, net.thresholds)))
+    latents = model.latents
+    coder = EntropyCoder(
+        replace(model, latents=Remembering(latents.hyper_decoder, latents.gains, latents.checkerboard))
+    )
     building_seconds = time.perf_counter() - start
     stream = coder.encode(z, y, scale_index)
-    decoded = coder.decode(stream, z.shape)
+    decoded = coder.decode(stream, z.shape, LEVEL)
     if not (np.array_equal(decoded.z, z) and np.array_equal(decoded.y, y)):
         raise RuntimeError("The symbols read are not those written.")
     symbols = z.size + y.size
@@ -90,7 +99,7 @@ def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[t
         ("build the coder, once per bundle", building_seconds, 0.0),
         ("encode", encode_seconds, symbols / encode_seconds),
         ("decode, with its check", decode_seconds, symbols / decode_seconds),
-        ("integer hyper decoder", best_seconds(lambda: net.decode(z), max(2, repeats // 4)), 0.0),
+        ("integer networks", best_seconds(lambda: latents.code(z, LEVEL, lambda _: y), max(2, repeats // 4)), 0.0),
     ]
 
 

@@ -4,8 +4,7 @@ A failure here means that users' files no longer open. The files are never made 
 """
 
 import hashlib
-import re
-import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +14,30 @@ import cdc_jax
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.io import cdc_file
-from tests.helpers import python_decoder, python_hyper_decoder
+from tests.helpers import python_decoder, python_latents
+from tests.helpers.golden_files import (
+    FOLDER,
+    PAIRS,
+    VERSIONS,
+    coding_lists,
+    golden_file,
+    golden_symbols,
+    unpack_bundle,
+)
 from tests.helpers.machines import require_other_python
 
-FOLDER = Path(__file__).parents[1] / "golden_files"
 # The beginning of the SHA-256 of each version's coding.npz, files and symbols.
-DIGESTS = {"v1": "6bdd78a1c41799f4"}
-PAIRS = [(version, path.stem) for version in sorted(DIGESTS) for path in sorted((FOLDER / version).glob("*.cdc"))]
+DIGESTS = {"v1": "6bdd78a1c41799f4", "v2": "249316fdda5474af"}
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> dict[str, Path]:
     """Every version's bundle, unpacked."""
-    folders = {version: tmp_path_factory.mktemp(version) for version in DIGESTS}
-    for version, folder in folders.items():
-        with zipfile.ZipFile(FOLDER / version / "bundle.zip") as archive:
-            archive.extractall(folder)
-    return folders
-
-
-def _file(version: str, name: str) -> bytes:
-    return (FOLDER / version / f"{name}.cdc").read_bytes()
-
-
-def _symbols(version: str, name: str) -> dict[str, np.ndarray]:
-    """z, y, mean and scale_index as the encoder had them."""
-    with np.load(FOLDER / version / "symbols.npz") as arrays:
-        return {key: arrays[f"{name}.{key}"] for key in ("z", "y", "mean", "scale_index")}
+    return {version: unpack_bundle(version, tmp_path_factory.mktemp(version)) for version in DIGESTS}
 
 
 def test_every_format_version_has_golden_files():
-    released = {f"v{version}" for version in cdc_file.VERSIONS}
-    assert released == set(DIGESTS) == {path.name for path in FOLDER.glob("v*")}
+    assert set(VERSIONS) == set(DIGESTS) == {path.name for path in FOLDER.glob("v*")}
 
 
 @pytest.mark.parametrize("version", DIGESTS)
@@ -54,64 +45,80 @@ def test_they_are_the_released_ones(bundles, version):
     digest = hashlib.sha256((bundles[version] / "coding.npz").read_bytes())
     for path in sorted((FOLDER / version).glob("*.cdc")):
         digest.update(path.read_bytes())
-        for array in _symbols(version, path.stem).values():
+        for array in golden_symbols(version, path.stem).values():
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     assert digest.hexdigest()[:16] == DIGESTS[version]
 
 
 @pytest.mark.parametrize("version", DIGESTS)
 def test_they_cover_the_format(version):
-    files = {name: cdc_file.unpack(_file(version, name)) for _, name in PAIRS}
+    files = {name: cdc_file.unpack(golden_file(each, name)) for each, name in PAIRS if each == version}
     sizes = {name: (file.height, file.width) for name, file in files.items()}
     assert sizes["pixel"] == (1, 1) and sizes["odd_size"] == (37, 53)
     assert sizes["noise"] == (70, 130)  # more than one cell, and a side of two bytes
-    escaped = _symbols(version, "escapes")["y"].astype(np.int64)
+    escaped = golden_symbols(version, "escapes")["y"].astype(np.int64)
     for sign in (1, -1):
         magnitude = (sign * escaped)[sign * escaped > 0]
         assert set(range(24)) == set(np.log2(magnitude).astype(int).tolist())
-    indices = np.concatenate([_symbols(version, name)["scale_index"].reshape(-1) for name in files])
+    indices = np.concatenate([golden_symbols(version, name)["scale_index"].reshape(-1) for name in files])
     assert len(np.unique(indices)) > 100 and indices.max() > 230
+    assert {file.version for file in files.values()} == {int(version[1:])}
+
+
+def test_version_2_covers_qualities_chunks_and_networks(bundles):
+    files = {name: cdc_file.unpack(golden_file("v2", name)) for version, name in PAIRS if version == "v2"}
+    qualities = {name: file.quality for name, file in files.items()}
+    assert {0, 37.25, 100} <= set(qualities.values()) and qualities["pixel"] == 37.25
+    assert [chunk.type for chunk in files["chunks"].chunks] == [b"Abc1", b"test"]
+    assert len(files["chunks"].chunks[1].data) == 200  # a length of two bytes
+    assert all(not file.chunks for name, file in files.items() if name != "chunks")
+    coding = CodingModel.load(bundles["v2"] / "coding.npz")
+    assert coding.latents.checkerboard is not None and len(coding.latents.gains.anchors) == 4
+    sizes = coding.channels, coding.hyper_decoder.layers[0].kernel.shape[3], coding.latent_channels
+    assert len(set(sizes)) == 3  # z's channels, the network's width and y's channels differ
 
 
 @pytest.mark.parametrize(("version", "name"), PAIRS)
 def test_the_coding_side_reads_and_writes_them(bundles, version, name):
     model = CodingModel.load(bundles[version] / "coding.npz")
-    file, expected = _file(version, name), _symbols(version, name)
+    file, expected = golden_file(version, name), golden_symbols(version, name)
     header = cdc_file.unpack(file)
     assert header.fingerprint == model.fingerprint
     coder = EntropyCoder(model)
-    found = coder.decode(header.stream, expected["z"].shape)
+    found = coder.decode(header.stream, expected["z"].shape, header.level)
     for key, array in expected.items():
         assert getattr(found, key).dtype == array.dtype
         np.testing.assert_array_equal(getattr(found, key), array, err_msg=key)
     stream = coder.encode(expected["z"], expected["y"], expected["scale_index"])
-    assert cdc_file.pack(model.fingerprint, header.height, header.width, stream) == file
+    fields = {} if version == "v1" else {"level": header.level, "chunks": header.chunks}
+    assert cdc_file.pack(model.fingerprint, header.height, header.width, stream, **fields) == file
 
 
 @pytest.mark.parametrize(("version", "name"), PAIRS)
 def test_a_decoder_in_plain_python_reads_them(bundles, version, name):
     """docs/format.md is enough to write it from: no constriction, no NumPy but to load the tables."""
-    with np.load(bundles[version] / "coding.npz") as arrays:
-        coding = {key: arrays[key].tolist() for key in arrays.files}
-    families = []
-    for family in "zy":
-        low, offsets, counts = (coding[f"{family}_{part}"] for part in ("low", "offsets", "counts"))
-        spans = zip(offsets, offsets[1:], strict=False)
-        families.append([(first, counts[a:b]) for first, (a, b) in zip(low, spans, strict=True)])
-    _, height, width, stream = python_decoder.read_container(_file(version, name))
-    rows, columns, channels = -(-height // 64), -(-width // 64), len(coding["medians"])
-    means = []
+    coding, families = coding_lists(bundles[version])
+    file = python_decoder.read_container(golden_file(version, name))
+    rows, columns, channels = -(-file.height // 64), -(-file.width // 64), len(coding["medians"])
 
-    def scale_indices(z: list[int]) -> list[int]:
+    def passes(z: list[int]) -> python_decoder.Passes:
         cells = [z[i : i + channels] for i in range(0, len(z), channels)]
-        output = python_hyper_decoder.decode(coding, [cells[i : i + columns] for i in range(0, len(cells), columns)])
-        means.extend(value for row in output for cell in row for value in cell[:channels])
-        return python_hyper_decoder.scale_indices(coding, output)
+        return python_latents.passes(
+            coding, [cells[i : i + columns] for i in range(0, len(cells), columns)], file.level
+        )
 
-    z, y = python_decoder.read_symbols(stream, *families, (rows, columns, channels), scale_indices)
-    expected = _symbols(version, name)
-    assert z == expected["z"].reshape(-1).tolist() and y == expected["y"].reshape(-1).tolist()
-    assert means == (expected["mean"].astype(np.float64) * 2 ** coding["fractional_bits"][3]).reshape(-1).tolist()
+    z, y, latents = python_decoder.read_symbols(file.stream, *families, (rows, columns, channels), passes)
+    expected = {key: array.reshape(-1) for key, array in golden_symbols(version, name).items()}
+    assert z == expected["z"].tolist() and y == expected["y"].tolist()
+    assert latents.scale_indices == expected["scale_index"].tolist()
+    assert latents.means == [Fraction(value) for value in expected["mean"].tolist()]
+    if version == "v2":
+        assert latents.y_hat == [Fraction(value) for value in expected["y_hat"].tolist()]
+    container = cdc_file.unpack(golden_file(version, name))
+    assert (file.level, list(file.chunks.items())) == (
+        container.level,
+        [(chunk.type, chunk.data) for chunk in container.chunks],
+    )
 
 
 @pytest.mark.parametrize("version", DIGESTS)
@@ -119,10 +126,10 @@ def test_the_bundle_opens_whole(bundles, version):
     codec = cdc_jax.load_codec(bundles[version])
     for each, name in PAIRS:
         if each == version:
-            z, y = codec.read_symbols(_file(version, name))
-            expected = _symbols(version, name)
+            z, y = codec.read_symbols(golden_file(version, name))
+            expected = golden_symbols(version, name)
             assert np.array_equal(z, expected["z"]) and np.array_equal(y, expected["y"])
-    picture = codec.decompress(_file(version, "odd_size"), steps=1)
+    picture = codec.decompress(golden_file(version, "odd_size"), steps=1)
     assert picture.shape == (37, 53, 3)
 
 
@@ -132,31 +139,3 @@ def test_another_python_opens_them(bundles, version):
     files = [FOLDER / version / f"{name}.cdc" for each, name in PAIRS if each == version]
     output = require_other_python().run("-m", "cdc_jax", "verify", *files, "--model", bundles[version])
     assert output.count("agrees") == len(files) >= 5
-
-
-def test_the_worked_example(bundles):
-    """docs/format.md shows these bytes, and these steps of the range decoder."""
-    text = (FOLDER.parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
-    data = _file("v1", "pixel")
-    assert bytes.fromhex(re.search(r"```hex\n(.*?)```", text, flags=re.DOTALL).group(1)) == data
-    rows = re.findall(
-        r"^\| (\d+) \| `(\w{16})` \| `(\w{16})` \| (\d+) \| (\d+) \| (\d+) \| ([zy])\[(.*?)\] = (.*?) \|$",
-        text,
-        flags=re.MULTILINE,
-    )
-    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6, 7]
-    model, expected = CodingModel.load(bundles["v1"] / "coding.npz"), _symbols("v1", "pixel")
-    order = np.argsort(expected["scale_index"].reshape(-1), kind="stable")
-    chosen = [*((model.z_tables, c, (0, 0, c), "z") for c in range(4))]
-    for i in order[:3]:
-        place = np.unravel_index(i, (4, 4, 4))
-        chosen.append((model.y_tables, int(expected["scale_index"][place]), place, "y"))
-    decoder = python_decoder.RangeDecoder(cdc_file.unpack(data).stream)
-    for (_, size, point, quantile, entry, count, part, place, symbol), (tables, table, at, name) in zip(
-        rows, chosen, strict=True
-    ):
-        assert (decoder.range, decoder.point) == (int(size, 16), int(point, 16))
-        assert decoder.point // (decoder.range >> 24) == int(quantile)
-        assert decoder.entry(tables[table].tolist()) == int(entry) and tables[table][int(entry)] == int(count)
-        assert (part, place) == (name, ", ".join(map(str, map(int, at))))
-        assert expected[name][at] == int(symbol) == tables.low[table] + int(entry)

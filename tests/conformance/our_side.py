@@ -9,9 +9,10 @@ and compares. The cases:
   random    every parameter drawn, densities from 0.3 to 30 wide, medians anywhere, 24 channels
   trained   a prior fitted by our training side to Laplace samples from 0.1 to 30 wide, off centre; 32 and 256 channels,
             the latter those of the released models
+  compact   a prior as training begins with, and a model of every rate: 48 channels of y, gains, a checkerboard
   a bundle  its own weights, and the symbols of a photograph instead of drawn ones
 
-Arrays are named `CASE/ARRAY`, c channels:
+Arrays are named `CASE/ARRAY`, c channels of z:
 
   weights_k, biases_k, gains_k, medians   the prior's parameters, as in `tables.factorized_tables`
   median_loss                             float32 []
@@ -34,6 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compact_networks import compact_networks
 from flax import nnx
 
 from cdc_jax.codec.bundle import load_bundle
@@ -42,6 +44,7 @@ from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.entropy.factorized import FILTERS, FactorizedPrior
 from cdc_jax.entropy.gaussian import gaussian_likelihood
+from cdc_jax.entropy.latents import Pass
 from cdc_jax.entropy.quantize import likelihood_bits
 from cdc_jax.entropy.tables import NUM_SCALES, Tables, draw_symbols, gaussian_tables, scale_table
 from cdc_jax.io import cdc_file
@@ -52,6 +55,7 @@ from cdc_jax.models.params import prior_arrays
 
 Z_SIZES = ((1, 1), (4, 6), (8, 12))  # images of 64x64, 256x384 and 512x768
 CONTROL_STEPS = 8  # scale indices: scales a quarter too wide
+COMPACT_LEVEL = 9536  # quality 37.25
 FIT_STEPS = 800
 FIT_BATCH = 64
 
@@ -210,6 +214,23 @@ def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> d
     return {**prior_case(prior, model.z_tables, random), **stream_case(model, prior, images)}
 
 
+def compact_case(prior: dict, seed: int) -> dict:
+    """A case of format 2: y's symbols are drawn pass by pass, as its networks predict them."""
+    random = np.random.default_rng([seed, 1])
+    model = CodingModel.build(prior, *compact_networks(len(prior["medians"]), random))
+    images = []
+    for height, width in Z_SIZES:
+        z = draw_symbols(model.z_tables, height * width).reshape(height, width, model.channels)
+
+        def draw(step: Pass) -> np.ndarray:
+            scale = model.scales[step.scale_index] * 2 ** random.uniform(-0.02, 0.02, step.scale_index.shape)
+            return np.rint(scale * random.standard_normal(scale.shape)).astype(np.int32)
+
+        coded = model.latents.code(z, COMPACT_LEVEL, draw)
+        images.append((z, coded.symbols, coded.scale_index))
+    return {**prior_case(prior, model.z_tables, random), **stream_case(model, prior, images)}
+
+
 def bundle_case(path: Path) -> dict:
     """A bundle's prior, and the symbols of photographs."""
     from skimage import data
@@ -220,7 +241,7 @@ def bundle_case(path: Path) -> dict:
     for photograph in (data.chelsea(), data.astronaut()):
         container = cdc_file.unpack(codec.compress(np.ascontiguousarray(photograph)))
         z_shape = (-(-container.height // STRIDE), -(-container.width // STRIDE), bundle.coding.channels)
-        symbols = coder.decode(container.stream, z_shape)
+        symbols = coder.decode(container.stream, z_shape, container.level)
         images.append((symbols.z, symbols.y, symbols.scale_index))
     random = np.random.default_rng(0)
     return {**prior_case(prior, bundle.coding.z_tables, random), **stream_case(bundle.coding, prior, images)}
@@ -255,6 +276,7 @@ def main() -> None:
         "random-24": drawn_case(random_prior(24, seed=2), seed=2),
         "trained-32": drawn_case(trained_prior(narrow), seed=3, source=narrow),
         "trained-256": drawn_case(trained_prior(wide), seed=4, source=wide),
+        "compact-32": compact_case(initial_prior(8, seed=5), seed=5),
         **{f"bundle:{path}": bundle_case(path) for path in arguments.bundles},
     }
     content = io.BytesIO()

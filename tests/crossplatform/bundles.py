@@ -7,6 +7,7 @@ import numpy as np
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
+from tests.helpers.compact import save_compact_bundle
 
 # Width 8 is the trained bundle's, too: one compiled encoder takes all of them.
 CONFIG = ModelConfig(width=8, decode_steps=1)
@@ -23,11 +24,12 @@ def _scaled(gains: dict[str, float]) -> dict[str, np.ndarray]:
 
 
 def save_random_bundles(folder: Path) -> None:
-    """Writes three bundles.
+    """Writes five bundles, two of them of format 2, whose names begin with "every_rate".
 
     random     y and z of a few integers, scales all over the tables
     coarse     means of thousands: the integer net's layers keep fewer than 16 fractional bits
     saturated  latents far beyond what symbols, tables and the integer net hold: clipped, escaped, saturated
+    every_rate, every_rate_coarse    as the first two, of compact models
     """
     hyper_decoder = [f"hyper_decoder.convs.{i}" for i in range(3)]
     kinds = {
@@ -37,3 +39,6 @@ def save_random_bundles(folder: Path) -> None:
     }
     for name, gains in kinds.items():
         save_bundle(folder / name, CONFIG, _scaled(gains), provenance="random weights, for tests")
+    save_compact_bundle(folder / "every_rate")
+    factors = dict.fromkeys(hyper_decoder, 60.0) | {"encoder.out": 2000.0, "checkerboard.out": 400.0}
+    save_compact_bundle(folder / "every_rate_coarse", seed=1, factors=factors)

@@ -81,7 +81,7 @@ def in_parallel(function, items: Iterable) -> list:
 
 @pytest.fixture(scope="package")
 def bundles(tmp_path_factory, trained_bundle) -> Path:
-    """A folder of bundles: three of random weights, and the trained one."""
+    """A folder of bundles: five of random weights, and the trained one."""
     folder = tmp_path_factory.mktemp("bundles")
     save_random_bundles(folder)
     shutil.copytree(trained_bundle, folder / "trained")

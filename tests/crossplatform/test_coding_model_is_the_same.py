@@ -10,6 +10,7 @@ from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.models.params import hyper_decoder_arrays, prior_arrays
 from tests.crossplatform.conftest import in_parallel, run_worker
 from tests.helpers.coding_weights import coding_weights
+from tests.helpers.compact import compact_weights
 from tests.helpers.machines import Machine, require_numpy_machines, require_other_python
 
 CPU_SETTINGS = ("NumPy without AVX-512", "NumPy without SIMD", "one BLAS thread")
@@ -25,13 +26,16 @@ def _save_weights(path: Path, prior: dict, layers: list) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, trained_bundle) -> list[Path]:
-    """Archives of an entropy model's float weights: small, large and trained ones."""
+    """Archives of an entropy model's float weights: small, large and trained ones, and a compact model's."""
     folder = tmp_path_factory.mktemp("weights")
+    compact = folder / "compact.npz"
+    np.savez(compact, **compact_weights())
     params = load_bundle(trained_bundle).params
     return [
         _save_weights(folder / "small.npz", *coding_weights(12, 1)),
         _save_weights(folder / "large.npz", *coding_weights(8, 2, gain=200.0, spread=9.0)),
         _save_weights(folder / "trained.npz", prior_arrays(params), hyper_decoder_arrays(params)),
+        compact,
     ]
 
 
@@ -44,7 +48,7 @@ def built_here(weights, tmp_path_factory) -> dict:
 @pytest.mark.parametrize("name", [*CPU_SETTINGS, "another Python"])
 def test_export_gives_the_same_bytes(weights, built_here, tmp_path, name):
     report = run_worker(name, "build", *weights, tmp_path)
-    assert report["files"] == built_here["files"] and len(report["files"]) == 3
+    assert report["files"] == built_here["files"] and len(report["files"]) == 4
     if name.startswith("NumPy"):
         assert report["machine"]["np.exp"] != built_here["machine"]["np.exp"]
 

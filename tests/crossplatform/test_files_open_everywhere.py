@@ -4,14 +4,17 @@ Encoders and decoders are processes with settings that change floating-point res
 files, since their networks compute in floats; every decoder reads from a file exactly what its encoder wrote.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.io import cdc_file
 from tests.crossplatform.conftest import MACHINES, NEEDS_JAX, in_parallel, machine, run_worker
 from tests.crossplatform.pictures import NUM_PICTURES
+from tests.crossplatform.worker import QUALITIES
 
 QUICK_ENCODERS = ("default", "all changed")
 READERS = tuple(name for name in MACHINES if name not in NEEDS_JAX)
@@ -56,8 +59,8 @@ class Written:
 
 @pytest.fixture(scope="module")
 def written(bundles, picture_archive, tmp_path_factory) -> Written:
-    """Every picture once per encoder, each bundle a quarter of them."""
-    return Written(_require(*QUICK_ENCODERS), bundles, picture_archive, tmp_path_factory.mktemp("quick"), 4)
+    """Every picture once per encoder, each bundle a sixth of them."""
+    return Written(_require(*QUICK_ENCODERS), bundles, picture_archive, tmp_path_factory.mktemp("quick"), 6)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +72,20 @@ def default_facts(written) -> dict:
 def test_enough_is_tried(written, bundles):
     assert len(written.digests) >= len(written.machines) * NUM_PICTURES
     assert len({file.rsplit("/", 1)[1] for file in written.digests}) == NUM_PICTURES >= 200
-    bits = {}
+    bits, formats = {}, {}
     for bundle in bundles.iterdir():
-        layers = CodingModel.load(bundle / "coding.npz").hyper_decoder.layers
+        model = CodingModel.load(bundle / "coding.npz")
+        layers = model.hyper_decoder.layers
         bits[bundle.name] = [layers[0].input_bits, *(layer.output_bits for layer in layers)]
-    assert min(bits["coarse"]) < 8 and min(bits["saturated"]) < min(bits["coarse"]) and len(bits) == 4
+        formats[bundle.name] = model.format_version
+    assert min(bits["coarse"]) < 8 and min(bits["saturated"]) < min(bits["coarse"]) and len(bits) == 6
+    assert min(bits["every_rate"]) >= 15 and min(bits["every_rate_coarse"]) < 12
+    assert sorted(name for name, version in formats.items() if version == 2) == ["every_rate", "every_rate_coarse"]
+
+
+def test_every_quality_is_tried(written):
+    levels = {cdc_file.unpack(Path(file).read_bytes()).level for file in written.digests if "every_rate" in file}
+    assert levels == {round(256 * quality) for quality in QUALITIES}
 
 
 def test_encoders_differ(written):
@@ -116,24 +128,40 @@ def test_read_by_the_codec(written, default_facts, name):
         assert facts["jax.exp"] != default_facts["jax.exp"]
 
 
+@pytest.fixture(params=[1, 2])
+def bundles_of_a_format(request, bundles, tmp_path) -> Path:
+    """A folder of the bundles of format 1, or of those of format 2."""
+    folder = tmp_path / f"format_{request.param}"
+    for bundle in bundles.iterdir():
+        if CodingModel.load(bundle / "coding.npz").format_version == request.param:
+            shutil.copytree(bundle, folder / bundle.name)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_encoder_with_every_decoder(bundles, picture_archive, tmp_path, capsys):
-    """All pictures on every machine, each with two of the bundles, and each of these files on every machine."""
+def test_every_encoder_with_every_decoder(bundles_of_a_format, picture_archive, tmp_path, capsys):
+    """All pictures on every machine, each with half of the bundles, and each of these files on every machine."""
     encoders = _require(*MACHINES)
-    everything = Written(encoders, bundles, picture_archive, tmp_path, 2)
+    everything = Written(encoders, bundles_of_a_format, picture_archive, tmp_path / "files", 2)
     jobs = [(name, "read") for name in _require(*READERS)] + [(name, "open") for name in encoders]
     in_parallel(lambda job: everything.check_read(*job), jobs)
-    symbols = _count_symbols(picture_archive, CodingModel.load(next(bundles.iterdir()) / "coding.npz").channels)
+    symbols = len(jobs) * len(encoders) * _count_symbols(picture_archive, bundles_of_a_format, 2)
     with capsys.disabled():
         print(
-            f"\n{len(encoders)} encoders, {len(jobs)} decoders, {len(everything.digests)} files, "
-            f"{len(jobs) * len(encoders) * 2 * symbols / 1e6:.0f} million symbols read"
+            f"\n{bundles_of_a_format.name}: {len(encoders)} encoders, {len(jobs)} decoders, "
+            f"{len(everything.digests)} files, read {len(jobs) * len(everything.digests)} times, "
+            f"{symbols / 1e6:.0f} million symbols"
         )
 
 
-def _count_symbols(archive: Path, channels: int) -> int:
-    """Of all pictures, coded once: 17 · c for every cell of 64×64 pixels."""
+def _count_symbols(archive: Path, bundles: Path, every: int) -> int:
+    """Of the pictures that each bundle codes: z's channels and 16 times y's for every cell of 64×64 pixels."""
     with np.load(archive) as arrays:
         shapes = [arrays[name].shape for name in arrays.files]
-    return sum(-(-height // 64) * -(-width // 64) * 17 * channels for height, width, _ in shapes)
+    cells = [-(-height // 64) * -(-width // 64) for height, width, _ in shapes]
+    total = 0
+    for number, bundle in enumerate(sorted(bundles.iterdir())):
+        model = CodingModel.load(bundle / "coding.npz")
+        total += sum(cells[number % every :: every]) * (model.channels + 16 * model.latent_channels)
+    return total

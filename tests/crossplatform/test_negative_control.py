@@ -11,10 +11,22 @@ import pytest
 
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
+from cdc_jax.entropy.integer_gains import MAX_LEVEL
+from cdc_jax.entropy.latents import LatentModel, Latents
 from cdc_jax.entropy.tables import draw_symbols
 from cdc_jax.errors import BitstreamError
-from tests.helpers.coding_weights import coding_weights
-from tests.helpers.summation import FloatNetwork, FloatNetworkReversed, ShuffledSums, with_sums_of
+from tests.helpers.coding_weights import coding_weights, compact_coding_weights
+from tests.helpers.summation import (
+    Float32Checkerboard,
+    Float32CheckerboardReversed,
+    FloatNetwork,
+    FloatNetworkReversed,
+    ShuffledCheckerboard,
+    ShuffledSums,
+    board_with_sums_of,
+    with_sums_of,
+)
 
 CHANNELS = 32
 PICTURES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million
@@ -58,7 +70,7 @@ def test_they_do_not_in_integers(model, drawn):
 def test_a_float_net_breaks_files(model, drawn):
     """Written with the sums in one order, read with them in the other: errors or other symbols; same order: neither."""
     writer, reader = (
-        EntropyCoder(replace(model, hyper_decoder=with_sums_of(model.hyper_decoder, order)))
+        EntropyCoder(replace(model, latents=LatentModel(with_sums_of(model.hyper_decoder, order))))
         for order in (FloatNetwork, FloatNetworkReversed)
     )
     rng, broken = np.random.default_rng(0), 0
@@ -72,3 +84,27 @@ def test_a_float_net_breaks_files(model, drawn):
         except BitstreamError:
             broken += 1
     assert broken > 0
+
+
+@pytest.fixture(scope="module")
+def model_of_every_rate() -> CodingModel:
+    return CodingModel.build(**compact_coding_weights(8, 32, 16))
+
+
+def _coded(model: CodingModel, board: type) -> Latents:
+    """The passes of a large image, with a checkerboard whose sums are this class's."""
+    latents = model.latents
+    stand_in = replace(latents, checkerboard=board_with_sums_of(latents.checkerboard, board))
+    z = draw_symbols(model.z_tables, 40 * 40).reshape(40, 40, model.channels)
+    y = np.random.default_rng(0).normal(0, 3, (160, 160, model.latent_channels)).astype(np.float32)
+    return stand_in.code(z, MAX_LEVEL, lambda step: np.rint((y - step.mean) * step.gain).astype(np.int32))
+
+
+def test_a_checkerboard_in_float32_differs_too(model_of_every_rate):
+    """From one order of summation to the other; in integers no order matters."""
+    one, other = (_coded(model_of_every_rate, board) for board in (Float32Checkerboard, Float32CheckerboardReversed))
+    assert 0 < np.count_nonzero(one.mean != other.mean)
+    assert 0 < np.count_nonzero(one.scale_index != other.scale_index)
+    exact, shuffled = (_coded(model_of_every_rate, board) for board in (IntegerCheckerboard, ShuffledCheckerboard))
+    for found, expected in zip(shuffled, exact, strict=True):
+        np.testing.assert_array_equal(found, expected)

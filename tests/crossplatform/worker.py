@@ -1,4 +1,4 @@
-"""Runs on a machine of `tests.helpers.machines`: codes pictures, or reads files, and tells which symbols they hold.
+"""Runs on a machine of `tests.helpers.machines`: codes pictures, or reads files, and reports which symbols they hold.
 
   python -m tests.crossplatform.worker encode BUNDLES PICTURES.npz EVERY OUT   writes OUT/<bundle>/<picture>.cdc
   python -m tests.crossplatform.worker read BUNDLES FILES…                     with the coding side: NumPy, no JAX
@@ -6,7 +6,8 @@
   python -m tests.crossplatform.worker build WEIGHTS.npz… OUT                  makes OUT/<name>.npz, a coding.npz
 
 The last line of its output is JSON: {"machine": what it is, "files": {file: {array: SHA-256}}}. With EVERY = 1 each
-bundle codes all pictures; with EVERY = 4, a quarter of them, each bundle another quarter.
+bundle codes all pictures; with EVERY = 4, a quarter of them, each bundle another quarter. Models of every rate code
+them at the qualities in turn.
 """
 
 import hashlib
@@ -20,11 +21,15 @@ import numpy as np
 
 from cdc_jax.entropy.coder import EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
+from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
+from cdc_jax.entropy.latents import LatentModel
 from cdc_jax.io import cdc_file
 from tests.helpers.machines import SUMMATION
-from tests.helpers.summation import ShuffledSums
+from tests.helpers.summation import ShuffledCheckerboard, ShuffledSums
 
+QUALITIES = (0, 100, 37.25, 0.004, 99.996, 50, 10.5)
+ARRAYS = ("z", "y", "mean", "scale_index", "y_hat")
 _LAST: dict[str, np.ndarray] = {}  # the arrays of the picture at hand
 
 
@@ -33,24 +38,26 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _keep_arrays() -> None:
-    """Keeps what goes into the entropy coder, and what the hyper decoder makes of z, while a codec works."""
-    encode, decode = EntropyCoder.encode, IntegerHyperDecoder.decode
+    """Keeps what goes into the entropy coder, and what the networks make of it, while a codec works."""
+    code, encode = LatentModel.code, EntropyCoder.encode
 
-    def keeping_decode(self, z):
-        _LAST["mean"], _LAST["scale_index"] = result = decode(self, z)
-        return result
+    def keeping_code(self, z, level, symbols_of):
+        latents = code(self, z, level, symbols_of)
+        _LAST.update(z=z, y=latents.symbols, mean=latents.mean)
+        _LAST.update(scale_index=latents.scale_index, y_hat=latents.y_hat)
+        return latents
 
     def keeping_encode(self, z, y, scale_index):
-        if scale_index is not _LAST["scale_index"]:
-            raise AssertionError("the encoder coded with other scale indices than the hyper decoder's")
-        _LAST["z"], _LAST["y"] = z, y
+        given = {"z": z, "y": y, "scale_index": scale_index}
+        if any(_LAST[name] is not array for name, array in given.items()):
+            raise AssertionError("the encoder coded other arrays than the latents' passes gave")
         return encode(self, z, y, scale_index)
 
-    EntropyCoder.encode, IntegerHyperDecoder.decode = keeping_encode, keeping_decode
+    LatentModel.code, EntropyCoder.encode = keeping_code, keeping_encode
 
 
 def _digests() -> dict[str, str]:
-    found = {name: _digest(_LAST[name]) for name in ("z", "y", "mean", "scale_index")}
+    found = {name: _digest(_LAST[name]) for name in ARRAYS}
     _LAST.clear()
     return found
 
@@ -71,7 +78,8 @@ def _encode(bundles: str, archive: str, every: str, out: str) -> Iterator[tuple[
         for i, (name, picture) in enumerate(pictures.items()):
             if i % int(every) == number % int(every):
                 file = folder / f"{name}.cdc"
-                file.write_bytes(codec.compress(picture))
+                quality = QUALITIES[i // int(every) % len(QUALITIES)] if codec.config.variable_rate else None
+                file.write_bytes(codec.compress(picture, quality=quality))
                 yield str(file), _digests()
 
 
@@ -88,8 +96,8 @@ def _read(bundles: str, *folders: str) -> Iterator[tuple[str, dict[str, str]]]:
             if container.fingerprint != model.fingerprint:
                 raise AssertionError(f"{file} has another fingerprint than its bundle")
             cells = -(-container.height // 64), -(-container.width // 64), model.channels
-            symbols = coder.decode(container.stream, cells)
-            _LAST.update(z=symbols.z, y=symbols.y, mean=symbols.mean, scale_index=symbols.scale_index)
+            symbols = coder.decode(container.stream, cells, container.level)
+            _LAST.update({name: getattr(symbols, name) for name in ARRAYS})
             yield str(file), _digests()
     if "jax" in sys.modules:
         raise AssertionError("the coding side imported JAX")
@@ -101,7 +109,7 @@ def _open(bundles: str, *folders: str) -> Iterator[tuple[str, dict[str, str]]]:
     for bundle in _bundles(bundles):
         codec = load_codec(bundle)
         for file in _files(folders, bundle):
-            z, y = codec.read_symbols(file.read_bytes())  # its net's arrays have been kept on the way
+            z, y = codec.read_symbols(file.read_bytes())  # its networks' arrays have been kept on the way
             _LAST.update(z=z, y=y)
             yield str(file), _digests()
 
@@ -110,13 +118,24 @@ def _build(*arguments: str) -> Iterator[tuple[str, dict[str, str]]]:
     *archives, out = arguments
     for archive in map(Path, archives):
         with np.load(archive) as arrays:
-            counts = {"weights": 4, "biases": 4, "gains": 3}
-            prior = {kind: [arrays[f"{kind}_{k}"] for k in range(count)] for kind, count in counts.items()}
-            layers = [(arrays[f"kernel_{k}"], arrays[f"bias_{k}"]) for k in range(3)]
-            model = CodingModel.build({**prior, "medians": arrays["medians"]}, layers)
+            model = _whole_model(arrays) if "compressor.prior.medians" in arrays else _coding_side(arrays)
         file = Path(out, archive.name)
         model.save(file)
         yield archive.stem, {"coding.npz": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def _coding_side(arrays) -> CodingModel:
+    counts = {"weights": 4, "biases": 4, "gains": 3}
+    prior = {kind: [arrays[f"{kind}_{k}"] for k in range(count)] for kind, count in counts.items()}
+    layers = [(arrays[f"kernel_{k}"], arrays[f"bias_{k}"]) for k in range(3)]
+    return CodingModel.build({**prior, "medians": arrays["medians"]}, layers)
+
+
+def _whole_model(arrays) -> CodingModel:
+    """Of a model's weights by name, as a bundle's export makes it."""
+    from cdc_jax.models.params import build_coding
+
+    return build_coding({name: arrays[name] for name in arrays.files})
 
 
 def _machine() -> dict[str, object]:
@@ -125,7 +144,8 @@ def _machine() -> dict[str, object]:
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "np.exp": _digest(np.exp(x)) + _digest(np.exp(x.astype(np.float32))),
-        "shuffled": IntegerHyperDecoder.matmul is ShuffledSums.matmul,
+        "shuffled": IntegerHyperDecoder.matmul is ShuffledSums.matmul
+        and IntegerCheckerboard.matmul is ShuffledCheckerboard.matmul,
     }
     jax = sys.modules.get("jax")
     if jax is not None:
@@ -141,7 +161,7 @@ def _machine() -> dict[str, object]:
 
 def main(task: str, *arguments: str) -> None:
     if os.environ.get(SUMMATION) == "shuffled":
-        IntegerHyperDecoder.matmul = ShuffledSums.matmul
+        IntegerHyperDecoder.matmul, IntegerCheckerboard.matmul = ShuffledSums.matmul, ShuffledCheckerboard.matmul
     _keep_arrays()
     files = dict({"encode": _encode, "read": _read, "open": _open, "build": _build}[task](*arguments))
     print(json.dumps({"machine": _machine(), "files": files}))

@@ -1,13 +1,13 @@
 """Makes the golden files of a format version: a bundle, files, and the symbols they hold.
 
-  python -m tests.golden_files.make        from the repository's root
+  python -m tests.golden_files.make v2        from the repository's root
 
 Run it once for a new format version, when that is about to be released, and never again: the files of a version are
 what every later program must read, so they are made by the program that defines it. An existing folder is kept.
 
-  v1/bundle.zip     the model: random weights, width 1
+  v1/bundle.zip     the model: random weights, width 1; in v2 a compact model of every rate
   v1/NAME.cdc       files
-  v1/symbols.npz    NAME.z, NAME.y, NAME.mean, NAME.scale_index of each, as the encoder had them
+  v1/symbols.npz    NAME.z, NAME.y, NAME.mean, NAME.scale_index of each, as the encoder had them; in v2 NAME.y_hat, too
 """
 
 import sys
@@ -19,25 +19,67 @@ import numpy as np
 
 from cdc_jax import load_codec
 from cdc_jax.codec.bundle import save_bundle
+from cdc_jax.codec.codec import Codec
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.io import cdc_file
+from cdc_jax.io.chunks import Chunk
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 
 FOLDER = Path(__file__).parent
-CONFIG = ModelConfig(width=1, decode_steps=2)
-_GAINS = {"encoder.downs.3": 5.0, "hyper_encoder.convs.2": 40.0, **{f"hyper_decoder.convs.{i}": 4.0 for i in range(3)}}
+CONFIGS = {
+    "v1": ModelConfig(width=1, decode_steps=2),
+    "v2": ModelConfig(
+        fold=4,
+        encoder_channels=(4, 4, 6),
+        unet_channels=(4, 4, 6),
+        latent_channels=6,
+        hyper_channels=4,
+        hyper_width=5,
+        width=4,
+        transform=True,
+        checkerboard=True,
+        rate_anchors=4,
+        beta_max=1.0,
+        beta_min=1 / 64,
+        decode_steps=1,
+        decode_gamma=0.0,
+    ),
+}
+QUALITIES = {"pixel": 37.25, "odd_size": 100, "noise": 0, "checkerboard": 62.5}  # of v2
+_ESCAPES_LEVEL = 9536  # quality 37.25
+_CHUNKS = (Chunk(b"test", bytes(range(200))), Chunk(b"Abc1", b""))
+_FACTORS = {
+    "v1": {
+        "encoder.downs.3": 5.0,
+        "hyper_encoder.convs.2": 40.0,
+        **{f"hyper_decoder.convs.{i}": 4.0 for i in range(3)},
+    },
+    "v2": {
+        "encoder.out": 20.0,
+        "hyper_encoder.convs.2": 8.0,
+        **{f"hyper_decoder.convs.{i}": 3.0 for i in range(3)},
+        "checkerboard.out": 20.0,
+    },
+}
 
 
-def _weights() -> dict[str, np.ndarray]:
-    """Initial weights of large latents and of scales all over the tables, in steps of 1/64: so they pack well."""
-    weights = initial_weights(CONFIG, 0)
+def _weights(version: str) -> dict[str, np.ndarray]:
+    """Initial weights of large latents and of scales all over the tables, in few steps: so they pack well."""
+    config = CONFIGS[version]
+    weights = initial_weights(config, 0)
     for name, array in weights.items():
         module = name.removeprefix("compressor.").rsplit(".", 1)[0]
-        weights[name] = (np.rint(array * _GAINS.get(module, 1.0) * 64) / 64).astype(np.float32)
-    weights["compressor.hyper_decoder.convs.2.bias"][CONFIG.latent_channels :] += np.float32(2.0)
-    weights["compressor.prior.medians"] += np.array([0.25, -0.5, 0.0, 1.75], np.float32)
+        array = array * _FACTORS[version].get(module, 1.0)
+        step = 2.0**-6 if version == "v1" else 2.0 ** (np.frexp(max(np.abs(array).max(), 2.0**-20))[1] - 4)
+        weights[name] = (np.rint(array / step) * step).astype(np.float32)
+    medians = np.array([0.25, -0.5, 0.0, 1.75], np.float32)
+    weights["compressor.prior.medians"] += medians
+    if version == "v1":
+        weights["compressor.hyper_decoder.convs.2.bias"][config.latent_channels :] += np.float32(2.0)
+    else:
+        weights["compressor.transform.log2_gain"] += np.float32(3.0)
     return weights
 
 
@@ -60,38 +102,55 @@ def _escapes(model: CodingModel) -> tuple[np.ndarray, np.ndarray]:
     outside = np.minimum(np.concatenate([powers, powers + powers // 3]), MAX_ABS_SYMBOL)
     z = np.zeros((2, 2, model.channels), np.int32)
     z.reshape(-1)[:9] = [-MAX_ABS_SYMBOL, 300, -1, 128, 0, 4000, -70_000, 5, MAX_ABS_SYMBOL]
-    y = np.resize([0, 1, -1, 0, 2], (8, 8, model.channels)).astype(np.int32)
+    y = np.resize([0, 1, -1, 0, 2], (8, 8, model.latent_channels)).astype(np.int32)
     y.reshape(-1)[7 : 7 + 4 * len(outside) : 2] = np.stack([outside, -outside], axis=1).reshape(-1)
     return z, y
 
 
-def make(folder: Path) -> None:
+def _files(version: str, codec: Codec, model: CodingModel) -> dict[str, bytes]:
+    """The files of the images; in v2 one of them a second time, with chunks."""
+    if version == "v1":
+        return {name: codec.compress(image) for name, image in _images().items()}
+    files = {name: codec.compress(image, quality=QUALITIES[name]) for name, image in _images().items()}
+    header = cdc_file.unpack(files["odd_size"])
+    fields = header.fingerprint, header.height, header.width, header.stream
+    return {**files, "chunks": cdc_file.pack(*fields, level=header.level, chunks=_CHUNKS)}
+
+
+def make(version: str, folder: Path) -> None:
     """Fills the folder."""
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary, "bundle")
-        save_bundle(bundle, CONFIG, _weights(), provenance="Random weights: golden files of the file format.")
+        provenance = "Random weights: golden files of the file format."
+        save_bundle(bundle, CONFIGS[version], _weights(version), provenance=provenance)
         codec, model = load_codec(bundle), CodingModel.load(bundle / "coding.npz")
         folder.mkdir()
         with zipfile.ZipFile(folder / "bundle.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             for path in sorted(bundle.rglob("*")):
                 if path.is_file() and path.name != "commit_success.txt":  # that one holds the temporary path
                     archive.write(path, path.relative_to(bundle))
-    files = {name: codec.compress(image) for name, image in _images().items()}
-    z, y = _escapes(model)
-    stream = EntropyCoder(model).encode(z, y, model.hyper_decoder.decode(z)[1])
-    files["escapes"] = cdc_file.pack(model.fingerprint, 100, 128, stream)
-    symbols = {"escapes": (z, y)}
+    files = _files(version, codec, model)
+    symbols = {name: codec.read_symbols(data) for name, data in files.items()}
+    z, y = symbols["escapes"] = _escapes(model)
+    level = None if version == "v1" else _ESCAPES_LEVEL
+    scale_index = model.latents.code(z, level or 0, lambda _: y).scale_index
+    stream = EntropyCoder(model).encode(z, y, scale_index)
+    files["escapes"] = cdc_file.pack(model.fingerprint, 100, 128, stream, level=level)
     arrays = {}
     for name, data in files.items():
-        z, y = symbols.get(name) or codec.read_symbols(data)
-        mean, scale_index = model.hyper_decoder.decode(z)
-        arrays |= {f"{name}.z": z, f"{name}.y": y, f"{name}.mean": mean, f"{name}.scale_index": scale_index}
+        z, y = symbols[name]
+        coded = model.latents.code(z, cdc_file.unpack(data).level, lambda _, y=y: y)
+        arrays |= {f"{name}.z": z, f"{name}.y": y}
+        arrays |= {f"{name}.mean": coded.mean, f"{name}.scale_index": coded.scale_index}
+        if version != "v1":
+            arrays[f"{name}.y_hat"] = coded.y_hat
         (folder / f"{name}.cdc").write_bytes(data)
     np.savez_compressed(folder / "symbols.npz", **arrays)
 
 
 if __name__ == "__main__":
-    target = FOLDER / f"v{cdc_file.VERSION}"
+    [wanted] = sys.argv[1:]
+    target = FOLDER / wanted
     if target.exists():
         sys.exit(f"{target} exists already: golden files are made once for a format version, and never changed")
-    make(target)
+    make(wanted, target)

@@ -36,13 +36,18 @@ def gains(coding: Mapping, level: int) -> tuple[list[int], list[int]]:
 def inverse_gain(log2: int, bits: int) -> int:
     """1/g with bits + 16 fractional bits."""
     exponent = ((bits + 16) << 16) - log2
+    power, whole = fractional_power(exponent), exponent >> 16
+    return power << (whole - 30) if whole >= 30 else (power + 2 ** (29 - whole)) >> (30 - whole)
+
+
+def fractional_power(exponent: int) -> int:
+    """2 to the exponent's 16 fractional bits, with 30 fractional bits."""
     root, power = 2**31, 2**30
     for digit in range(15, -1, -1):
         root = isqrt(root << 30)
         if exponent >> digit & 1:
             power = power * root >> 30
-    whole = exponent >> 16
-    return power << (whole - 30) if whole >= 30 else (power + 2 ** (29 - whole)) >> (30 - whole)
+    return power
 
 
 def correct(coding: Mapping, output: list, features: list, y_hat: list) -> list:

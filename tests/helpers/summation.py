@@ -37,8 +37,16 @@ class ShuffledCheckerboard(IntegerCheckerboard):
 class Float32Checkerboard(IntegerCheckerboard):
     """The checkerboard's sums in float32."""
 
+    order = slice(None)
+
     def matmul(self, x, matrix):
-        return (x.astype(np.float32) @ matrix.astype(np.float32)).astype(np.float64)
+        return (x[:, self.order].astype(np.float32) @ matrix[self.order].astype(np.float32)).astype(np.float64)
+
+
+class Float32CheckerboardReversed(Float32Checkerboard):
+    """`Float32Checkerboard` on a machine that begins with the last channel."""
+
+    order = slice(None, None, -1)
 
 
 class FloatNetwork(IntegerHyperDecoder):
