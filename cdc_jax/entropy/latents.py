@@ -69,18 +69,20 @@ class LatentModel:
     checkerboard: IntegerCheckerboard | None = None
 
     def __post_init__(self):
-        channels, board = self.hyper_decoder.latent_channels, self.checkerboard
+        net, board = self.hyper_decoder, self.checkerboard
+        channels, hidden = net.latent_channels, net.layers[2].kernel.shape[2]
         if self.gains is None:
             if board is not None:
                 raise BundleError("A checkerboard needs gains.")
+            if not net.channels == hidden == channels:
+                raise BundleError("Without gains, z, y and the hyper decoder must have equally many channels.")
             return
         if self.gains.anchors.shape[1] != channels:
             raise BundleError(f"The gains are for {self.gains.anchors.shape[1]} channels, y has {channels}.")
         if board is not None:
-            hidden = self.hyper_decoder.layers[2].kernel.shape[2]
             if (board.channels, board.anchor_kernel.shape[2]) != (channels, hidden):
                 raise BundleError("The checkerboard does not fit the hyper decoder.")
-            if {layer.output_bits for layer in self.hyper_decoder.layers[1:]} != {board.latent_bits}:
+            if {layer.output_bits for layer in net.layers[1:]} != {board.latent_bits}:
                 raise BundleError("The checkerboard's fractional bits are not the hyper decoder's.")
 
     def passes(self, height: int, width: int) -> list[Bool[np.ndarray, "h w"] | None]:

@@ -40,7 +40,7 @@ def _assert_rounded(found: np.ndarray, exact: np.ndarray) -> None:
 @pytest.mark.parametrize("quality", [0, 37.25, 100])
 def test_no_steps_give_the_transform_s_image(compact_codec, synthesis, quality):
     data = compact_codec.compress(smooth(70, 90), quality=quality)
-    symbols = compact_codec._read(data)[1]
+    symbols = compact_codec._reader.read(data)[1]
     exact = _naive(symbols.y_hat, synthesis)
     assert exact.std() > 10
     found = compact_codec.decompress(data, steps=0)
@@ -146,7 +146,7 @@ def test_a_batch_of_mixed_qualities(compact_codec):
 
 def test_the_quality_reaches_the_network(compact_codec):
     """The same latents at another quality are another image."""
-    symbols = compact_codec._read(compact_codec.compress(smooth(64, 64), quality=20))[1]
+    symbols = compact_codec._reader.read(compact_codec.compress(smooth(64, 64), quality=20))[1]
     settings = decode_settings(compact_codec.config, None, 0, None, 0.0)
     images = [
         compact_codec._decoder.decode(dataclasses.replace(symbols, level=level), settings, None) for level in (0, 25600)

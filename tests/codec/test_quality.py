@@ -63,7 +63,7 @@ def expected_symbols(codec, image: np.ndarray, level: int) -> tuple[np.ndarray, 
     if latents.checkerboard is None:
         return z, first
     offset = np.floor(first * gains.inverse.astype(np.float64) / 2**16 + 0.5).astype(np.int32)
-    corrected = latents.checkerboard.correct(output, features, output[..., :channels] + offset)
+    corrected = latents.checkerboard.correct(output, features, output[..., :channels] + offset, first, level)
     return z, np.where(anchor_mask(*y.shape[:2])[..., None], first, rounded(corrected))
 
 
@@ -110,7 +110,7 @@ def test_all_of_the_coder_is_used(compact_codec):
     indices, escapes, largest = set(), 0, 0
     for image in kinds.values():
         for quality in (0, 100):
-            symbols = compact_codec._read(compact_codec.compress(image, quality=quality))[1]
+            symbols = compact_codec._reader.read(compact_codec.compress(image, quality=quality))[1]
             tables = compact_codec._coding.y_tables
             low = tables.low[symbols.scale_index]
             escapes += np.count_nonzero((symbols.y < low) | (symbols.y >= low + tables.sizes[symbols.scale_index]))
