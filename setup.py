@@ -81,6 +81,8 @@ EXTRAS = {
 
 CONSOLE_SCRIPTS = ["cdc = cdc_jax.cli:main"]
 
+PACKAGE_DATA = {"cdc_jax": ["py.typed", "shipped/*"], "cdc_jax.evaluation": ["page/*"]}
+
 
 def read_version():
     """The version in cdc_jax/version.py, without importing the package: its requirements may not be installed yet."""
@@ -105,7 +107,7 @@ if __name__ == "__main__":
         license_files=["LICENSE"],
         python_requires=">=3.11",
         packages=find_packages(include=["cdc_jax", "cdc_jax.*"]),
-        package_data={"cdc_jax": ["py.typed"], "cdc_jax.evaluation": ["page/*"]},
+        package_data=PACKAGE_DATA,
         install_requires=BASE,
         extras_require=EXTRAS,
         entry_points={"console_scripts": CONSOLE_SCRIPTS},

@@ -83,7 +83,7 @@ def main() -> None:
         )
         environment |= {"PYTHONPATH": path, "CDC_JAX_CACHE": str(Path(folder) / "cache")}
         subprocess.run([sys.executable, "-c", make, image], env=environment, check=True)
-        compress = [sys.executable, "-m", "cdc_jax", "compress", "-q", image, "--model", args.model, "-o", file]
+        compress = [sys.executable, "-m", "cdc_jax", "compress", "--quiet", image, "--model", args.model, "-o", file]
         subprocess.run(compress, env={**environment, "CDC_JAX_CACHE": "off"}, check=True)
         environment |= {"BENCHMARK_MODEL": str(args.model), "BENCHMARK_FILE": str(file)}
         for which in ("first start", "second start"):
@@ -99,7 +99,7 @@ def main() -> None:
 def seconds_of_command(file: Path, model: Path, environment: dict[str, str]) -> float:
     """Until the image is written: the fastest run, after one that compiles."""
     decoded = file.with_suffix(".decoded.png")
-    command = [sys.executable, "-m", "cdc_jax", "decompress", "-q", file, "--model", model, "--steps=1"]
+    command = [sys.executable, "-m", "cdc_jax", "decompress", "--quiet", file, "--model", model, "--steps=1"]
     seconds = []
     for _ in range(1 + COMMAND_RUNS):
         start = time.time()

@@ -111,6 +111,16 @@ def test_setup_finds_every_package():
     assert packages == folders, "a folder with modules lacks its __init__.py"
 
 
+def test_every_other_file_of_the_package_is_installed():
+    for path in repository_files():
+        if not path.is_relative_to(ROOT / "cdc_jax") or path.suffix == ".py":
+            continue
+        folders = {name: ROOT.joinpath(*name.split(".")) for name in SETUP["PACKAGE_DATA"]}
+        installed = [path in folders[name].glob(pattern) for name, patterns in SETUP["PACKAGE_DATA"].items()
+                     for pattern in patterns]
+        assert any(installed), f"{path.relative_to(ROOT)} is in no list of setup.py"
+
+
 def test_the_version_is_the_same_everywhere():
     import cdc_jax
 

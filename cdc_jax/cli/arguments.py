@@ -51,7 +51,7 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
         args.inputs = args.inputs + more
         bundles = [word for word in args.inputs if is_bundle(word)] if hasattr(args, "model") else []
         if bundles:
-            args.parser.error(f"{bundles[0]} is a bundle: give --model once for each, --model A --model B")
+            args.parser.error(f"the input {bundles[0]} is a bundle: give --model once for each, --model A --model B")
         if not args.inputs:
             args.parser.error("no input files were given")
     return args

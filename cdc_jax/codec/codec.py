@@ -290,8 +290,13 @@ class Codec:
 
 
 def _synthesis(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
-    name = "compressor.transform.synthesis"
-    return np.asarray(bundle.params[name]) if name in bundle.params else None
+    """Tᵀ, None in a model without the transform."""
+    if not bundle.config.transform:
+        return None
+    synthesis, deviations = (
+        np.asarray(bundle.params[f"compressor.transform.{name}"]) for name in ("synthesis", "deviations")
+    )
+    return deviations[:, None] * synthesis
 
 
 @functools.partial(jax.jit, static_argnums=0)

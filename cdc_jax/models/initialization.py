@@ -92,8 +92,9 @@ def _initial_transform(config: ModelConfig, klt: tuple[np.ndarray, np.ndarray]) 
     betas = [config.beta(MAX_QUALITY * k / max(config.rate_anchors - 1, 1)) for k in range(config.rate_anchors)]
     steps = np.sqrt(18 * np.array(betas) / np.log(2))
     weights = {
-        "analysis": basis / deviations,
-        "synthesis": (basis * deviations).T,
+        "analysis": basis,
+        "synthesis": np.ascontiguousarray(basis.T),
+        "deviations": deviations,
         "log2_gain": np.log2(deviations / steps[0]),
     }
     if config.variable_rate:

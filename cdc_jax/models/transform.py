@@ -42,8 +42,10 @@ class Transform(nnx.Module):
     """T, Tᵀ and the gains.
 
     Attributes:
-      analysis: T as a matrix [768, c], of patches folded row by row.
-      synthesis: Tᵀ as a matrix [c, 768]; weights of its own.
+      analysis: [768, c]; T is analysis / deviations, of patches folded row by row.
+      synthesis: [c, 768], weights of its own; Tᵀ is deviations · synthesis.
+      deviations: [c], the coefficients' standard deviations at the start; not trained. Kept apart, they leave both
+        matrices nearly orthonormal, so that one learning rate suits all their rows.
       log2_gain: log₂ g at quality 0, [c].
       gain_steps: [anchors − 1, c]; softplus of an entry is the growth of log₂ g from one anchor to the next. None in a
         model of one rate.
@@ -53,16 +55,19 @@ class Transform(nnx.Module):
         channels = config.latent_channels
         self.analysis = _weight(PATCH_VALUES, channels)
         self.synthesis = _weight(channels, PATCH_VALUES)
+        self.deviations = _weight(channels)
         self.log2_gain = _weight(channels)
         self.gain_steps = _weight(config.rate_anchors - 1, channels) if config.variable_rate else None
 
     def analyze(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/16 w/16 c"]:
         """T(x) of an image in [−1, 1], h and w multiples of 16."""
-        return jnp.dot(fold(image, LATENT_STRIDE), self.analysis[...], precision="highest")
+        coefficients = jnp.dot(fold(image, LATENT_STRIDE), self.analysis[...], precision="highest")
+        return coefficients / jax.lax.stop_gradient(self.deviations[...])
 
     def synthesize(self, y_hat: Float[Array, "b h w c"]) -> Float[Array, "b 16*h 16*w 3"]:
         """Tᵀ(ŷ): the preview, nominally in [−1, 1], not clipped."""
-        return unfold(jnp.dot(y_hat, self.synthesis[...], precision="highest"), LATENT_STRIDE)
+        coefficients = y_hat * jax.lax.stop_gradient(self.deviations[...])
+        return unfold(jnp.dot(coefficients, self.synthesis[...], precision="highest"), LATENT_STRIDE)
 
     def anchors(self) -> Float[Array, "anchors c"]:
         """log₂ g at every anchor, not decreasing along the first axis."""

@@ -89,6 +89,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.optimizer.b2 = 0.999  # Adam's decay of the second moment
     config.optimizer.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
     config.optimizer.hyperprior_factor = 1.0  # on that of the entropy model
+    config.optimizer.transform_factor = 1.0  # on that of T and Tᵀ, whose entries are about 0.04
     config.optimizer.warmup_steps = 0
     config.optimizer.clip_norm = 1.0  # of the global gradient; 0: no clipping
 

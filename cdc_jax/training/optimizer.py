@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from cdc_jax.models.params import Params
 
 _GAINS = ("compressor.transform.log2_gain", "compressor.transform.gain_steps")
+_TRANSFORM = ("compressor.transform.analysis", "compressor.transform.synthesis")
 _HYPERPRIOR = tuple(f"compressor.{part}." for part in ("hyper_encoder", "hyper_decoder", "checkerboard", "prior"))
 
 
@@ -45,7 +46,11 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
     """Factors on the learning rate of each weight, in the order of `ravel_pytree`; None where all are 1."""
     options = config.optimizer
-    groups = {_GAINS: options.gains_factor, _HYPERPRIOR: options.hyperprior_factor}
+    groups = {
+        _GAINS: options.gains_factor,
+        _HYPERPRIOR: options.hyperprior_factor,
+        _TRANSFORM: options.transform_factor,
+    }
     if all(factor == 1 for factor in groups.values()):
         return None
 

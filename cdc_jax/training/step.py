@@ -35,7 +35,7 @@ from cdc_jax.training.optimizer import (
 
 # What a file's symbols depend on; the way back from them (Tᵀ, context decoder, U-Net) may change.
 _CODING_PARTS = ("encoder.", "hyper_encoder.", "hyper_decoder.", "prior.", "checkerboard.")
-_CODING_PARTS += ("transform.analysis", "transform.log2_gain", "transform.gain_steps")
+_CODING_PARTS += ("transform.analysis", "transform.deviations", "transform.log2_gain", "transform.gain_steps")
 ENTROPY_MODEL = tuple(f"compressor.{part}" for part in _CODING_PARTS)
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]

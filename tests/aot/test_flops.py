@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from cdc_jax.aot.flops import product_flops
+from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import merge, shapes
 from cdc_jax.runtime.sharding import make_mesh
@@ -80,7 +81,7 @@ def test_the_model_costs_what_its_authors_program_does():
     context = [(1, side >> level, side >> level, count) for level, count in enumerate(config.context_channels)]
 
     def denoise(params, x, time, *context):
-        return merge(config, params).unet(x, time, context)
+        return merge(config, params).unet(x, time, Context(context, None))
 
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, side, side, 3), (1,), *context)]
     flops = product_flops(jax.make_jaxpr(denoise)(shapes(config), *arguments), "tpu")
