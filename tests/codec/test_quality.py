@@ -63,7 +63,7 @@ def expected_symbols(codec, image: np.ndarray, level: int) -> tuple[np.ndarray, 
     if latents.checkerboard is None:
         return z, first
     offset = np.floor(first * gains.inverse.astype(np.float64) / 2**16 + 0.5).astype(np.int32)
-    corrected = latents.checkerboard.correct(output, features, output[..., :channels] + offset)
+    corrected = latents.checkerboard.correct(output, features, output[..., :channels] + offset, first, level)
     return z, np.where(anchor_mask(*y.shape[:2])[..., None], first, rounded(corrected))
 
 

@@ -20,9 +20,10 @@ def compact_networks(channels: int, random: np.random.Generator, latents: int = 
         kernel[..., latents:] *= 0.3
         bias[latents:] = (random.uniform(-4, 5, latents) - gains[1]) / 4
     board = {
-        "anchors": layer(latents, hidden, 5, 5, taps=12)[0],
+        "anchors": layer(2 * latents, hidden, 3, 3, taps=12)[0],
         "anchors_bias": np.zeros(hidden, np.float32),
         "features": layer(hidden, hidden, 1, 1, taps=1),
+        "quality": layer(1, hidden, taps=1),
         "out": layer(hidden, 2 * latents, 1, 1, taps=100),
     }
     return layers, gains.astype(np.float32), board

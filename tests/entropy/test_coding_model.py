@@ -123,6 +123,7 @@ def test_loading_what_numpy_wrote(saved, small_model):
         ({"weight_bits": np.array([31, 20, 20], np.int32)}, "weight bits"),
         ({"weight_bits": np.array([[20, 20, 20]], np.int32)}, "weight_bits"),
         ({"medians": np.zeros(5, np.int32)}, "channels|layers"),
+        ({"kernel_2": np.zeros((3, 3, 6, 10), np.int32), "bias_2": np.zeros(10, np.int64)}, "equally many channels"),
         ({"z_low": np.zeros(5, np.int32)}, "z tables"),
         ({"y_offsets": np.arange(257, dtype=np.int32)}, "y tables"),
         ({"y_low": np.full(256, 1 << 30, np.int32)}, "y table"),

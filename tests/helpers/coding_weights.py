@@ -59,9 +59,10 @@ def compact_coding_weights(
     }
     if board:
         weights["checkerboard_params"] = {
-            "anchors": scaled(_unit(4 * latents), 5, 5, latents, hidden),
+            "anchors": scaled(_unit(4 * latents), 3, 3, 2 * latents, hidden),
             "anchors_bias": scaled(0.25, hidden),
             "features": (scaled(_unit(hidden), 1, 1, hidden, hidden), scaled(0.25, hidden)),
+            "quality": (scaled(0.5, 1, hidden), scaled(0.25, hidden)),
             "out": (scaled(_unit(hidden), 1, 1, hidden, 2 * latents), scaled(0.25, 2 * latents)),
         }
     return weights

@@ -9,7 +9,7 @@ from tests.helpers import python_hyper_decoder
 from tests.helpers.python_decoder import Passes
 from tests.helpers.python_hyper_decoder import finish, saturate
 
-TAPS = [(u, t) for u in range(5) for t in range(5) if (u + t) % 2 == 1]
+TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]
 
 
 class Latents(NamedTuple):
@@ -50,26 +50,34 @@ def fractional_power(exponent: int) -> int:
     return power
 
 
-def correct(coding: Mapping, output: list, features: list, y_hat: list) -> list:
+def log2_magnitude(symbol: int, bits: int) -> int:
+    """log2(1 + |symbol|), linear between powers of two."""
+    size = 1 + abs(symbol)
+    exponent = size.bit_length() - 1
+    return (exponent << bits) + ((size - 2**exponent) << bits >> exponent)
+
+
+def correct(coding: Mapping, output: list, features: list, y_hat: list, y: list, level: int) -> list:
     """The hyper decoder's output [4h][4w][2c] with the checkerboard's correction where row + column is odd."""
     height, width = len(output), len(output[0])
     corrected = [[list(cell) for cell in row] for row in output]
     for i in range(height):
         for j in range(1 - i % 2, width, 2):
-            rest = _correction(coding, features[i][j], y_hat, i, j)
+            rest = _correction(coding, features[i][j], y_hat, y, level, i, j)
             corrected[i][j] = [saturate(a + b) for a, b in zip(output[i][j], rest, strict=True)]
     return corrected
 
 
-def _correction(coding: Mapping, features: list[int], y_hat: list, i: int, j: int) -> list[int]:
+def _correction(coding: Mapping, features: list[int], y_hat: list, y: list, level: int, i: int, j: int) -> list[int]:
     latent_bits = coding["fractional_bits"][3]
     mix_weight_bits, mix_bits, rest_weight_bits = coding["checkerboard_bits"]
     mix = list(coding["mix_bias"])
     for (u, t), kernel in zip(TAPS, coding["anchor_kernel"], strict=True):
-        a, b = i + u - 2, j + t - 2
+        a, b = i + u - 1, j + t - 1
         if 0 <= a < len(y_hat) and 0 <= b < len(y_hat[0]):
-            _add_products(mix, y_hat[a][b], kernel)
+            _add_products(mix, y_hat[a][b] + [log2_magnitude(symbol, latent_bits) for symbol in y[a][b]], kernel)
     _add_products(mix, features, coding["feature_kernel"])
+    _add_products(mix, [(level << latent_bits) // 25600], [coding["quality_kernel"]])
     mix = [finish(value, mix_weight_bits + latent_bits - mix_bits, leaky=True) for value in mix]
     rest = list(coding["rest_bias"])
     _add_products(rest, mix, coding["rest_kernel"])
@@ -94,11 +102,11 @@ def passes(coding: Mapping, z: list, level: int = 0) -> Passes:
     parts = [places]
     if "anchor_kernel" in coding:
         parts = [[(i, j) for i, j in places if (i + j) % 2 == odd] for odd in (0, 1)]
-    y_hat = [[[0] * channels for _ in range(width)] for _ in range(height)]
+    y_hat, y = ([[[0] * channels for _ in range(width)] for _ in range(height)] for _ in range(2))
     means, found = {}, {}
     for number, part in enumerate(parts):
         if number:
-            output = correct(coding, output, features, y_hat)
+            output = correct(coding, output, features, y_hat, y, level)
         indices = {}
         for i, j in part:
             for c in range(channels):
@@ -110,8 +118,8 @@ def passes(coding: Mapping, z: list, level: int = 0) -> Passes:
         found |= indices
         for i, j in part:
             for c in range(channels):
-                offset = (symbols[(i * width + j) * channels + c] * inverse[c] + 2**15) >> 16
-                y_hat[i][j][c] = saturate(output[i][j][c] + offset)
+                y[i][j][c] = symbol = symbols[(i * width + j) * channels + c]
+                y_hat[i][j][c] = saturate(output[i][j][c] + ((symbol * inverse[c] + 2**15) >> 16))
     flat = [value for row in y_hat for cell in row for value in cell]
     return Latents(
         [Fraction(means[i], 2**bits) for i in range(len(flat))],
