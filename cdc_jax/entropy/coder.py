@@ -138,10 +138,14 @@ class EntropyCoder:
         y_parts = []
 
         def read(step: Pass) -> np.ndarray:
-            order, sizes = _group_by_scale(step.scale_index, step.positions)
+            order, sizes = _group_by_scale(_at(step.positions, step.scale_index))
             y_parts.append(_guarded(self._y_coder.read, decoder, sizes))
+            ordered = np.empty(order.shape, np.int32)
+            ordered[order] = _in_range(self._y_coder.to_symbols(y_parts[-1]))
+            if step.positions is None:
+                return ordered.reshape(step.scale_index.shape)
             y = np.zeros(step.scale_index.shape, np.int32)
-            y.reshape(-1)[order] = _in_range(self._y_coder.to_symbols(y_parts[-1]))
+            y[step.positions] = ordered.reshape(-1, y.shape[2])
             return y
 
         y, mean, y_hat, scale_index = self.model.latents.code(z, level, read)
@@ -165,8 +169,8 @@ class EntropyCoder:
         z_part = self._z_coder.to_entries(by_channel, np.full(channels, z.shape[0] * z.shape[1]))
         y_parts = []
         for positions in self.model.latents.passes(*y_shape[:2]):
-            order, sizes = _group_by_scale(scale_index, positions)
-            y_parts.append(self._y_coder.to_entries(y.reshape(-1)[order], sizes))
+            order, sizes = _group_by_scale(_at(positions, scale_index))
+            y_parts.append(self._y_coder.to_entries(_at(positions, y)[order], sizes))
         return z_part, y_parts
 
     def _write(self, z_part: Entries, y_parts: list[Entries]) -> bytes:
@@ -177,14 +181,14 @@ class EntropyCoder:
         return _shortest_stream(encoder)
 
 
-def _group_by_scale(scale_index: np.ndarray, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of the positions (None: all) in raster order, grouped by scale index, and the groups' sizes."""
-    flat = scale_index.reshape(-1)
-    if positions is None:
-        return np.argsort(flat, kind="stable"), np.bincount(flat, minlength=256)
-    chosen = np.flatnonzero(np.repeat(positions.reshape(-1), scale_index.shape[2]))
-    order = chosen[np.argsort(flat[chosen], kind="stable")]
-    return order, np.bincount(flat[chosen], minlength=256)
+def _at(positions: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """The values at these positions (None: all), flat, in raster order."""
+    return (values if positions is None else values[positions]).reshape(-1)
+
+
+def _group_by_scale(scale_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices grouped by scale index, in order within a group, and the groups' sizes."""
+    return np.argsort(scale_index, kind="stable"), np.bincount(scale_index, minlength=256)
 
 
 def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:

@@ -44,10 +44,14 @@ def anchor_mask(height: int, width: int) -> Bool[np.ndarray, "h w"]:
 
 def log2_magnitude(symbols: Int[np.ndarray, "..."], fractional_bits: int) -> Int[np.ndarray, "..."]:
     """log2(1 + |symbol|), linear between powers of two, in fixed point; int32, saturated to 24 bits."""
-    magnitude = 1 + np.abs(symbols.astype(np.int64))
+    flat = symbols.reshape(-1)
+    nonzero = np.flatnonzero(flat)  # most symbols are 0, and so are their magnitudes
+    magnitude = 1 + np.abs(flat[nonzero].astype(np.int64))
     exponent = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64) - 1
     fraction = (magnitude - (np.int64(1) << exponent)) << fractional_bits >> exponent
-    return np.minimum((exponent << fractional_bits) + fraction, MAX_ACTIVATION).astype(np.int32)
+    result = np.zeros(flat.shape, np.int32)
+    result[nonzero] = np.minimum((exponent << fractional_bits) + fraction, MAX_ACTIVATION)
+    return result.reshape(symbols.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,24 +145,24 @@ class IntegerCheckerboard:
         """
         height, width, channels = anchors.shape
         mask = anchor_mask(height, width)
-        padded = np.zeros((height + 2, width + 2, 2 * channels), np.int32)
-        padded[1:-1, 1:-1, :channels] = np.where(mask[..., None], anchors, 0)
-        padded[1:-1, 1:-1, channels:] = np.where(mask[..., None], log2_magnitude(symbols, self.latent_bits), 0)
+        padded = np.zeros((height + 2, width + 2, 2 * channels))
+        inside = padded[1:-1, 1:-1]
+        inside[mask, :channels] = anchors[mask]
+        inside[mask, channels:] = log2_magnitude(symbols[mask], self.latent_bits)
         quality = (level << self.latent_bits) // MAX_LEVEL
         offset = self.mix_bias + self.quality_kernel.astype(np.int64) * quality
         corrected = output.copy()
         for rows, columns in self._chunks(~mask, channels):
-            windows = np.stack([padded[rows + down, columns + right] for down, right in TAPS], axis=1)
-            mix = self.mix_sums(windows.astype(np.float64), features[rows, columns].astype(np.float64))
+            windows = [padded[rows + down, columns + right] for down, right in TAPS]
+            mix = self.mix_sums(np.concatenate([*windows, features[rows, columns]], axis=1))
             mix, _ = finish_sums(mix, offset, self.shifts[0], leaky=True)
             rest, _ = finish_sums(self.matmul(mix, self._matrices[1]), self.rest_bias, self.shifts[1], leaky=False)
-            total = output[rows, columns] + rest
-            corrected[rows, columns] = np.clip(total, MIN_ACTIVATION, MAX_ACTIVATION)
+            rest += output[rows, columns]
+            corrected[rows, columns] = np.clip(rest, MIN_ACTIVATION, MAX_ACTIVATION, out=rest)
         return corrected
 
-    def mix_sums(self, windows: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """The first layer's sums over anchors and features: [n, 4, 2c], [n, H] -> [n, H], float64 integers."""
-        inputs = np.concatenate([windows.reshape(len(windows), -1), features], axis=1)
+    def mix_sums(self, inputs: np.ndarray) -> np.ndarray:
+        """The first layer's sums over anchors and features: [n, 4 * 2c + H] -> [n, H], float64 integers."""
         return self.matmul(inputs, self._matrices[0])
 
     def _chunks(self, chosen: np.ndarray, channels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

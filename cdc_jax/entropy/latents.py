@@ -13,6 +13,7 @@ by what the anchors are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ from cdc_jax.entropy.integer_layer import MAX_ACTIVATION, MIN_ACTIVATION
 from cdc_jax.errors import BundleError
 
 LOG2_SCALE_SHIFT = 2  # log2 σ is 4 times the network's output
+_MAX_SHIFT_IN_32_BITS = 7  # of a 24-bit output, to which log2 g of at most 20 bits is then added
+_MAX_TABLE_SIZE = 1 << 22
 
 Symbols = Int[np.ndarray, "h w c"]
 
@@ -115,22 +118,50 @@ class LatentModel:
         for positions in others:
             output = self.checkerboard.correct(output, features, y_hat, symbols, level)
             step = self._pass(output, gains, positions)
-            chosen = positions[..., None]
-            symbols = np.where(chosen, symbols_of(step), symbols)
-            mean = np.where(chosen, step.mean, mean)
-            scale_index = np.where(chosen, step.scale_index, scale_index)
-            y_hat = np.where(chosen, self._latents(output, symbols, gains), y_hat)
-        return Latents(symbols, mean, (y_hat * 2.0**-bits).astype(np.float32), scale_index)
+            symbols = _replaced(symbols, positions, symbols_of(step))
+            mean = _replaced(mean, positions, step.mean)
+            scale_index = _replaced(scale_index, positions, step.scale_index)
+            y_hat = _replaced(y_hat, positions, self._latents(output, symbols, gains))
+        return Latents(symbols, mean, y_hat.astype(np.float32) * np.float32(2.0**-bits), scale_index)
 
     def _pass(self, output: np.ndarray, gains: LevelGains, positions: np.ndarray | None) -> Pass:
         channels, bits = self.hyper_decoder.latent_channels, self.hyper_decoder.layers[2].output_bits
-        scale = output[..., channels:].astype(np.int64) << (LOG2_BITS + LOG2_SCALE_SHIFT - bits)
-        scale_index = np.searchsorted(self.hyper_decoder.thresholds, scale + gains.log2, side="right")
-        mean = (output[..., :channels] * 2.0**-bits).astype(np.float32)
-        return Pass(mean, gains.gains(), scale_index.astype(np.uint8), positions)
+        shift = LOG2_BITS + LOG2_SCALE_SHIFT - bits
+        kind = np.int32 if shift <= _MAX_SHIFT_IN_32_BITS else np.int64
+        log2_scale = (output[..., channels:].astype(kind) << shift) + gains.log2.astype(kind)
+        mean = output[..., :channels].astype(np.float32) * np.float32(2.0**-bits)  # exact: 24 bits
+        return Pass(mean, gains.gains(), self.scale_index(log2_scale), positions)
+
+    def scale_index(self, log2_scale: Int[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+        """The number of thresholds that are at most log2 of the scale, from a table where that is not too large."""
+        thresholds = self.hyper_decoder.thresholds
+        first, last = int(thresholds[0]), int(thresholds[-1])
+        if last - first >= _MAX_TABLE_SIZE or first == np.iinfo(np.int32).min:
+            return np.searchsorted(thresholds, log2_scale, side="right").astype(np.uint8)
+        inside = np.clip(log2_scale, first - 1, last)
+        inside -= first - 1
+        return self._index_table[inside]
+
+    @cached_property
+    def _index_table(self) -> UInt8[np.ndarray, " n"]:
+        """Scale indices from just below the first threshold up to the last one."""
+        thresholds = self.hyper_decoder.thresholds.astype(np.int64)
+        span = np.arange(thresholds[0] - 1, thresholds[-1] + 1)
+        return np.searchsorted(thresholds, span, side="right").astype(np.uint8)
 
     def _latents(self, output: np.ndarray, symbols: np.ndarray, gains: LevelGains) -> Int[np.ndarray, "h w c"]:
         """ŷ in fixed point."""
-        channels = self.hyper_decoder.latent_channels
-        offset = symbols.astype(np.int64) * gains.inverse + (1 << (INVERSE_BITS - 1)) >> INVERSE_BITS
-        return np.clip(output[..., :channels] + offset, MIN_ACTIVATION, MAX_ACTIVATION).astype(np.int32)
+        latents = np.ascontiguousarray(output[..., : self.hyper_decoder.latent_channels])
+        nonzero = np.flatnonzero(symbols)  # a symbol 0 is the mean itself
+        inverse = gains.inverse[nonzero % len(gains.inverse)]
+        offset = symbols.reshape(-1)[nonzero] * inverse + (1 << (INVERSE_BITS - 1)) >> INVERSE_BITS
+        flat = latents.reshape(-1)
+        flat[nonzero] = np.clip(flat[nonzero] + offset, MIN_ACTIVATION, MAX_ACTIVATION)
+        return latents
+
+
+def _replaced(values: np.ndarray, positions: Bool[np.ndarray, "h w"], new: np.ndarray) -> np.ndarray:
+    """A copy of the values, with the new ones at these positions."""
+    result = values.copy()
+    result[positions] = new[positions]
+    return result

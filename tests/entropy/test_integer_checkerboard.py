@@ -147,8 +147,8 @@ def test_sums_just_below_the_limit_are_exact():
         "rest_bias": np.zeros(2 * channels, np.int64),
     }
     board = IntegerCheckerboard(**arrays, latent_bits=16, mix_weight_bits=30, mix_bits=16, rest_weight_bits=16)
-    windows, features = (np.full(shape, float(MIN_ACTIVATION)) for shape in ((1, 4, 2 * channels), (1, 1)))
-    assert int(board.mix_sums(windows, features)[0, 0]) == taps * MIN_ACTIVATION
+    inputs = np.full((1, 8 * channels + 1), float(MIN_ACTIVATION))
+    assert int(board.mix_sums(inputs)[0, 0]) == taps * MIN_ACTIVATION
     with pytest.raises(BundleError, match="2\\^53"):
         replace(board, mix_bias=np.array([-room - 1]))
 
