@@ -1,4 +1,4 @@
-"""Pictures to bytes and back: bundles, `encoding`, `decoding`, and the `codec` that ties them to the entropy coder.
+"""Images to bytes and back: bundles, `encoding`, `decoding`, and the `codec` that ties them to the entropy coder.
 
 `Codec` and `load_codec` are imported on first use: looking into this package must not load JAX.
 """

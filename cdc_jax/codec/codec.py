@@ -1,10 +1,10 @@
-"""The codec: picture ⇄ bytes. This is the public API.
+"""The codec: image ⇄ bytes. This is the public API.
 
     codec = cdc_jax.load_codec("bundle")
     data = codec.compress(image)            # uint8 [h, w, 3] → the bytes of a .cdc file
     image = codec.decompress(data, steps=5)
 
-The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
+The latents of a file are the same on every machine; the image made of them is the same on one platform for a given
 (file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms; decoded together with
 others, or over several devices, within ±1 of 255 in float32.
 """
@@ -28,7 +28,7 @@ from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
 from cdc_jax.codec.shipped import shipped_bundle
-from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import CdcError, ConfigError, ImageError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
@@ -38,7 +38,7 @@ from cdc_jax.models.config import STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.runtime.prefetch import in_threads, prefetch_one
 
-_HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
+_HOST_THREADS = 2  # beyond one per device: for entropy coding while the devices are busy
 
 
 def load_codec(
@@ -53,7 +53,7 @@ def load_codec(
         pixels a little. Files do not depend on it.
 
     Raises:
-      BundleError: the folder is not a complete, sound bundle.
+      BundleError: the folder is not a complete, valid bundle.
       ConfigError: the compute type is neither.
     """
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
@@ -61,27 +61,38 @@ def load_codec(
 
 
 class Codec:
-    """A model ready to compress and decompress. Safe to use from several threads."""
+    """A model ready to compress and decompress. Safe to use from several threads.
+
+    Attributes:
+      config: the model's settings.
+      max_pixels: height × width above which images and files are refused.
+      compute_type: of the U-Net's products.
+      weights_sha256: hash of all weights, as hexadecimal digits.
+      params: float32 weights by dotted name.
+      coding: what both ends of the file format share.
+      coder: the entropy coder of `coding`.
+      decoder: makes images of decoded symbols.
+    """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
         if compute_type not in COMPUTE_TYPES:
-            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
+            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}.")
         self.config = bundle.config
         self.max_pixels = max_pixels
         self.compute_type = compute_type
         self.weights_sha256 = bundle.weights_sha256
-        self._params = bundle.params
-        self._coding = bundle.coding
-        self._coder = EntropyCoder(bundle.coding)
+        self.params = bundle.params
+        self.coding = bundle.coding
+        self.coder = EntropyCoder(bundle.coding)
         self._devices = LocalDevices(bundle.params)
-        self._decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
-        self._encoder = ImageEncoder(bundle, self._coder, self._devices)
-        self._reader = FileReader(bundle, self._coder, max_pixels)
+        self.decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
+        self._encoder = ImageEncoder(bundle, self.coder, self._devices)
+        self._reader = FileReader(bundle, self.coder, max_pixels)
 
     @property
     def fingerprint(self) -> bytes:
-        """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
-        return self._coding.fingerprint
+        """Identifies the coding model: a file opens in every bundle that has the fingerprint stored in the file."""
+        return self.coding.fingerprint
 
     def compress(self, image: Image, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
@@ -123,7 +134,7 @@ class Codec:
         eta: float = 0.0,
         tile: int | None = None,
     ) -> Image:
-        """The picture of a `.cdc` file.
+        """The image of a `.cdc` file.
 
         Args:
           data: the file's bytes.
@@ -132,13 +143,13 @@ class Codec:
           seed: of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
           eta: noise added at every step, 0 (none) to 1.
-          tile: pixels along the side of the tiles that the picture is decoded in, at most, a multiple of 64; a part
+          tile: pixels along the side of the tiles that the image is decoded in, at most, a multiple of 64; a part
             of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
 
         Raises:
-          BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
+          BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
-          ConfigError: steps, seed, gamma, eta or tile is impossible.
+          ConfigError: steps, seed, gamma, eta or tile is invalid.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
@@ -146,8 +157,8 @@ class Codec:
         container, symbols = self._reader.read(data)
         height, width = padded_size(container)
         tile = tiling.default_tile(height, width) if tile is None else tile
-        picture = self._decoder.decode(symbols, settings, tile)
-        return picture[: container.height, : container.width]
+        image = self.decoder.decode(symbols, settings, tile)
+        return image[: container.height, : container.width]
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
@@ -164,11 +175,11 @@ class Codec:
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
-        for image in self._decoder.decode_progressively(symbols, settings):
+        for image in self.decoder.decode_progressively(symbols, settings):
             yield image[: container.height, : container.width]
 
     def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
-        """The tile for `decompress` to decode a file in so much memory, by estimate: the largest that fits.
+        """The largest tile that `decompress` is estimated to decode a file with in this much memory.
 
         Returns:
           Pixels along its side; None where that is what `decompress` does by itself.
@@ -185,19 +196,19 @@ class Codec:
     def compress_batch(
         self, images: Sequence[Image], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
-        """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
+        """`compress` for many images of any sizes: the same files, each device busy with one image at a time.
 
         Args:
           images, quality: as `compress`.
           progress: called as `progress(done, total)` after each.
 
         Raises:
-          ImageError: as `compress`, for the first such picture.
+          ImageError: as `compress`, for the first such image.
           ConfigError: as `compress`.
         """
         compress = functools.partial(self.compress, quality=quality)
-        found = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
-        return collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
+        results = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
+        return collect(((index, data) for index, (_, data) in enumerate(results)), len(images), progress)
 
     def decompress_batch(
         self,
@@ -209,20 +220,20 @@ class Codec:
         eta: float = 0.0,
         progress: Progress | None = None,
     ) -> list[Image]:
-        """`decompress` for many files, over all devices: pictures of the same padded size share batches.
+        """`decompress` for many files, over all devices: images of the same padded size share batches.
 
-        The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
+        The images are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
 
         Args:
           files: the files' bytes.
-          steps, seed, gamma, eta: as `decompress`; every picture starts from the same noise.
+          steps, seed, gamma, eta: as `decompress`; every image starts from the same noise.
           progress: called as `progress(done, total)` after each.
 
         Raises:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
         """
-        found = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
-        return collect(found, len(files), progress)
+        results = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
+        return collect(results, len(files), progress)
 
     def decompress_each(
         self,
@@ -233,7 +244,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
     ) -> Iterator[tuple[int, Image | CdcError]]:
-        """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
+        """`decompress_batch` that gives (index, image) as images get ready, and the error in place of a bad file's.
 
         While the devices are busy with one batch, the next one's streams are read.
 
@@ -251,41 +262,49 @@ class Codec:
         batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
         symbols_of = self._reader.read_or_error
         for batch, read in prefetch_one(lambda batch: [symbols_of(files[i]) for i in batch.members], batches):
-            sound = []
-            for index, found in zip(batch.members, read, strict=True):
-                if isinstance(found, CdcError):
-                    yield index, found
+            valid = []
+            for index, result in zip(batch.members, read, strict=True):
+                if isinstance(result, CdcError):
+                    yield index, result
                 else:
-                    sound.append((index, *found))
-            if sound:
-                pictures = self._decoder.decode_batch([symbols for _, _, symbols in sound], settings, batch.size)
-                for (index, container, _), picture in zip(sound, pictures, strict=False):
-                    yield index, picture[: container.height, : container.width]
+                    valid.append((index, *result))
+            if valid:
+                images = self.decoder.decode_batch([symbols for _, _, symbols in valid], settings, batch.size)
+                for (index, container, _), image in zip(valid, images, strict=False):
+                    yield index, image[: container.height, : container.width]
 
-    def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.
+    def decode_symbols(self, data: bytes) -> DecodedSymbols:
+        """The integers in a file and what follows from them, of the image padded to multiples of 64.
 
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
         """
-        symbols = self._reader.read(data)[1]
+        return self._reader.read(data)[1]
+
+    def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
+        """The integers in a file, (round(z − m), round(y − μ)), int32, of the image padded to multiples of 64.
+
+        Raises:
+          BitstreamError, ModelMismatchError: as `decompress`.
+        """
+        symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
-        """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
+        """−log₂ p of the image's rounded latents under the float model, in bits; what training minimizes.
 
         Raises:
           ImageError: as `compress`.
         """
         level = quality_level(self.config, quality)
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
-        return float(_rate_bits(self.config, self._params, self._padded(image)[None], rate)[0])
+        return float(_rate_bits(self.config, self.params, self._padded(image)[None], rate)[0])
 
     def _padded(self, image: Image) -> Image:
         check_image(image)
         height, width, _ = image.shape
         if cdc_file.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
-            raise ImageError(f"the picture has {width}×{height} pixels, more than the limit of {self.max_pixels}")
+            raise ImageError(f"The image has {width}×{height} pixels, more than the limit of {self.max_pixels}.")
         return pad_to_multiple(image, STRIDE)
 
 
