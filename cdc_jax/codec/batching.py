@@ -1,4 +1,4 @@
-"""Many pictures at once: which of them share a program, and their results in order."""
+"""Many images at once: which share a batch, and their results in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = Callable[[int, int], None]
 
 
 class Batch(NamedTuple):
-    """Pictures of one padded size.
+    """Images of one padded size.
 
     Attributes:
       members: their indices.
@@ -26,15 +26,15 @@ class Batch(NamedTuple):
 def plan_batches(
     sizes: Sequence[tuple[int, int] | None], devices: int, device_pixels: int = WHOLE_PIXELS
 ) -> list[Batch]:
-    """Groups pictures of the same size into batches that a device decodes in the memory of one large picture.
+    """Groups images of the same size into batches that a device decodes in the memory of one large image.
 
     Args:
-      sizes: padded (height, width) of each picture; None leaves it out.
+      sizes: padded (height, width) of each image; None leaves it out.
       devices: how many share a batch.
-      device_pixels: each gets no more than so many, or one picture.
+      device_pixels: each device gets at most this many pixels, or one image.
 
     Returns:
-      Batches in the order of their first pictures.
+      Batches in the order of their first images.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
@@ -50,10 +50,10 @@ def plan_batches(
     return sorted(batches, key=lambda batch: batch.members[0])
 
 
-def collect(found: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
+def collect(ready: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
     """The results in the order of their indices; raises the first that is an error."""
     results = [None] * total
-    for done, (index, result) in enumerate(found, 1):
+    for done, (index, result) in enumerate(ready, 1):
         if isinstance(result, CdcError):
             raise result
         results[index] = result

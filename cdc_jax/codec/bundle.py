@@ -3,7 +3,7 @@
     weights/        every weight, with orbax; or weights.safetensors, in float16 (`bundle_weights`)
     coding.npz      tables and integer hyper decoder: what the file format depends on (`entropy.coding_model`)
     config.json     the model's settings, its fingerprint, the hash of its weights
-    model_card.md   data, licence, provenance, figures
+    model_card.md   data, licence, provenance, measurements
 
 Nothing in it is a pickle. Two bundles with one fingerprint open each other's files.
 """
@@ -24,13 +24,13 @@ from jaxtyping import Array
 
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import BundleError, ConfigError
+from cdc_jax.errors import BundleError, ConfigError, reason_of
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
-_CALIBRATION_SIDE = 8  # cells of z in the test picture whose saturations the model card notes
+_CALIBRATION_SIDE = 8  # of the square of random symbols z that the model card counts saturations on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def save_bundle(
     params: Mapping[str, Array],
     *,
     provenance: str,
-    figures: Mapping[str, float | str] | None = None,
+    measurements: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
     lpips: Mapping[str, np.ndarray] | None = None,
     half: bool = False,
@@ -77,10 +77,10 @@ def save_bundle(
     """Writes a bundle, under a temporary name first.
 
     Args:
-      out_dir: where to; its parent is made if need be.
+      out_dir: where to; its parent folder is created if it is missing.
       config, params: the model.
       provenance: for the model card: where the weights come from, under which licence.
-      figures: for the model card's table.
+      measurements: for the model card's table.
       coding: of a bundle whose files this one must open; None builds it from the weights.
       lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
       half: store float16 weights, for a bundle of half the size; `coding` is then built from the rounded ones.
@@ -91,7 +91,7 @@ def save_bundle(
     """
     out_dir = Path(out_dir)
     if out_dir.exists() and not overwrite and not (out_dir.is_dir() and not any(out_dir.iterdir())):
-        raise BundleError(f"{out_dir} exists already; choose another folder")
+        raise BundleError(f"{out_dir} exists already: choose another folder.")
     params = round_to_half(params) if half else params
     coding = coding or build_coding(params)
     temporary = out_dir.parent / f".{out_dir.name}-{secrets.token_hex(6)}.partial"
@@ -107,14 +107,14 @@ def save_bundle(
             "weights_sha256": weights_hash(params),
         }
         (temporary / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (temporary / "model_card.md").write_text(_model_card(facts, coding, provenance, figures or {}), "utf-8")
+        (temporary / "model_card.md").write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
         if lpips:
             np.savez(temporary / "lpips_vgg.npz", **lpips)
         if out_dir.exists():
             shutil.rmtree(out_dir)
         os.replace(temporary, out_dir)
     except OSError as error:
-        raise BundleError(f"cannot write the bundle {out_dir}: {error.strerror or error}") from error
+        raise BundleError(f"Cannot write the bundle {out_dir}: {reason_of(error)}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -123,25 +123,29 @@ def load_bundle(path: str | Path) -> Bundle:
     """Reads a bundle.
 
     Raises:
-      BundleError: missing, incomplete, damaged, or of a newer version; the message says which part.
+      BundleError: missing, incomplete, corrupt, or of a newer version; the message names the part.
     """
     path = Path(path)
     if not path.is_dir():
-        raise BundleError(f"{path} is not a bundle: there is no such folder")
+        raise BundleError(f"{path} is not a bundle: there is no such folder.")
     facts = _read_facts(path / "config.json")
     try:
         config = ModelConfig.from_dict(facts["model"])
     except (ConfigError, TypeError) as error:
-        raise BundleError(f"{path / 'config.json'} does not describe a model: {error}") from error
+        raise BundleError(f"{path / 'config.json'} does not describe a model: {reason_of(error)}.") from error
     coding = CodingModel.load(path / "coding.npz")
     channels, wanted = (coding.channels, coding.latent_channels), (config.hyper_channels, config.latent_channels)
     if channels != wanted or coding.format_version != config.format_version:
-        raise BundleError(f"{path}: coding.npz has {channels} channels of z and y, the model {wanted}")
+        raise BundleError(
+            f"{path}: coding.npz has {channels} channels of z and y, the model has {wanted}: export the bundle again."
+        )
     gains, board = coding.latents.gains, coding.latents.checkerboard
     if (board is not None) != config.checkerboard or (gains and len(gains.anchors) != config.rate_anchors):
-        raise BundleError(f"{path}: coding.npz is of another architecture than config.json says")
+        raise BundleError(f"{path}: coding.npz does not belong to the model of config.json: export the bundle again.")
     if coding.fingerprint.hex() != facts["fingerprint"]:
-        raise BundleError(f"{path}: coding.npz is not the one that config.json was written with")
+        raise BundleError(
+            f"{path}: coding.npz is not the one that config.json was written with: copy or export the bundle again."
+        )
     return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"], path.absolute())
 
 
@@ -149,20 +153,20 @@ def _read_facts(path: Path) -> dict:
     try:
         facts = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BundleError(f"{path.parent} is not a bundle: {path.name} cannot be read ({error.strerror})") from error
+        raise BundleError(f"{path.parent} is not a bundle: {path.name} cannot be read ({reason_of(error)}).") from error
     except ValueError as error:
-        raise BundleError(f"{path} is damaged: {error}") from error
+        raise BundleError(f"{path} is corrupt ({reason_of(error)}): copy or export the bundle again.") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("bundle_version"), int):
-        raise BundleError(f"{path} is not a bundle's: it has no bundle_version")
+        raise BundleError(f"{path} is not a bundle's: it has no bundle_version.")
     if facts["bundle_version"] > BUNDLE_VERSION:
-        raise BundleError(f"{path.parent} was written by a newer version: upgrade cdc_jax")
+        raise BundleError(f"{path.parent} was written by a newer version: upgrade cdc_jax.")
     for key, kind in (("model", dict), ("fingerprint", str), ("weights_sha256", str)):
         if not isinstance(facts.get(key), kind):
-            raise BundleError(f"{path} is incomplete: it lacks {key!r}")
+            raise BundleError(f"{path} is incomplete: it lacks {key!r}.")
     return facts
 
 
-def _model_card(facts: Mapping, coding: CodingModel, provenance: str, figures: Mapping[str, float | str]) -> str:
+def _model_card(facts: Mapping, coding: CodingModel, provenance: str, measurements: Mapping[str, float | str]) -> str:
     model = facts["model"]
     random = np.random.default_rng(0)
     shape = (_CALIBRATION_SIDE, _CALIBRATION_SIDE, coding.channels)
@@ -177,7 +181,11 @@ def _model_card(facts: Mapping, coding: CodingModel, provenance: str, figures: M
         f"| fingerprint | `{facts['fingerprint']}` |",
         f"| SHA-256 of the weights | `{facts['weights_sha256']}` |",
         f"| default decode | {model['decode_steps']} steps, γ = {model['decode_gamma']} |",
-        f"| saturations of the integer hyper decoder on a picture of extreme z | {saturations} |",
-        *(f"| {name} | {value if isinstance(value, str) else f'{value:.4g}'} |" for name, value in figures.items()),
+        f"| saturated values in the integer hyper decoder for random z | {saturations} |",
+        *(_row(name, value) for name, value in measurements.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(name: str, value: float | str) -> str:
+    return f"| {name} | {value if isinstance(value, str) else f'{value:.4g}'} |"

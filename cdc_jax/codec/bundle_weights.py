@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.errors import BundleError, CdcError, reason_of
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, check_same_weights, nest, shapes, unnest
 from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
@@ -53,7 +53,7 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
     """Float32 weights by dotted name.
 
     Raises:
-      BundleError: they are missing, damaged, or of another architecture.
+      BundleError: they are missing, corrupt, or of another architecture.
     """
     path = bundle / SAFETENSORS_FILE
     load = _load_half if path.is_file() else _load_orbax
@@ -62,9 +62,9 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
         return load(path, config)
     except CdcError:
         raise
-    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or damaged: {reason}") from error
+    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or corrupt files
+        reason = reason_of(error)
+        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or corrupt: {reason}.") from error
 
 
 def _load_half(path: Path, config: ModelConfig) -> Params:

@@ -1,10 +1,10 @@
-"""The codec: picture ⇄ bytes. This is the public API.
+"""The codec: image ⇄ bytes. This is the public API.
 
     codec = cdc_jax.load_codec("bundle")
     data = codec.compress(image)            # uint8 [h, w, 3] → the bytes of a .cdc file
     image = codec.decompress(data, steps=5)
 
-The latents of a file are the same on every machine; the picture made of them is the same on one platform for a given
+The latents of a file are the same on every machine; the image made of them is the same on one platform for a given
 (file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms; decoded together with
 others, or over several devices, within ±1 of 255 in float32.
 """
@@ -33,7 +33,7 @@ from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_leve
 from cdc_jax.codec.image_input import ImageLike, as_image
 from cdc_jax.codec.preview import synthesis_matrix
 from cdc_jax.codec.shipped import shipped_bundle
-from cdc_jax.entropy.coder import EntropyCoder
+from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BundleError, CdcError, ConfigError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
@@ -41,7 +41,7 @@ from cdc_jax.io.images import Image, pad_to_multiple
 from cdc_jax.models.config import STRIDE
 from cdc_jax.runtime.prefetch import in_threads
 
-_HOST_THREADS = 2  # beyond one per device: they read and write the entropy coder's streams meanwhile
+_HOST_THREADS = 2  # beyond one per device: for entropy coding while the devices are busy
 
 
 def load_codec(
@@ -56,7 +56,7 @@ def load_codec(
         pixels a little. Files do not depend on it.
 
     Raises:
-      BundleError: the folder is not a complete, sound bundle.
+      BundleError: the folder is not a complete, valid bundle.
       ConfigError: the compute type is neither.
     """
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
@@ -64,23 +64,34 @@ def load_codec(
 
 
 class Codec:
-    """A model ready to compress and decompress. Safe to use from several threads."""
+    """A model ready to compress and decompress. Safe to use from several threads.
+
+    Attributes:
+      config: the model's settings.
+      max_pixels: height × width above which images and files are refused.
+      compute_type: of the U-Net's products.
+      weights_sha256: hash of all weights, as hexadecimal digits.
+      params: float32 weights by dotted name.
+      coding: what both ends of the file format share.
+      coder: the entropy coder of `coding`.
+      decoder: makes images of decoded symbols.
+    """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
         if compute_type not in COMPUTE_TYPES:
-            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
+            raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}.")
         self.config = bundle.config
         self.max_pixels = max_pixels
         self.compute_type = compute_type
         self.weights_sha256 = bundle.weights_sha256
         self._bundle_path = bundle.path
-        self._params = bundle.params
-        self._coding = bundle.coding
-        self._coder = EntropyCoder(bundle.coding)
+        self.params = bundle.params
+        self.coding = bundle.coding
+        self.coder = EntropyCoder(bundle.coding)
         self._devices = LocalDevices(bundle.params)
-        self._decoder = ImageDecoder(bundle.config, self._devices, compute_type, synthesis_matrix(bundle))
-        self._encoder = ImageEncoder(bundle, self._coder, self._devices)
-        self._reader = FileReader(bundle, self._coder, max_pixels)
+        self.decoder = ImageDecoder(bundle.config, self._devices, compute_type, synthesis_matrix(bundle))
+        self._encoder = ImageEncoder(bundle, self.coder, self._devices)
+        self._reader = FileReader(bundle, self.coder, max_pixels)
 
     def __repr__(self) -> str:
         rates = "every rate" if self.config.variable_rate else "one rate"
@@ -97,8 +108,8 @@ class Codec:
 
     @property
     def fingerprint(self) -> bytes:
-        """Names the entropy model; a file opens in every bundle with the fingerprint it carries."""
-        return self._coding.fingerprint
+        """Identifies the coding model: a file opens in every bundle that has the fingerprint stored in the file."""
+        return self.coding.fingerprint
 
     def compress(self, image: ImageLike, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
@@ -143,7 +154,7 @@ class Codec:
         tile: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """The picture of a `.cdc` file.
+        """The image of a `.cdc` file.
 
         Args:
           data: the file's bytes.
@@ -152,21 +163,21 @@ class Codec:
           seed: of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
           eta: noise added at every step, 0 (none) to 1.
-          tile: pixels along the side of the tiles that the picture is decoded in, at most, a multiple of 64; a part
+          tile: pixels along the side of the tiles that the image is decoded in, at most, a multiple of 64; a part
             of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
           progress: called as `progress(done, total)` after each tile of each step, once if the image is decoded whole.
 
         Raises:
-          BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
+          BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
-          ConfigError: steps, seed, gamma, eta or tile is impossible.
+          ConfigError: steps, seed, gamma, eta or tile is invalid.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
             tiling.check_tile(tile)
         container, symbols = self._reader.read(data)
-        picture = self._decoder.decode(symbols, settings, tile, progress)
-        return picture[: container.height, : container.width]
+        image = self.decoder.decode(symbols, settings, tile, progress)
+        return image[: container.height, : container.width]
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
@@ -183,11 +194,11 @@ class Codec:
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
-        for image in self._decoder.decode_progressively(symbols, settings):
+        for image in self.decoder.decode_progressively(symbols, settings):
             yield image[: container.height, : container.width]
 
     def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
-        """The tile for `decompress` to decode a file in so much memory, by estimate: the largest that fits.
+        """The largest tile that `decompress` is estimated to decode a file with in this much memory.
 
         Returns:
           Pixels along its side; None where that is what `decompress` does by itself.
@@ -204,19 +215,19 @@ class Codec:
     def compress_batch(
         self, images: Sequence[ImageLike], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
-        """`compress` for many pictures of any sizes: the same files, each device busy with one picture at a time.
+        """`compress` for many images of any sizes: the same files, each device busy with one image at a time.
 
         Args:
           images, quality: as `compress`.
           progress: called as `progress(done, total)` after each.
 
         Raises:
-          TypeError, ImageError: as `compress`, for the first such picture.
+          TypeError, ImageError: as `compress`, for the first such image.
           ConfigError: as `compress`.
         """
         compress = functools.partial(self.compress, quality=quality)
-        found = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
-        return collect(((index, data) for index, (_, data) in enumerate(found)), len(images), progress)
+        results = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
+        return collect(((index, data) for index, (_, data) in enumerate(results)), len(images), progress)
 
     def decompress_batch(
         self,
@@ -229,13 +240,13 @@ class Codec:
         tile: int | None = None,
         progress: Progress | None = None,
     ) -> list[Image]:
-        """`decompress` for many files, over all devices: pictures of the same padded size share batches.
+        """`decompress` for many files, over all devices: images of the same padded size share batches.
 
-        The pictures are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
+        The images are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
 
         Args:
           files: the files' bytes.
-          steps, seed, gamma, eta, tile: as `decompress`; every picture starts from the same noise.
+          steps, seed, gamma, eta, tile: as `decompress`; every image starts from the same noise.
           progress: called as `progress(done, total)` after each.
 
         Raises:
@@ -254,7 +265,7 @@ class Codec:
         eta: float = 0.0,
         tile: int | None = None,
     ) -> Iterator[tuple[int, Image | CdcError]]:
-        """`decompress_batch` that gives (index, picture) as pictures get ready, and the error in place of a bad file's.
+        """`decompress_batch` that gives (index, image) as images get ready, and the error in place of a bad file's.
 
         While the devices are busy with one batch, the next one's streams are read.
 
@@ -264,19 +275,27 @@ class Codec:
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         if tile is not None:
             tiling.check_tile(tile)
-        yield from decode_files(files, self._reader, self._decoder, self._devices, settings, tile)
+        yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
-    def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The integers in a file, (round(z − m), round(y − μ)), int32, of the picture padded to multiples of 64.
+    def decode_symbols(self, data: bytes) -> DecodedSymbols:
+        """The integers in a file and what follows from them, of the image padded to multiples of 64.
 
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
         """
-        symbols = self._reader.read(data)[1]
+        return self._reader.read(data)[1]
+
+    def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
+        """The integers in a file, (round(z − m), round(y − μ)), int32, of the image padded to multiples of 64.
+
+        Raises:
+          BitstreamError, ModelMismatchError: as `decompress`.
+        """
+        symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
-        """−log₂ p of the picture's rounded latents under the float model, in bits; what training minimizes.
+        """−log₂ p of the image's rounded latents under the float model, in bits; what training minimizes.
 
         Raises:
           TypeError, ImageError: as `compress`.
@@ -284,7 +303,7 @@ class Codec:
         level = quality_level(self.config, quality)
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
         padded = pad_to_multiple(as_image(image, self.max_pixels), STRIDE)
-        return float(rate_bits(self.config, self._params, padded[None], rate)[0])
+        return float(rate_bits(self.config, self.params, padded[None], rate)[0])
 
 
 def _load_same(bundle_dir: Path, weights_sha256: str, max_pixels: int, compute_type: str) -> Codec:

@@ -1,7 +1,7 @@
-"""The decoder's device side: ŷ → picture, as one compiled program per (model, steps, shape).
+"""The decoder's device side: ŷ → image, as one compiled program per (model, steps, shape).
 
-`synthesize` decodes a batch of whole pictures; `predict` is one U-Net call on a batch of tiles, from which
-`tiled_decoding` makes pictures of any size.
+`synthesize` decodes a batch of whole images; `predict` is one U-Net call on a batch of tiles, from which
+`tiled_decoding` makes images of any size.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def predict(
     quality: Float[Array, " b"] | None = None,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
-    """The network's prediction at one time input; the context maps are made anew rather than kept for all steps."""
+    """The network's prediction at one time input; the context maps are recomputed at each step to save memory."""
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     unet = model.unet.prepare(model.compressor.context(y_hat, quality))
     return unet(x, model.unet.embed(time[None], quality))

@@ -1,4 +1,4 @@
-"""This process' devices, handed out one by one or all together, so that no more is computed at once than fits.
+"""This process's devices, handed out one by one or all together, so that no more is computed at once than fits.
 
 A model's weights are copied to a device when it is first used.
 """
@@ -37,7 +37,7 @@ class LocalDevices:
 
     @property
     def batch_pixels(self) -> int:
-        """Up to how many pixels pictures share a device: none on CPUs, which gain nothing and would compile anew."""
+        """The most pixels in one device's batch; 0 (one image each) on CPUs, where batches only cost compilation."""
         return 0 if self._devices[0].platform == "cpu" else WHOLE_PIXELS
 
     @contextlib.contextmanager

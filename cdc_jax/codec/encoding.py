@@ -1,4 +1,4 @@
-"""The encoder's device side: picture → latents y and z, whole or, above a size, in tiles.
+"""The encoder's device side: image → latents y and z, whole or, above a size, in tiles.
 
 A cell of y sees the 47 pixels before its 16 and the 32 after in the paper's layout, and less than 96 on either side in
 the compact one. Tiles overlap by twice as much or more, and of each only those cells are taken that see nothing of its
@@ -19,14 +19,14 @@ from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 
-WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is encoded whole
+WHOLE_PIXELS = 1 << 20  # an image of no more pixels is encoded whole
 TILE = 1024
 OVERLAP, COMPACT_OVERLAP = 128, 192
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
-    """Latents (y, z) before quantization, of pictures whose sides are multiples of 64."""
+    """Latents (y, z) before quantization, of images whose sides are multiples of 64."""
     return merge(config, params).compressor.encode(to_unit_range(images))
 
 
@@ -51,7 +51,7 @@ def _encode_z(config: ModelConfig, params: Params, y: Float[Array, "b h w c"]):
 def image_latents(
     config: ModelConfig, params: Params, image: UInt8[np.ndarray, "h w 3"], *, tile: int | None = None
 ) -> tuple[Float[np.ndarray, "h/16 w/16 c"], Float[np.ndarray, "h/64 w/64 c"]]:
-    """Latents (y, z) of one picture.
+    """Latents (y, z) of one image.
 
     Args:
       config, params: the model; params' device does the work.
@@ -70,8 +70,8 @@ def image_latents(
     y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)
     for row, (top, bottom) in zip(rows.spans, rows.cores, strict=True):
         for column, (left, right) in zip(columns.spans, columns.cores, strict=True):
-            found = np.asarray(_encode_y(config, params, image[None, slice(*row), slice(*column)])[0])
-            y[top // LATENT_STRIDE : bottom // LATENT_STRIDE, left // LATENT_STRIDE : right // LATENT_STRIDE] = found[
+            tile_y = np.asarray(_encode_y(config, params, image[None, slice(*row), slice(*column)])[0])
+            y[top // LATENT_STRIDE : bottom // LATENT_STRIDE, left // LATENT_STRIDE : right // LATENT_STRIDE] = tile_y[
                 (top - row[0]) // LATENT_STRIDE : (bottom - row[0]) // LATENT_STRIDE,
                 (left - column[0]) // LATENT_STRIDE : (right - column[0]) // LATENT_STRIDE,
             ]

@@ -26,7 +26,7 @@ class FileReader:
         """A file's fields.
 
         Raises:
-          BitstreamError: the data is not a sound file of the model, or declares more than `max_pixels`.
+          BitstreamError: the data is not a valid file of the model, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
           TypeError: the data is not bytes.
         """
@@ -35,8 +35,8 @@ class FileReader:
         container = cdc_file.unpack(data, max_pixels=self._max_pixels)
         if container.fingerprint != self._fingerprint:
             raise ModelMismatchError(
-                f"the file was written with the model {container.fingerprint.hex()}, this bundle is "
-                f"{self._fingerprint.hex()}"
+                f"The file was written with the model {container.fingerprint.hex()}, but this bundle is "
+                f"{self._fingerprint.hex()}: open it with the bundle of its model."
             )
         version = 2 if container.chunks else self._config.format_version
         if container.version != version or (container.level and not self._config.variable_rate):

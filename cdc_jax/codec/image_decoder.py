@@ -1,4 +1,4 @@
-"""From a file's symbols to its image, on this process' devices: how to decode, and who does it."""
+"""From a file's symbols to its image, on this process's devices: how to decode, and who does it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decode_settings(
     """Fills in the model's defaults.
 
     Raises:
-      ConfigError: steps, seed, gamma or eta is impossible.
+      ConfigError: steps, seed, gamma or eta is invalid.
     """
     steps = config.decode_steps if steps is None else _whole_number("steps", steps)
     seed = _whole_number("seed", seed)
@@ -51,13 +51,13 @@ def decode_settings(
     gamma = config.decode_gamma if gamma is None else gamma
     if not 0 <= steps <= config.num_timesteps:
         least = 0 if config.transform else 1
-        raise ConfigError(f"steps is {steps}; it must be between {least} and {config.num_timesteps}")
+        raise ConfigError(f"steps is {steps}; it must be between {least} and {config.num_timesteps}.")
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed is {seed}; it must be between 0 and {2**32 - 1}")
+        raise ConfigError(f"seed is {seed}; it must be between 0 and {2**32 - 1}.")
     if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ConfigError(f"gamma is {gamma}; it must be zero or a positive number")
+        raise ConfigError(f"gamma is {gamma}; it must be zero or a positive number.")
     if not 0 <= eta <= 1:
-        raise ConfigError(f"eta is {eta}; it must be between 0 and 1")
+        raise ConfigError(f"eta is {eta}; it must be between 0 and 1.")
     return DecodeSettings(steps, seed, float(gamma), float(eta))
 
 
@@ -122,7 +122,7 @@ class ImageDecoder:
     def decode_batch(
         self, symbols: list[DecodedSymbols], settings: DecodeSettings, tile: int | None, batch_size: int
     ) -> Iterator[Image]:
-        """Pictures of one padded size; more than symbols where the batch had to be filled up."""
+        """Images of one padded size; more than symbols where the batch had to be filled up."""
         if settings.steps == 0:
             yield from (preview(one.y_hat, self._synthesis) for one in symbols)
             return
@@ -133,8 +133,8 @@ class ImageDecoder:
             return
         filled = [symbols[i % len(symbols)] for i in range(batch_size)]
         with self._devices.all() as (params, mesh):
-            pictures = np.array(self._synthesize(params, filled, settings, mesh))
-        yield from pictures
+            images = np.array(self._synthesize(params, filled, settings, mesh))
+        yield from images
 
     def _in_tiles(
         self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int, progress: Progress | None = None

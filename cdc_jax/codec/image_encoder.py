@@ -84,7 +84,7 @@ class ImageEncoder:
         with self._devices.one() as params:
             y, z = image_latents(self._config, params, padded)
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
-            raise BundleError("The model's latents are not finite numbers: its weights are damaged.")
+            raise BundleError("The model's latents are not finite numbers: its weights are corrupt, export it again.")
         return ImageLatents(height, width, y, _to_symbols(z - self._medians))
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:
@@ -107,5 +107,5 @@ class ImageEncoder:
 
 
 def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Rounds half to even; beyond ±2²³, which no sane model reaches, symbols are clipped."""
+    """Rounds half to even; beyond ±2²³, which no trained model reaches, symbols are clipped."""
     return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)

@@ -1,8 +1,8 @@
 """The authors' released PyTorch checkpoints → a bundle.
 
-A checkpoint names its weights after the original program's attributes; `torch_modules` says which module of ours is
-which of theirs, `_convert` how the axes are ordered. Variant and width are read off the tensors. PyTorch is not needed,
-and only tensor data is unpickled (`io.torch_file`).
+A checkpoint names its weights after the original program's attributes: `torch_modules` maps our modules to theirs,
+`_convert` reorders the axes. Variant and width follow from the tensors' names and shapes. PyTorch is not needed, and
+only tensor data is unpickled (`io.torch_file`).
 """
 
 from __future__ import annotations
@@ -106,17 +106,17 @@ def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
     Raises:
       CheckpointError: these are not the weights of a CDC model.
     """
-    found = [prediction for prediction, weight in _DOWN_WEIGHT.items() if weight in tensors]
-    if not found:
+    predictions = [prediction for prediction, weight in _DOWN_WEIGHT.items() if weight in tensors]
+    if not predictions:
         raise CheckpointError(
-            f"this is not a CDC checkpoint: it has neither {_DOWN_WEIGHT['x']} nor {_DOWN_WEIGHT['epsilon']}"
+            f"This is not a CDC checkpoint: it has neither {_DOWN_WEIGHT['x']} nor {_DOWN_WEIGHT['epsilon']}."
         )
     if _WIDTH_WEIGHT not in tensors:
-        raise CheckpointError(f"the checkpoint lacks the weight {_WIDTH_WEIGHT}")
+        raise CheckpointError(f"The checkpoint lacks the weight {_WIDTH_WEIGHT}.")
     shape = tensors[_WIDTH_WEIGHT].shape
     if len(shape) != 4 or 0 in shape:
-        raise CheckpointError(f"the weight {_WIDTH_WEIGHT} has shape {shape}; it should be (3, width, 7, 7)")
-    return ModelConfig(prediction=found[0], width=shape[1])
+        raise CheckpointError(f"The weight {_WIDTH_WEIGHT} has shape {shape}; it should be (3, width, 7, 7).")
+    return ModelConfig(prediction=predictions[0], width=shape[1])
 
 
 def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: ModelConfig) -> dict[str, np.ndarray]:
@@ -130,15 +130,15 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
     for name, leaf in shapes(config).items():
         theirs = torch_name(name, modules)
         if theirs not in tensors:
-            raise CheckpointError(f"the checkpoint lacks the weight {theirs}")
+            raise CheckpointError(f"The checkpoint lacks the weight {theirs}.")
         converted = _convert(name, tensors[theirs], leaf.shape, name.removesuffix(".kernel") in transposed)
         if converted is None:
             raise CheckpointError(
-                f"the weight {theirs} has shape {tensors[theirs].shape}, which does not fit {name} {leaf.shape} "
-                f"of a {config.prediction} model of width {config.width}"
+                f"The weight {theirs} has shape {tensors[theirs].shape}, which does not fit {name} {leaf.shape} "
+                f"of a {config.prediction} model of width {config.width}."
             )
         if not np.isfinite(converted).all():
-            raise CheckpointError(f"the weight {theirs} holds values that are not finite")
+            raise CheckpointError(f"The weight {theirs} holds values that are not finite.")
         params[name] = converted
     return params
 
@@ -152,7 +152,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
 
     def weights(loaded: Mapping) -> Mapping:
         if not isinstance(loaded.get("model"), Mapping):
-            raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry 'model' that holds weights")
+            raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry 'model' that holds weights.")
         if "ema" not in loaded:
             return loaded["model"]
         prefix = "ema_model."

@@ -26,8 +26,8 @@ class Target:
     """What a file must keep to; one of the first three is given.
 
     Attributes:
-      bpp: at most so many bits per pixel, headers included.
-      file_bytes: at most so many bytes.
+      bpp: upper limit in bits per pixel, headers included.
+      file_bytes: upper limit in bytes.
       min_psnr_db: at least this PSNR over RGB, decoded with `steps`, `seed`, `gamma`.
       steps, seed, gamma: as `Codec.decompress` takes them.
     """
@@ -105,7 +105,7 @@ def choose(
 
 
 def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candidate:
-    """The model's largest file of at most so many bytes, else its smallest."""
+    """The model's largest file of at most `limit_bytes`, else its smallest."""
     write = _writer(model, codec, image)
     if not codec.config.variable_rate:
         return write(None)
@@ -122,7 +122,7 @@ def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candi
 
 
 def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
-    """The model's smallest file of at least so many dB, else its best."""
+    """The model's smallest file that reaches the target's PSNR, else its best."""
     write = _writer(model, codec, image)
 
     def measured(level: int | None) -> _Candidate:

@@ -1,12 +1,13 @@
-"""Decoding in tiles: pictures of any size in bounded memory, spread over devices.
+"""Decoding in tiles: images of any size in bounded memory, spread over devices.
 
-The picture's noisy state lies whole in host memory. At every DDIM step the U-Net runs on one tile per device at a
-time, and the predictions are blended where tiles overlap; since at given x_n all kinds of prediction are affine in
-each other, that blends x̂₀. Then the whole state takes the step. The soft-max of the U-Net's attention spans a tile
-rather than the picture, so the result is another picture than the one decoded whole, and no worse; one tile that is
-the picture gives the same. The programs depend on the tile's size, not on the picture's (but for its width).
+The noisy image x_n is kept whole in host memory. At every DDIM step the U-Net predicts one tile per device at a time;
+where tiles overlap, their predictions are averaged with weights that sum to 1. The estimate x̂₀ is a·prediction + b·x_n
+with numbers a and b that depend on the step alone, so averaging predictions averages the tiles' x̂₀. Then DDIM takes the
+whole image one step further.
 
-Which device computes a tile does not matter: over several devices the result is that of one, to rounding.
+The softmax of the U-Net's attention spans a tile rather than the image, so the result differs from the image decoded
+whole, without being worse; a single tile that covers the image gives the same. The compiled programs depend on the
+tile's size and the image's width only. Several devices give the result of one, up to rounding.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import split_batch
 
-Place = tuple[slice, slice]
-Tile = tuple[Place, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # its pixels' weights: a product of two
+Region = tuple[slice, slice]
+Tile = tuple[Region, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # its pixels' weights: a product of two
 
 _STRIP = 4096  # pixels of a row that are advanced at once
 
@@ -55,7 +56,7 @@ def sample_in_tiles(
     y_hat: Float[np.ndarray, "h/16 w/16 c"],
     **settings,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Decodes ŷ of one picture.
+    """Decodes ŷ of one image.
 
     Args:
       config, params: the model, its weights on every device of the mesh.
@@ -94,30 +95,30 @@ def _denoise(
     tiles = _tiles(height, width, tile, overlap)
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
     x = np.empty((height, width, 3), np.float32)
-    for place in _strips(height, width):
-        x[place] = _start(place[1].stop - place[1].start, seed, gamma, _block(place))
+    for region in _strips(height, width):
+        x[region] = _start(region[1].stop - region[1].start, seed, gamma, _block(region))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
     network = config, params, mesh, quality, compute_type
     done, total = itertools.count(1), steps * len(tiles)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
-        for place, (row, column), found in _predictions(network, y_hat, x, time, tiles):
-            predicted[place] += (row[:, None] * column)[..., None] * found
+        for region, (row, column), prediction in _predictions(network, y_hat, x, time, tiles):
+            predicted[region] += (row[:, None] * column)[..., None] * prediction
             if progress is not None:
                 progress(next(done), total)
         numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
-        for place in _strips(height, width):
-            arguments = predicted[place], x[place], *numbers, _block(place)
-            x[place], predicted[place] = _advance(config.prediction, stochastic, *arguments)
+        for region in _strips(height, width):
+            arguments = predicted[region], x[region], *numbers, _block(region)
+            x[region], predicted[region] = _advance(config.prediction, stochastic, *arguments)
         yield x, predicted
 
 
 def _as_pixels(x: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    picture = np.empty(x.shape, np.uint8)
-    for place in _strips(*x.shape[:2]):
-        picture[place] = _to_uint8(x[place])
-    return picture
+    image = np.empty(x.shape, np.uint8)
+    for region in _strips(*x.shape[:2]):
+        image[region] = _to_uint8(x[region])
+    return image
 
 
 def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
@@ -130,35 +131,35 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
 
 
 def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
-    """(place, weights, prediction) of every tile, one tile per device at a time."""
+    """(region, weights, prediction) of every tile, one tile per device at a time."""
     config, params, mesh, quality, compute_type = network
     quality = None if quality is None else np.full(mesh.size, quality, np.float32)
     for start in range(0, len(tiles), mesh.size):
         group = tiles[start : start + mesh.size]
         filled = list(itertools.islice(itertools.cycle(group), mesh.size))
-        latents = [y_hat[_cells(place)] for place, _ in filled]
-        batch = np.stack(latents), np.stack([x[place] for place, _ in filled])
+        latents = [y_hat[_cells(region)] for region, _ in filled]
+        batch = np.stack(latents), np.stack([x[region] for region, _ in filled])
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
-        found = np.asarray(predict(config, params, *batch, np.float32(time), quality, compute_type=compute_type))
-        for (place, weights), prediction in zip(group, found, strict=False):
-            yield place, weights, prediction
+        outputs = np.asarray(predict(config, params, *batch, np.float32(time), quality, compute_type=compute_type))
+        for (region, weights), prediction in zip(group, outputs, strict=False):
+            yield region, weights, prediction
 
 
-def _cells(place: Place) -> Place:
-    """A tile's place in ŷ."""
-    return tuple(slice(side.start // LATENT_STRIDE, side.stop // LATENT_STRIDE) for side in place)
+def _cells(region: Region) -> Region:
+    """A tile's region in ŷ."""
+    return tuple(slice(side.start // LATENT_STRIDE, side.stop // LATENT_STRIDE) for side in region)
 
 
-def _strips(height: int, width: int) -> list[Place]:
-    """The picture in parts as high as a block of noise, and as wide as what they take besides stays small."""
+def _strips(height: int, width: int) -> list[Region]:
+    """The image in parts as high as a block of noise, and narrow enough that temporary arrays stay small."""
     lefts = range(0, width, _STRIP)
     columns = [slice(left, min(left + _STRIP, width)) for left in lefts]
     return [(slice(top, top + BLOCK), across) for top in range(0, height, BLOCK) for across in columns]
 
 
-def _block(place: Place) -> tuple[np.int32, np.int32]:
-    return tuple(np.int32(side.start // BLOCK) for side in place)
+def _block(region: Region) -> tuple[np.int32, np.int32]:
+    return tuple(np.int32(side.start // BLOCK) for side in region)
 
 
 @functools.partial(jax.jit, static_argnums=0)

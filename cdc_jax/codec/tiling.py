@@ -1,8 +1,8 @@
-"""Where tiles lie, how they are blended, and how large they are. NumPy only.
+"""The tiles of an image: their positions, sizes and blending weights. NumPy only.
 
 Tiles along an axis have one length, the smallest with which as many cover it, so that little is computed twice. They
 start at multiples of 64 and overlap their neighbours by `overlap` pixels or more (the last one, which ends where the
-picture ends). A prediction's outermost pixels, a quarter of the overlap, see an edge that is not the picture's: they
+image ends). A prediction's outermost pixels, a quarter of the overlap, see an edge that is not the image's: they
 count for nothing, and over the middle half one tile fades into the next.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import STRIDE
 
-WHOLE_PIXELS = 1 << 20  # a picture of no more pixels is decoded whole
+WHOLE_PIXELS = 1 << 20  # an image of no more pixels is decoded whole
 TILE = 768
 OVERLAP = 128
 MIN_TILE = OVERLAP + STRIDE
@@ -27,10 +27,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Axis:
-    """Tiles along one axis of a picture.
+    """Tiles along one axis of an image.
 
     Attributes:
-      length: of the picture in pixels, a multiple of 64.
+      length: of the image in pixels, a multiple of 64.
       tile: a tile's greatest length, a multiple of 64.
       overlap: of neighbours, at least; a multiple of 64 smaller than the tile.
 
@@ -52,7 +52,7 @@ class Axis:
 
     @functools.cached_property
     def tile_length(self) -> int:
-        """Of each tile, in pixels, a multiple of 64; the picture's where there is one."""
+        """Of each tile, in pixels, a multiple of 64; the image's where there is one."""
         return STRIDE * -(-(self.length + (self.count - 1) * self.overlap) // (self.count * STRIDE))
 
     @functools.cached_property
@@ -70,16 +70,16 @@ class Axis:
 
     @functools.cached_property
     def weights(self) -> list[Float[np.ndarray, " tile"]]:
-        """Of each tile's pixels, float32; those of one pixel of the picture sum to 1."""
+        """Of each tile's pixels, float32; those of one pixel of the image sum to 1."""
         margin, ramp = self.overlap // 4, self.overlap - 2 * (self.overlap // 4)
         total, weights = np.zeros(self.length), []
         for first, last in self.spans:
-            place = np.arange(last - first) + 0.5
+            position = np.arange(last - first) + 0.5
             weight = np.ones(last - first)
             if first > 0:
-                weight = np.minimum(weight, np.clip((place - margin) / ramp, 0, 1))
+                weight = np.minimum(weight, np.clip((position - margin) / ramp, 0, 1))
             if last < self.length:
-                weight = np.minimum(weight, np.clip((last - first - place - margin) / ramp, 0, 1))
+                weight = np.minimum(weight, np.clip((last - first - position - margin) / ramp, 0, 1))
             total[first:last] += weight
             weights.append(weight)
         return [
@@ -89,18 +89,18 @@ class Axis:
 
 
 def check_tile(tile: int, overlap: int = OVERLAP) -> None:
-    """Raises ConfigError unless tiles may have so many pixels a side."""
+    """Raises ConfigError unless tiles may have `tile` pixels a side."""
     if tile % STRIDE or tile <= overlap:
-        raise ConfigError(f"a tile cannot have {tile} pixels a side; take a multiple of {STRIDE} above {overlap}")
+        raise ConfigError(f"A tile cannot have {tile} pixels a side: take a multiple of {STRIDE} above {overlap}.")
 
 
 def default_tile(height: int, width: int) -> int | None:
-    """Pixels along the side of a tile for decoding a picture of this padded size; None: it is decoded whole."""
+    """Pixels along the side of a tile for decoding an image of this padded size; None: it is decoded whole."""
     return None if height * width <= WHOLE_PIXELS else TILE
 
 
 def tile_shape(height: int, width: int, tile: int | None) -> tuple[int, int]:
-    """Height and width of the tiles of a picture of this padded size, of at most `tile` pixels a side; None: whole."""
+    """Height and width of the tiles of an image of this padded size, of at most `tile` pixels a side; None: whole."""
     if tile is None or tile >= max(height, width):
         return height, width
     return Axis(height, tile, OVERLAP).tile_length, Axis(width, tile, OVERLAP).tile_length

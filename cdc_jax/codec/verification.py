@@ -1,4 +1,4 @@
-"""Whether a file, a bundle and this machine agree: all that decoding depends on, without making the picture."""
+"""Whether a file, a bundle and this machine agree: all that decoding depends on, without making the image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Verified:
 
 
 class Verifier:
-    """A bundle whose weights are what its config.json says, ready to verify files.
+    """A bundle whose weights have the hash in its config.json, ready to verify files.
 
     Attributes:
       weights_sha256: hash of the weights as they were loaded.
@@ -50,8 +50,8 @@ class Verifier:
         self.weights_sha256 = weights_hash(bundle.params)
         if self.weights_sha256 != bundle.weights_sha256:
             raise BundleError(
-                f"the bundle's weights have the hash {self.weights_sha256[:16]}…, but its config.json says "
-                f"{bundle.weights_sha256[:16]}…: copy or export the bundle again"
+                f"The bundle's weights have the hash {self.weights_sha256[:16]}…, but its config.json has "
+                f"{bundle.weights_sha256[:16]}…: copy or export the bundle again."
             )
         self._codec = Codec(bundle, max_pixels=max_pixels)
         self._latents = bundle.coding.latents
@@ -65,7 +65,7 @@ class Verifier:
         """Decodes a file's symbols and encodes them again, and computes a piece of the integer net in two ways.
 
         Raises:
-          BitstreamError: the data is not a sound file, or declares more than `max_pixels`.
+          BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
           CdcError: this machine computes other numbers than the format asks for.
         """
@@ -75,7 +75,7 @@ class Verifier:
 
 
 def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS) -> Verifier:
-    """Opens a bundle to verify files with it. Raises BundleError: it is incomplete, damaged, or not what it says."""
+    """Opens a bundle to verify files with it. Raises BundleError: it is incomplete or corrupt."""
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     bundle = load_bundle(bundle_dir)
     try:

@@ -63,10 +63,10 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
       uint8 [h, w, 3], sRGB, upright (EXIF orientation applied), 0 … 255.
 
     Raises:
-      ImageError: missing, unreadable, unknown, damaged, or larger than `max_pixels`.
+      ImageError: missing, unreadable, unknown, corrupt, or larger than `max_pixels`.
 
     Warns:
-      ImageWarning: alpha channel dropped, only the first frame read, damaged colour profile ignored.
+      ImageWarning: alpha channel dropped, only the first frame read, corrupt colour profile ignored.
     """
     image, notes = load_image(source, max_pixels=max_pixels)
     for note in notes:
@@ -215,11 +215,11 @@ def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) 
             pil_image = PILImage.open(stream, formats=formats)
         except UnidentifiedImageError:
             kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
-            raise ImageError(f"{name}This is not an image that can be read ({kinds}), or a damaged one.") from None
+            raise ImageError(f"{name}This is not an image that can be read ({kinds}), or it is corrupt.") from None
         except MemoryError:
             raise
         except Exception as error:  # see load_image
-            raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
+            raise ImageError(f"{name}This image is truncated or corrupt ({_one_line(error)}).") from None
         finally:
             PILImage.MAX_IMAGE_PIXELS = pillow_limit
     width, height = pil_image.size
@@ -234,7 +234,7 @@ def _upright(pil_image: PILImage.Image) -> PILImage.Image:
     """Applies the EXIF orientation; Pillow has already done so for TIFF, and removed it from the tags."""
     try:
         orientation = pil_image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF does not make the pixels unreadable
+    except Exception:  # corrupt EXIF does not make the pixels unreadable
         return pil_image
     return pil_image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else pil_image
 
@@ -257,7 +257,7 @@ def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
         try:
             return _apply_profile(pil_image, profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            notes.append("The embedded colour profile is damaged or does not fit, and was ignored.")
+            notes.append("The embedded colour profile is corrupt or does not fit, and was ignored.")
     return pil_image.convert("RGB")
 
 

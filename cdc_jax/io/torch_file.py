@@ -83,7 +83,7 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 
 def _ignored(*_) -> None:
-    """In place of what may lie beside tensors and is not looked at."""
+    """Stands for objects other than tensors, which are not used."""
 
 
 _KNOWN: dict[tuple[str, str], object] = {
@@ -161,10 +161,13 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
 
 
 def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
-    """For the pickle that begins at the current position of a file of `length` bytes.
+    """An unpickler for the pickle at the file's current position, after a check of its memo indices.
+
+    A pickle stores objects under memo indices that it chooses itself, and Python allocates a table up to the largest
+    index at once. An honest pickle has fewer objects than bytes, so `length`, the file's size, bounds its indices.
 
     Raises:
-      ValueError: it numbers its objects higher than it has bytes, for which Python would make room at once.
+      ValueError: a memo index is larger.
     """
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
@@ -190,7 +193,7 @@ def read_torch_file(
       select: picks that mapping out of what the file holds, where it holds more; may raise CheckpointError.
 
     Raises:
-      CheckpointError: there is no such file, it is not one of PyTorch's, it is damaged, or it holds more than tensors,
+      CheckpointError: there is no such file, it is not one of PyTorch's, it is corrupt, or it holds more than tensors,
         numbers, strings and containers.
     """
     path = Path(path)
@@ -205,5 +208,5 @@ def read_torch_file(
             return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+    except Exception as error:  # unpickling corrupt bytes can raise any exception
         raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {reason_of(error)}.") from None

@@ -57,7 +57,7 @@ def export_params(
         model_config(config),
         params,
         provenance=provenance,
-        figures={**recipe, **(metrics or {})},
+        measurements={**recipe, **(metrics or {})},
         coding=coding,
         overwrite=overwrite,
     )

@@ -19,7 +19,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, limi
 
 
 class StoringCodec:
-    """`Codec`'s interface; the stream is the pixels, and of a model of every rate so many bytes more as the quality."""
+    """`Codec`'s interface; the stream is the pixels, plus one byte per unit of quality in a model of every rate."""
 
     def __init__(self, fingerprint=FINGERPRINT, variable_rate=False):
         self.fingerprint = fingerprint
@@ -55,13 +55,13 @@ class StoringCodec:
         return None if max_memory_bytes > 2**30 else 6
 
     def decompress_each(self, files, **settings):
-        """Last first: any order is allowed. A stream that cannot be read is an error in the image's place."""
+        """Last first: any order is allowed. A stream that cannot be read is an error in the place of the image."""
         self.batches = [*getattr(self, "batches", []), len(files)]
         for index in reversed(range(len(files))):
             try:
                 yield index, self.decompress(files[index], **settings)
             except zlib.error:
-                yield index, BitstreamError("The file is damaged.")
+                yield index, BitstreamError("The file is corrupt.")
 
 
 class Bundles:

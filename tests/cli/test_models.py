@@ -19,7 +19,7 @@ def test_decompress_picks_the_model_by_fingerprint(cdc, bundles, photo):
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
-def test_a_bundle_among_the_inputs_is_told_the_form(cdc, bundles, photo, command):
+def test_a_bundle_among_the_inputs_gets_the_form_in_the_error(cdc, bundles, photo, command):
     for bundle in ("first", "second"):
         Path(bundle).mkdir()
         (Path(bundle) / "coding.npz").touch()

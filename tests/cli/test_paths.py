@@ -102,7 +102,7 @@ def test_bad_inputs(cdc):
     assert not Path("out.png").exists()
 
 
-def test_a_damaged_image_is_one_line_also_where_libraries_write_their_own(cdc, capfd):
+def test_a_corrupt_image_is_one_line_also_where_libraries_write_their_own(cdc, capfd):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8))
     image.save("a.tif", compression="tiff_lzw")
     data = bytearray(Path("a.tif").read_bytes())
@@ -112,4 +112,4 @@ def test_a_damaged_image_is_one_line_also_where_libraries_write_their_own(cdc, c
     with pytest.raises(ImageError):
         read_image("a.tif")
     assert "not yet in table" in capfd.readouterr().err  # libtiff's
-    fails(cdc("compress", "a.tif", "--model=b"), 1, "a.tif", "damaged")
+    fails(cdc("compress", "a.tif", "--model=b"), 1, "a.tif", "corrupt")

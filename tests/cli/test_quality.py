@@ -31,7 +31,7 @@ def test_without_one_the_codec_decides(cdc, bundles, photo):
 
 
 @pytest.mark.parametrize("value", ["-1", "100.1", "nan", "inf", "high", "1e3", ""])
-def test_impossible_ones_are_usage_errors(cdc, bundles, photo, value):
+def test_invalid_ones_are_usage_errors(cdc, bundles, photo, value):
     fails(cdc("compress", "photo.png", MODEL, f"--quality={value}"), 2, "-q/--quality", "0 to 100")
     assert bundles.loaded == [] and tree() == ["photo.png"]
 
@@ -78,6 +78,6 @@ def _size(cdc, quality):
 def test_the_choice_is_told_for_every_file(cdc):
     put("in/a.png", 1), put("in/b.png", 2)
     code, _, err = cdc("compress", "in", MODEL, "--target-bytes=200")
-    told = [line for line in err if "quality" in line]
-    assert code == 0 and sorted(line.split(": ")[1] for line in told) == ["in/a.png", "in/b.png"]
+    logged = [line for line in err if "quality" in line]
+    assert code == 0 and sorted(line.split(": ")[1] for line in logged) == ["in/a.png", "in/b.png"]
     assert cdc("compress", "in", MODEL, "--target-bytes=200", "--force", "--quiet") == (0, "", [])

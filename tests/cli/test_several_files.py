@@ -66,15 +66,15 @@ def test_one_failed_file_does_not_stop_the_others(cdc):
 def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bundles):
     for value in range(9):
         put(f"in/{value}.cdc", value, size=(8 + value % 2, 8))
-    damaged = cdc_file.pack(FINGERPRINT, 8, 8, b"nonsense")
-    Path("in/damaged.cdc").write_bytes(damaged)
+    corrupt = cdc_file.pack(FINGERPRINT, 8, 8, b"nonsense")
+    Path("in/corrupt.cdc").write_bytes(corrupt)
     Path("in/foreign.cdc").write_bytes(b"nonsense")
     Path("out").mkdir()
     Path("out/3.png").write_bytes(b"precious")
     code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
     assert code == 1 and "8 of 11 files done" in err[-1]
     logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
-    assert sorted(line.split(":")[1].strip() for line in logged) == ["in/damaged.cdc", "in/foreign.cdc", "out/3.png"]
+    assert sorted(line.split(":")[1].strip() for line in logged) == ["in/corrupt.cdc", "in/foreign.cdc", "out/3.png"]
     assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
     for value in (0, 1, 2, 4, 5, 6, 7, 8):
         np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))

@@ -1,4 +1,4 @@
-"""`cdc compress` with several models and a target: it picks, says what, or refuses with the nearest possible."""
+"""`cdc compress` with several models and a target: it picks one and logs which, or refuses and names the nearest."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_the_choice_is_made_and_told(compress, words, name, reason):
         (["--min-psnr", 90, "--steps", 1], ["a.png", "90 dB", "nearest is fine with"]),
     ],
 )
-def test_impossible_targets_are_one_line(compress, words, parts):
+def test_invalid_targets_are_one_line(compress, words, parts):
     code, data, err = compress(*words)
     assert code == 1 and data is None
     assert err.count("\n") == 1 and all(part in err for part in parts)

@@ -37,13 +37,13 @@ def verify(capfd, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(random_codec, tmp_path_factory):
-    """A folder with two valid files, a damaged one and one of another model."""
+    """A folder with two valid files, a corrupt one and one of another model."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     for name, size in (("a", (64, 64)), ("b", (30, 100))):
         data = random_codec.compress(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         (folder / f"{name}.cdc").write_bytes(data)
-    (folder / "damaged.cdc").write_bytes(data[:-6] + data[-5:])
+    (folder / "corrupt.cdc").write_bytes(data[:-6] + data[-5:])
     (folder / "other.cdc").write_bytes(cdc_jax.io.cdc_file.pack(b"\1\2\3\4", 5, 6, b"stream"))
     return folder
 
@@ -59,8 +59,8 @@ def test_files_that_agree(verify, files, random_bundle):
 
 
 def test_as_json(verify, files, random_bundle):
-    code, out, err = verify(files / "b.cdc", files / "damaged.cdc", "--json", "--model", random_bundle)
-    valid, damaged = map(json.loads, out)
+    code, out, err = verify(files / "b.cdc", files / "corrupt.cdc", "--json", "--model", random_bundle)
+    valid, corrupt = map(json.loads, out)
     facts = json.loads((random_bundle / "config.json").read_text())
     assert code == 1 and len(err) == 1
     assert valid == {
@@ -74,13 +74,13 @@ def test_as_json(verify, files, random_bundle):
         "symbols": 544,
         "weights_sha256": facts["weights_sha256"],
     }
-    assert damaged.pop("problem") in err[0] and damaged == {"file": str(files / "damaged.cdc"), "agrees": False}
+    assert corrupt.pop("problem") in err[0] and corrupt == {"file": str(files / "corrupt.cdc"), "agrees": False}
 
 
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("damaged.cdc", 1, ["damaged.cdc", "checksum"]),
+        ("corrupt.cdc", 1, ["corrupt.cdc", "checksum"]),
         ("missing.cdc", 1, ["missing.cdc", "No such file"]),
         ("", 1, ["folder"]),
         ("other.cdc", 3, ["other.cdc", "01020304"]),
@@ -119,7 +119,7 @@ def test_weights_that_are_not_the_bundles(verify, files, random_bundle, tmp_path
 
 
 def test_a_machine_whose_products_are_not_exact(random_codec, monkeypatch):
-    model = random_codec._coding.latents
+    model = random_codec.coding.latents
     z = np.random.default_rng(0).integers(-9, 10, (2, 2, 16)).astype(np.int32)
     check_machine(model, z)
     monkeypatch.setattr(

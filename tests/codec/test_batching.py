@@ -1,4 +1,4 @@
-"""Many pictures at once: which share a batch, order, one and eight devices."""
+"""Many images at once: which share a batch, order, one and eight devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ sizes = st.lists(st.sampled_from([None, (64, 64), (64, 128), (512, 768), (1024, 
 
 
 @given(sizes, st.integers(1, 9), st.sampled_from([0, 2**17, 2**20]))
-def test_batches_hold_each_picture_once_and_fit(sizes, devices, device_pixels):
+def test_batches_hold_each_image_once_and_fit(sizes, devices, device_pixels):
     batches = plan_batches(sizes, devices, device_pixels)
     members = [index for batch in batches for index in batch.members]
     assert sorted(members) == [index for index, size in enumerate(sizes) if size is not None]
@@ -40,7 +40,7 @@ def test_batches_are_even():
     assert [len(batch.members) for batch in batches] == [3, 3, 3]
 
 
-def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:
+def images(*shapes: tuple[int, int]) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [np.kron(random.integers(0, 256, (-(-h // 8), -(-w // 8), 3)), np.ones((8, 8, 1)))[:h, :w].astype(np.uint8)
             for h, w in shapes]
@@ -52,33 +52,33 @@ SHAPES = [(64, 64), (20, 100), (64, 60), (33, 64), (1, 128)]
 
 @pytest.fixture(scope="module")
 def files(random_codec):
-    return [random_codec.compress(image) for image in pictures(*SHAPES)]
+    return [random_codec.compress(image) for image in images(*SHAPES)]
 
 
 @pytest.mark.parametrize("device_pixels, most", [(0, 0), (2**20, 1)])
-def test_batched_pictures_are_single_ones(random_codec, files, monkeypatch, device_pixels, most):
+def test_batched_images_are_single_ones(random_codec, files, monkeypatch, device_pixels, most):
     """The same where each has a device for itself, as on CPUs; within one where they share a program."""
     monkeypatch.setattr(LocalDevices, "batch_pixels", device_pixels)
     calls = []
     batched = random_codec.decompress_batch(files, **SETTINGS, progress=lambda *done: calls.append(done))
     assert calls == [(done, 5) for done in range(1, 6)]
-    for found, data, shape in zip(batched, files, SHAPES, strict=True):
-        assert found.shape == (*shape, 3)
+    for actual, data, shape in zip(batched, files, SHAPES, strict=True):
+        assert actual.shape == (*shape, 3)
         single = random_codec.decompress(data, **SETTINGS)
-        assert np.abs(found.astype(int) - single).max() <= most
+        assert np.abs(actual.astype(int) - single).max() <= most
 
 
 def test_a_bad_file_costs_nothing_but_itself(random_codec, files):
     container = cdc_file.unpack(files[2])
     stream = bytes([container.stream[0] ^ 1]) + container.stream[1:]
-    damaged = cdc_file.pack(container.fingerprint, container.height, container.width, stream)
-    given = [files[0], damaged, b"nonsense", files[3]]
-    found = dict(random_codec.decompress_each(given, **SETTINGS))
-    assert sorted(found) == [0, 1, 2, 3]
-    assert isinstance(found[1], BitstreamError) and isinstance(found[2], BitstreamError)
+    corrupt = cdc_file.pack(container.fingerprint, container.height, container.width, stream)
+    given = [files[0], corrupt, b"nonsense", files[3]]
+    actual = dict(random_codec.decompress_each(given, **SETTINGS))
+    assert sorted(actual) == [0, 1, 2, 3]
+    assert isinstance(actual[1], BitstreamError) and isinstance(actual[2], BitstreamError)
     for index in (0, 3):
         single = random_codec.decompress(given[index], **SETTINGS)
-        assert np.abs(found[index].astype(int) - single).max() <= 1
+        assert np.abs(actual[index].astype(int) - single).max() <= 1
     with pytest.raises(BitstreamError):
         random_codec.decompress_batch(given, **SETTINGS)
     assert random_codec.decompress_batch([]) == [] == random_codec.compress_batch([])
@@ -86,19 +86,19 @@ def test_a_bad_file_costs_nothing_but_itself(random_codec, files):
         random_codec.decompress_batch(files, steps=0)
 
 
-# What a host with eight devices makes: the digests are compared with this process' single device.
+# What a host with eight devices makes: the digests are compared with this process's single device.
 WORKER = """
 import json, sys
 import jax, numpy as np
 import cdc_jax
 from cdc_jax.runtime.sharding import make_mesh
-from tests.codec.test_batching import SETTINGS, SHAPES, pictures
+from tests.codec.test_batching import SETTINGS, SHAPES, images
 from tests.codec.test_tiled_decoding import case, in_tiles
 from cdc_jax.codec.decoding import predict
 from cdc_jax.runtime.sharding import replicated, split_batch
 bundle, out = sys.argv[1:]
 codec = cdc_jax.load_codec(bundle)
-files = codec.compress_batch(pictures(*SHAPES))
+files = codec.compress_batch(images(*SHAPES))
 decoded = codec.decompress_batch(files, **SETTINGS)
 config, params, y_hat = case("x", (8, 24))
 mesh = make_mesh()
@@ -107,7 +107,7 @@ tiles = in_tiles(config, params, y_hat, mesh=mesh, steps=1)
 batch = jax.device_put((np.zeros((8, 8, 8, 16), np.float32), np.zeros((8, 128, 128, 3), np.float32)), split_batch(mesh))
 text = predict.lower(config, params, *batch, np.float32(0.5)).compile().as_text()
 collectives = [n for n in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if n + "(" in text]
-np.savez(out, tiles=tiles, **{f"picture{i}": image for i, image in enumerate(decoded)})
+np.savez(out, tiles=tiles, **{f"image{i}": image for i, image in enumerate(decoded)})
 print(json.dumps({"devices": jax.device_count(), "files": [f.hex() for f in files], "collectives": collectives}))
 """
 
@@ -129,10 +129,10 @@ def test_eight_devices_write_the_same_files(eight_devices, files):
     assert eight_devices[0]["files"] == [data.hex() for data in files]
 
 
-def test_eight_devices_make_the_same_pictures(eight_devices, random_codec, files):
+def test_eight_devices_make_the_same_images(eight_devices, random_codec, files):
     for index, data in enumerate(files):
         single = random_codec.decompress(data, **SETTINGS)
-        assert np.abs(eight_devices[1][f"picture{index}"].astype(int) - single).max() <= 1
+        assert np.abs(eight_devices[1][f"image{index}"].astype(int) - single).max() <= 1
 
 
 def test_tiles_over_eight_devices_are_those_of_one(eight_devices):

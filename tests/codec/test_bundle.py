@@ -51,7 +51,7 @@ def test_a_missing_part_is_named(copy, part):
 
 
 @pytest.mark.parametrize("part", ["coding.npz", "config.json"])
-def test_a_damaged_part_is_named(copy, part):
+def test_a_corrupt_part_is_named(copy, part):
     content = (copy / part).read_bytes()
     (copy / part).write_bytes(content[: len(content) // 2])
     with pytest.raises(BundleError, match=part):
@@ -82,7 +82,7 @@ def test_other_architecture_than_the_weights(copy):
 
 
 @pytest.mark.parametrize("model", [{"widht": 1}, {"width": -1}, {"width": "a"}, 3])
-def test_impossible_settings(copy, model):
+def test_invalid_settings(copy, model):
     edit_config(copy, model=model)
     with pytest.raises(BundleError, match="config.json"):
         load_bundle(copy)
@@ -112,7 +112,7 @@ def test_weights_cut_short(copy):
 def test_an_unwritable_place(random_bundle, tmp_path):
     bundle = load_bundle(random_bundle)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BundleError, match="cannot write"):
+    with pytest.raises(BundleError, match="Cannot write"):
         save_bundle(tmp_path / "file" / "bundle", bundle.config, bundle.params, provenance="")
     assert (tmp_path / "file").read_text() == "in the way"
 

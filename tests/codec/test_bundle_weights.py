@@ -102,7 +102,7 @@ def test_a_truncated_file(half, length):
     data = (half / FILE).read_bytes()
     (half / FILE).write_bytes(data[:length])
     message = one_line(half)
-    assert f"{half / FILE} cannot be read" in message and "incomplete or damaged" in message
+    assert f"{half / FILE} cannot be read" in message and "incomplete or corrupt" in message
 
 
 def test_a_missing_file(half):
@@ -110,7 +110,7 @@ def test_a_missing_file(half):
     assert f"{half / 'weights'}" in one_line(half)
 
 
-def test_a_damaged_header(half):
+def test_a_corrupt_header(half):
     data = bytearray((half / FILE).read_bytes())
     data[:8] = b"\xff" * 8
     (half / FILE).write_bytes(data)
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_written(weights, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(BundleError, match="cannot write the bundle .*: File too large"):
+        with pytest.raises(BundleError, match="Cannot write the bundle .*: File too large"):
             save(tmp_path / "b", weights)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -36,18 +36,18 @@ def black(height: int, width: int) -> np.ndarray:
 def expected_symbols(codec, image):
     """round(z − m) and round(y − μ), with the latents taken from the float model and μ from the integer one."""
     padded = np.pad(image, ((0, -image.shape[0] % 64), (0, -image.shape[1] % 64), (0, 0)), mode="edge")
-    y, z = (np.asarray(latent[0]) for latent in encode_latents(codec.config, codec._params, padded[None]))
-    z_symbols = np.rint(z - codec._params["compressor.prior.medians"]).astype(np.int32)
-    mean, _ = codec._coding.hyper_decoder.decode(z_symbols)
+    y, z = (np.asarray(latent[0]) for latent in encode_latents(codec.config, codec.params, padded[None]))
+    z_symbols = np.rint(z - codec.params["compressor.prior.medians"]).astype(np.int32)
+    mean, _ = codec.coding.hyper_decoder.decode(z_symbols)
     return z_symbols, np.rint(y - mean).astype(np.int32)
 
 
 @pytest.mark.parametrize("kind", ["random_codec", "trained_codec"])
-@pytest.mark.parametrize("picture", [smooth, noise, black])
-def test_symbols_read_are_symbols_written(request, kind, picture):
+@pytest.mark.parametrize("image", [smooth, noise, black])
+def test_symbols_read_are_symbols_written(request, kind, image):
     codec = request.getfixturevalue(kind)
     for height, width in SIZES:
-        image = picture(height, width)
+        image = image(height, width)
         data = codec.compress(image)
         z, y = codec.read_symbols(data)
         expected_z, expected_y = expected_symbols(codec, image)
@@ -57,7 +57,7 @@ def test_symbols_read_are_symbols_written(request, kind, picture):
         assert y.shape == (4 * z.shape[0], 4 * z.shape[1], 4 * codec.config.width)
 
 
-def test_size_of_decoded_pictures(random_codec):
+def test_size_of_decoded_images(random_codec):
     for height, width in SIZES[:3]:
         decoded = random_codec.decompress(random_codec.compress(smooth(height, width)))
         assert decoded.shape == (height, width, 3) and decoded.dtype == np.uint8
@@ -67,8 +67,8 @@ def test_files_are_as_large_as_the_model_says(trained_codec, photograph):
     for image in (photograph, photograph[:256, :256], smooth(512, 384)):
         data = trained_codec.compress(image)
         z, y = trained_codec.read_symbols(data)
-        scale_index = trained_codec._coding.hyper_decoder.decode(z)[1]
-        coded_bits = trained_codec._coder.rate_bits(z, y, scale_index)  # −log₂ p under the file's tables
+        scale_index = trained_codec.coding.hyper_decoder.decode(z)[1]
+        coded_bits = trained_codec.coder.rate_bits(z, y, scale_index)  # −log₂ p under the file's tables
         assert coded_bits <= 8 * len(data) <= coded_bits + 24 * 8
         model_bits = trained_codec.estimate_bits(image)
         assert coded_bits <= 1.005 * model_bits
@@ -81,7 +81,7 @@ def test_the_header_is_small(random_codec):
     assert len(data) - len(cdc_file.unpack(data).stream) <= 20
 
 
-def test_same_seed_same_picture(random_codec):
+def test_same_seed_same_image(random_codec):
     data = random_codec.compress(smooth(64, 64))
     first = random_codec.decompress(data, seed=7)
     np.testing.assert_array_equal(first, random_codec.decompress(data, seed=7))
@@ -109,8 +109,8 @@ def test_batches_equal_single_calls_and_report_progress(random_codec):
     files = random_codec.compress_batch(images, progress=lambda done, total: calls.append((done, total)))
     assert files == [random_codec.compress(image) for image in images]
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    for picture, data in zip(random_codec.decompress_batch(files, seed=3), files, strict=True):
-        np.testing.assert_array_equal(picture, random_codec.decompress(data, seed=3))
+    for image, data in zip(random_codec.decompress_batch(files, seed=3), files, strict=True):
+        np.testing.assert_array_equal(image, random_codec.decompress(data, seed=3))
 
 
 def test_usable_from_threads(random_codec):
@@ -125,8 +125,8 @@ def test_usable_from_threads(random_codec):
     for thread in threads:
         thread.join()
     assert len(results) == 4
-    for picture in results.values():
-        np.testing.assert_array_equal(picture, results[0])
+    for image in results.values():
+        np.testing.assert_array_equal(image, results[0])
 
 
 def test_training_pays_off(trained_codec, random_codec, photograph):
@@ -147,14 +147,14 @@ def test_training_pays_off(trained_codec, random_codec, photograph):
         "photo.png",
     ],
 )
-def test_what_is_not_a_picture_is_refused(random_codec, image):
+def test_what_is_not_an_image_is_refused(random_codec, image):
     with pytest.raises(ImageError):
         random_codec.compress(image)
     with pytest.raises(ImageError):
         random_codec.estimate_bits(image)
 
 
-def test_impossible_settings_are_refused(random_codec):
+def test_invalid_settings_are_refused(random_codec):
     data = random_codec.compress(black(1, 1))
     for settings in ({"steps": 0}, {"steps": 9999}, {"seed": -1}, {"seed": 2**32}, {"gamma": -1.0}, {"eta": 2.0}):
         with pytest.raises(ConfigError):
@@ -169,8 +169,8 @@ def test_bfloat16_changes_pixels_a_little_and_files_not_at_all(trained_bundle, t
     image = photograph[:64, :64]
     data = trained_codec.compress(image)
     assert half.compress(image) == data
-    exact, found = trained_codec.decompress(data, steps=1), half.decompress(data, steps=1)
-    assert (exact != found).any() and psnr_db(exact, found) > 35
+    exact, actual = trained_codec.decompress(data, steps=1), half.decompress(data, steps=1)
+    assert (exact != actual).any() and psnr_db(exact, actual) > 35
     with pytest.raises(ConfigError, match="float64"):
         cdc_jax.load_codec(trained_bundle, compute_type="float64")
 

@@ -55,7 +55,7 @@ def test_a_cell_sees_less_than_half_the_overlap(fold):
 @pytest.fixture(scope="module")
 def case(compact_codec):
     """(model, weights, padded image of 448×320, its y and z)."""
-    model = compact_codec.config, compact_codec._params
+    model = compact_codec.config, compact_codec.params
     image = pad_to_multiple(noise(400, 300))
     return model, image, [np.asarray(latent[0]) for latent in encode_latents(*model, image[None])]
 
@@ -65,26 +65,26 @@ def test_pixels_further_away_change_nothing(case):
     (config, params), image, (y, _) = case
     changed = 255 - image
     changed[64:400, 32:320] = image[64:400, 32:320]
-    found = np.asarray(encode_latents(config, params, changed[None])[0][0])
+    actual = np.asarray(encode_latents(config, params, changed[None])[0][0])
     inside = slice(10, 19), slice(8, 20)  # pixels 160 to 304, 128 to 320, where the image ends
-    np.testing.assert_allclose(found[inside], y[inside], rtol=0, atol=1e-5 * np.abs(y).max())
-    assert (np.abs(found - y)[:4] > 1e-2).any()
+    np.testing.assert_allclose(actual[inside], y[inside], rtol=0, atol=1e-5 * np.abs(y).max())
+    assert (np.abs(actual - y)[:4] > 1e-2).any()
 
 
 def test_tiles_give_the_whole_image_s_latents(case):
     model, image, whole = case
     tiled = image_latents(*model, image, tile=256)
-    for expected, found in zip(whole, tiled, strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for expected, actual in zip(whole, tiled, strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_smaller_overlaps_would_not_do(case, monkeypatch):
     """The comparison above can fail: with tiles that overlap by 64 pixels, cells see the edges of tiles."""
     model, image, (y, _) = case
     monkeypatch.setattr(encoding, "COMPACT_OVERLAP", 64)
-    found, _ = image_latents(*model, image, tile=256)
-    assert np.abs(found - y).max() > 1e-3 * np.abs(y).max()
+    actual, _ = image_latents(*model, image, tile=256)
+    assert np.abs(actual - y).max() > 1e-3 * np.abs(y).max()
 
 
 def test_large_images_are_encoded_in_tiles(compact_codec, case, monkeypatch):
@@ -94,5 +94,5 @@ def test_large_images_are_encoded_in_tiles(compact_codec, case, monkeypatch):
     monkeypatch.setattr(encoding, "WHOLE_PIXELS", 400 * 300)
     monkeypatch.setattr(encoding, "TILE", 256)
     monkeypatch.setattr(encoding, "encode_latents", None)  # the whole is not made
-    for found, symbols in zip(compact_codec.read_symbols(compact_codec.compress(image)), expected, strict=True):
-        assert (found != symbols).mean() < 1e-3
+    for actual, symbols in zip(compact_codec.read_symbols(compact_codec.compress(image)), expected, strict=True):
+        assert (actual != symbols).mean() < 1e-3

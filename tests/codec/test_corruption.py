@@ -1,7 +1,7 @@
 """Corrupt and hostile files, read by a whole codec: an error that helps, or an image that encodes to just these bytes.
 
 A file's checksum catches corruption by accident. What is after it, the header and the stream, is reached by files whose
-checksum is made right again, as by an attacker; some of these are valid files of other images.
+checksum is recomputed, as by an attacker; some of these are valid files of other images.
 """
 
 import time
@@ -49,8 +49,8 @@ def outcome(codec, data: bytes) -> str:
         header = cdc_file.unpack(data)
         cells = -(-header.height // 64), -(-header.width // 64)
         assert z.shape[:2] == cells and y.shape[:2] == (4 * cells[0], 4 * cells[1])
-        coded = codec._coding.latents.code(z, header.level, lambda _: y)
-        stream = codec._coder.encode(z, y, coded.scale_index)
+        coded = codec.coding.latents.code(z, header.level, lambda _: y)
+        stream = codec.coder.encode(z, y, coded.scale_index)
         assert repacked(header, stream) == data
     return result
 
@@ -60,22 +60,22 @@ def test_every_truncation(codec, files, number):
     data = files[number]
     for length in range(len(data)):
         assert outcome(codec, data[:length]) == "refused"
-    found = Counter(outcome(codec, sealed(data[:length])) for length in range(14, len(data)))
-    assert found["refused"] > 0.9 * (len(data) - 14) and not found["mismatch"]
+    outcomes = Counter(outcome(codec, sealed(data[:length])) for length in range(14, len(data)))
+    assert outcomes["refused"] > 0.9 * (len(data) - 14) and not outcomes["mismatch"]
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_every_flipped_bit(codec, files, number):
     data = files[number]
-    found = Counter()
+    outcomes = Counter()
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 0x80 >> bit % 8
         assert outcome(codec, bytes(flipped)) == "refused"
-        found[outcome(codec, sealed(flipped))] += 1
-    assert found["mismatch"] == 32  # the fingerprint's bits
-    assert found["refused"] > 3 * len(data)
-    assert found["read"] > 32  # the checksum's bits, made right again, and other images
+        outcomes[outcome(codec, sealed(flipped))] += 1
+    assert outcomes["mismatch"] == 32  # the fingerprint's bits
+    assert outcomes["refused"] > 3 * len(data)
+    assert outcomes["read"] > 32  # the checksum's bits, recomputed, and other images
 
 
 def test_trailing_bytes(codec, files):
@@ -147,8 +147,8 @@ def test_the_limit_is_a_promise_of_load_codec(codec, bundle, files):
 
 
 def _mutate_and_read(codec, files: list[bytes], seed: int, count: int) -> Counter:
-    """Half as found, half with a right checksum; of these, three quarters with the header put right, too."""
-    rng, found = np.random.default_rng(seed), Counter()
+    """Half unchanged, half with a right checksum; of these, three quarters with the header recomputed, too."""
+    rng, outcomes = np.random.default_rng(seed), Counter()
     for i in range(count):
         original = files[rng.integers(len(files))]
         data = mutated(rng, original, files)
@@ -158,35 +158,35 @@ def _mutate_and_read(codec, files: list[bytes], seed: int, count: int) -> Counte
         else:
             whole = header_bytes(original)
             kept = (0, 8, whole, whole)[i // 2 % 4]  # 8: all but the size
-            found[outcome(codec, sealed(original[:kept] + data[kept:]))] += 1
-    return found
+            outcomes[outcome(codec, sealed(original[:kept] + data[kept:]))] += 1
+    return outcomes
 
 
 def test_mutations(codec, files):
-    found = _mutate_and_read(codec, files, 0, 4000)
-    assert min(found["read"], found["refused"], found["mismatch"]) > 10, found
+    outcomes = _mutate_and_read(codec, files, 0, 4000)
+    assert min(outcomes["read"], outcomes["refused"], outcomes["mismatch"]) > 10, outcomes
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_many_mutations(codec, files, capsys):
-    found = _mutate_and_read(codec, files, 1, 20_000)
+    outcomes = _mutate_and_read(codec, files, 1, 20_000)
     with capsys.disabled():
-        print(f"\n{codec.config.format_version}: of 10,000 mutations with a right checksum: {dict(found)}")
-    assert sum(found.values()) == 10_000 and min(found.values()) > 50
+        print(f"\n{codec.config.format_version}: of 10,000 mutations with a right checksum: {dict(outcomes)}")
+    assert sum(outcomes.values()) == 10_000 and min(outcomes.values()) > 50
 
 
 def test_whole_images(codec, files):
     """A few through to the pixels, all of one size in cells, so that one compiled decoder takes them."""
-    rng, found = np.random.default_rng(5), Counter()
-    while found["read"] < 4 or found["refused"] < 10:
+    rng, outcomes = np.random.default_rng(5), Counter()
+    while outcomes["read"] < 4 or outcomes["refused"] < 10:
         data = bytearray(files[1])
         data[8], data[9] = rng.integers(1, 65, 2).tolist()
         data[int(rng.integers(header_bytes(data), len(data) - 4))] ^= 1 << int(rng.integers(8))
         try:
             image = codec.decompress(sealed(data), steps=1)
         except BitstreamError:
-            found["refused"] += 1
+            outcomes["refused"] += 1
         else:
-            found["read"] += 1
+            outcomes["read"] += 1
             assert image.shape == (data[8], data[9], 3) and image.dtype == np.uint8

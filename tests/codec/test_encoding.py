@@ -1,4 +1,4 @@
-"""Encoding in tiles: the latents of the whole picture, from tiles that its size alone decides about."""
+"""Encoding in tiles: the latents of the whole image, from tiles that its size alone decides about."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from cdc_jax.io.images import pad_to_multiple
 @pytest.fixture(scope="module")
 def latents(trained_codec, photograph):
     """(padded photograph, y and z of the whole, y and z from tiles of 192 pixels)."""
-    model, image = (trained_codec.config, trained_codec._params), pad_to_multiple(photograph)
+    model, image = (trained_codec.config, trained_codec.params), pad_to_multiple(photograph)
     whole = [np.asarray(latent[0]) for latent in encode_latents(*model, image[None])]
     return image, whole, image_latents(*model, image, tile=192)
 
 
-def test_tiles_give_the_whole_picture_s_latents(latents):
+def test_tiles_give_the_whole_image_s_latents(latents):
     _, whole, tiled = latents
-    for expected, found in zip(whole, tiled, strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for expected, actual in zip(whole, tiled, strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_symbols_differ_only_where_a_half_is_near(trained_codec, latents):
     _, (y, z), (tiled_y, tiled_z) = latents
-    medians = np.asarray(trained_codec._params["compressor.prior.medians"])
+    medians = np.asarray(trained_codec.params["compressor.prior.medians"])
     z_symbols = np.rint(z - medians).astype(np.int32)
-    mean, _ = trained_codec._coding.hyper_decoder.decode(z_symbols)
-    for expected, found in ((z - medians, tiled_z - medians), (y - mean, tiled_y - mean)):
-        moved = np.rint(expected) != np.rint(found)
+    mean, _ = trained_codec.coding.hyper_decoder.decode(z_symbols)
+    for expected, actual in ((z - medians, tiled_z - medians), (y - mean, tiled_y - mean)):
+        moved = np.rint(expected) != np.rint(actual)
         from_half = np.abs(np.abs(expected - np.trunc(expected)) - 0.5)
         assert (from_half[moved] <= 1e-4).all() and moved.mean() < 1e-4
 
@@ -41,26 +41,26 @@ def test_smaller_overlaps_would_not_do(trained_codec, latents, monkeypatch):
     """The measure above can fail: with tiles that overlap by 64 pixels in all, cells see the edges of tiles."""
     image, (y, _), _ = latents
     monkeypatch.setattr(encoding, "OVERLAP", 64)
-    found, _ = image_latents(trained_codec.config, trained_codec._params, image, tile=192)
-    assert np.abs(found - y).max() > 1e-3 * np.abs(y).max()
+    actual, _ = image_latents(trained_codec.config, trained_codec.params, image, tile=192)
+    assert np.abs(actual - y).max() > 1e-3 * np.abs(y).max()
 
 
-def test_large_pictures_are_encoded_in_tiles(trained_codec, latents, monkeypatch):
-    """The codec chooses by the picture's size: here with limits that the photograph is above of."""
+def test_large_images_are_encoded_in_tiles(trained_codec, latents, monkeypatch):
+    """The codec chooses by the image's size: here with limits that the photograph is above of."""
     image, _, (y, z) = latents
     monkeypatch.setattr(encoding, "WHOLE_PIXELS", image.shape[0] * image.shape[1] - 1)
     monkeypatch.setattr(encoding, "TILE", 192)
     monkeypatch.setattr(encoding, "encode_latents", None)  # the whole is not made
-    found = image_latents(trained_codec.config, trained_codec._params, image)
-    np.testing.assert_array_equal(found[0], y)
-    np.testing.assert_array_equal(found[1], z)
+    actual = image_latents(trained_codec.config, trained_codec.params, image)
+    np.testing.assert_array_equal(actual[0], y)
+    np.testing.assert_array_equal(actual[1], z)
 
 
 def test_a_tile_s_program_needs_a_part_of_the_memory(trained_codec):
-    """Of a picture four times as wide, whole and in tiles."""
+    """Of an image four times as wide, whole and in tiles."""
 
     def temporaries(width):
         shape = jax.ShapeDtypeStruct((1, 192, width, 3), np.uint8)
-        return encoding._encode_y.lower(trained_codec.config, trained_codec._params, shape).compile().memory_analysis()
+        return encoding._encode_y.lower(trained_codec.config, trained_codec.params, shape).compile().memory_analysis()
 
     assert temporaries(192).temp_size_in_bytes < 0.3 * temporaries(768).temp_size_in_bytes

@@ -85,10 +85,10 @@ def test_the_coding_side_reads_and_writes_them(bundles, version, name):
     header = cdc_file.unpack(file)
     assert header.fingerprint == model.fingerprint
     coder = EntropyCoder(model)
-    found = coder.decode(header.stream, expected["z"].shape, header.level)
+    actual = coder.decode(header.stream, expected["z"].shape, header.level)
     for key, array in expected.items():
-        assert getattr(found, key).dtype == array.dtype
-        np.testing.assert_array_equal(getattr(found, key), array, err_msg=key)
+        assert getattr(actual, key).dtype == array.dtype
+        np.testing.assert_array_equal(getattr(actual, key), array, err_msg=key)
     stream = coder.encode(expected["z"], expected["y"], expected["scale_index"])
     fields = {} if version == "v1" else {"level": header.level, "chunks": header.chunks}
     assert cdc_file.pack(model.fingerprint, header.height, header.width, stream, **fields) == file
@@ -129,8 +129,8 @@ def test_the_bundle_opens_whole(bundles, version):
             z, y = codec.read_symbols(golden_file(version, name))
             expected = golden_symbols(version, name)
             assert np.array_equal(z, expected["z"]) and np.array_equal(y, expected["y"])
-    picture = codec.decompress(golden_file(version, "odd_size"), steps=1)
-    assert picture.shape == (37, 53, 3)
+    image = codec.decompress(golden_file(version, "odd_size"), steps=1)
+    assert image.shape == (37, 53, 3)
 
 
 @pytest.mark.parametrize("version", DIGESTS)

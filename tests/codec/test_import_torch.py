@@ -81,10 +81,10 @@ def test_tensors_are_those_that_torch_reads(golden, torch):
         expected = {name.removeprefix("ema_model."): expected["ema"][name] for name in names}
     else:
         expected = expected["model"]
-    found = read_checkpoint(golden.checkpoint)
-    assert found.keys() == expected.keys()
+    actual = read_checkpoint(golden.checkpoint)
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        np.testing.assert_array_equal(found[name], tensor.numpy(), err_msg=name)
+        np.testing.assert_array_equal(actual[name], tensor.numpy(), err_msg=name)
 
 
 def test_importing_twice_gives_the_same_coding_file(golden, imported, tmp_path):
@@ -94,24 +94,24 @@ def test_importing_twice_gives_the_same_coding_file(golden, imported, tmp_path):
 
 def test_symbols_are_the_originals(golden, codec):
     wrong = 0
-    for i, picture in enumerate(golden.images()):
-        z, y = codec.read_symbols(codec.compress(picture))
+    for i, image in enumerate(golden.images()):
+        z, y = codec.read_symbols(codec.compress(image))
         np.testing.assert_array_equal(z, np.rint(golden["hyper_latent"][i] - golden.medians()))
         wrong += np.count_nonzero(y != np.rint(golden["latent"][i] - golden["mean"][i]))
     assert wrong <= 2
 
 
 def test_file_size_is_the_originals_rate(golden, codec):
-    for picture, bpp in zip(golden.images(), golden["bpp_eval"], strict=True):
-        rate_bytes = bpp * picture.shape[0] * picture.shape[1] / 8
-        assert abs(len(codec.compress(picture)) - rate_bytes) <= 0.01 * rate_bytes + 24
+    for image, bpp in zip(golden.images(), golden["bpp_eval"], strict=True):
+        rate_bytes = bpp * image.shape[0] * image.shape[1] / 8
+        assert abs(len(codec.compress(image)) - rate_bytes) <= 0.01 * rate_bytes + 24
 
 
-def test_decoded_pictures_are_the_originals(golden, codec):
+def test_decoded_images_are_the_originals(golden, codec):
     if golden.variant != "x":
-        pytest.skip("with random weights the epsilon variant's pictures lie far outside of 8 bits")
-    for i, picture in enumerate(golden.images()):
-        data = codec.compress(picture)
+        pytest.skip("with random weights the epsilon variant's images lie far outside of 8 bits")
+    for i, image in enumerate(golden.images()):
+        data = codec.compress(image)
         for steps in (1, 5):
             reference = np.clip((golden[f"decoded_{steps}_gamma0"][i] + 1) * 127.5 + 0.5, 0, 255).astype(int)
             difference = np.abs(codec.decompress(data, steps=steps, gamma=0).astype(int) - reference)

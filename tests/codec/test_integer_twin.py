@@ -26,8 +26,8 @@ def _float_prediction(codec, z: np.ndarray, y_hat: np.ndarray, level: int) -> tu
 
         return compressor.predict_latents(z_hat, gains, quality, quantize)
 
-    z_hat = z + np.asarray(codec._params["compressor.prior.medians"])
-    mean, scale = predict(codec._params, z_hat[None], y_hat[None], np.array([level / MAX_LEVEL], np.float32))
+    z_hat = z + np.asarray(codec.params["compressor.prior.medians"])
+    mean, scale = predict(codec.params, z_hat[None], y_hat[None], np.array([level / MAX_LEVEL], np.float32))
     return np.asarray(mean[0]), np.asarray(scale[0])
 
 
@@ -37,7 +37,7 @@ def test_means_and_scales_are_those_of_training(compact_codec, level):
     symbols = compact_codec._reader.read(compact_codec.write(latents, quality=level / 256))[1]
     mean, scale = _float_prediction(compact_codec, symbols.z, symbols.y_hat, level)
     assert np.abs(symbols.mean - mean).max() < 2e-3 < np.abs(mean).max()
-    table = np.log2(compact_codec._coding.scales)
+    table = np.log2(compact_codec.coding.scales)
     inside = (symbols.scale_index > 0) & (symbols.scale_index < 255)
     errors = np.abs(table[symbols.scale_index] - np.log2(scale))[inside]
     assert inside.mean() > 0.9 and errors.max() < 0.5 * (table[1] - table[0]) + 5e-3

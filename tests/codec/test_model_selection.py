@@ -187,6 +187,6 @@ def test_the_smallest_file_with_a_quality(select, sizes):
         ({"min_psnr_db": 90, "steps": 1}, "90 dB; the nearest is fine with"),
     ],
 )
-def test_impossible_targets_name_the_nearest_possible(select, target, message):
+def test_invalid_targets_name_the_nearest(select, target, message):
     with pytest.raises(CdcError, match=message):
         select(**target)

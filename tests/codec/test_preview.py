@@ -17,7 +17,7 @@ from tests.codec.test_quality import flat, noise, smooth
 @pytest.fixture(scope="module")
 def synthesis(compact_codec) -> np.ndarray:
     """Tᵀ, [c, 768]."""
-    matrix, deviations = (compact_codec._params[f"compressor.transform.{name}"] for name in ("synthesis", "deviations"))
+    matrix, deviations = (compact_codec.params[f"compressor.transform.{name}"] for name in ("synthesis", "deviations"))
     return np.asarray(matrix) * np.asarray(deviations)[:, None]
 
 
@@ -33,21 +33,21 @@ def _naive(y_hat: np.ndarray, synthesis: np.ndarray) -> np.ndarray:
     return np.clip((image + 1) * 127.5, 0, 255)
 
 
-def _assert_rounded(found: np.ndarray, exact: np.ndarray) -> None:
+def _assert_rounded(actual: np.ndarray, exact: np.ndarray) -> None:
     """The nearest integers; next to a half, either."""
-    assert found.dtype == np.uint8
-    assert np.abs(found - exact).max() <= 0.5 + 1e-3
+    assert actual.dtype == np.uint8
+    assert np.abs(actual - exact).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("quality", [0, 37.25, 100])
 def test_no_steps_give_the_transform_s_image(compact_codec, synthesis, quality):
     data = compact_codec.compress(smooth(70, 90), quality=quality)
-    symbols = compact_codec._reader.read(data)[1]
+    symbols = compact_codec.decode_symbols(data)
     exact = _naive(symbols.y_hat, synthesis)
     assert exact.std() > 10
-    found = compact_codec.decompress(data, steps=0)
-    assert found.shape == (70, 90, 3)
-    _assert_rounded(found, exact[:70, :90])
+    actual = compact_codec.decompress(data, steps=0)
+    assert actual.shape == (70, 90, 3)
+    _assert_rounded(actual, exact[:70, :90])
 
 
 def test_rows_of_strips_join(synthesis):
@@ -58,15 +58,15 @@ def test_rows_of_strips_join(synthesis):
 
 def test_latents_of_any_size_clip(synthesis):
     y_hat = np.full((4, 4, 12), 2.0**23, np.float32)
-    found = preview(np.concatenate([y_hat, -y_hat]), synthesis)
-    assert set(np.unique(found)) == {0, 255}
-    np.testing.assert_array_equal(found[:64], 255 - found[64:])
+    actual = preview(np.concatenate([y_hat, -y_hat]), synthesis)
+    assert set(np.unique(actual)) == {0, 255}
+    np.testing.assert_array_equal(actual[:64], 255 - actual[64:])
 
 
 def test_a_preview_takes_no_network(compact_codec, monkeypatch):
     data = compact_codec.compress(noise(64, 64))
-    monkeypatch.setattr(compact_codec._decoder, "_synthesize", None)
-    monkeypatch.setattr(compact_codec._decoder, "_in_tiles", None)
+    monkeypatch.setattr("cdc_jax.codec.image_decoder.synthesize", None)
+    monkeypatch.setattr("cdc_jax.codec.image_decoder.synthesize_in_tiles", None)
     expected = compact_codec.decompress(data, steps=0)
     for seed, gamma, tile in ((5, 2.0, None), (0, None, 192)):
         np.testing.assert_array_equal(
@@ -137,21 +137,21 @@ def test_corrupt_files_have_no_preview(compact_codec):
 
 
 def test_a_batch_of_mixed_qualities(compact_codec):
-    """Each image is decoded at its own quality, which its network is told."""
+    """Each image is decoded at its own quality, which its network receives."""
     image = smooth(64, 64)
     qualities = (0, 100, 37.25, 0, 80)
     files = [compact_codec.compress(image, quality=quality) for quality in qualities]
     files.append(compact_codec.compress(noise(70, 30), quality=10))
-    for found, data in zip(compact_codec.decompress_batch(files), files, strict=True):
-        np.testing.assert_array_equal(found, compact_codec.decompress(data))
+    for actual, data in zip(compact_codec.decompress_batch(files), files, strict=True):
+        np.testing.assert_array_equal(actual, compact_codec.decompress(data))
 
 
 def test_the_quality_reaches_the_network(compact_codec):
     """The same latents at another quality are another image."""
-    symbols = compact_codec._reader.read(compact_codec.compress(smooth(64, 64), quality=20))[1]
+    symbols = compact_codec.decode_symbols(compact_codec.compress(smooth(64, 64), quality=20))
     settings = decode_settings(compact_codec.config, None, 0, None, 0.0)
     images = [
-        compact_codec._decoder.decode(dataclasses.replace(symbols, level=level), settings, None) for level in (0, 25600)
+        compact_codec.decoder.decode(dataclasses.replace(symbols, level=level), settings, None) for level in (0, 25600)
     ]
     assert (images[0] != images[1]).any()
 

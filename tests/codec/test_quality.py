@@ -48,9 +48,9 @@ def extreme(height: int, width: int) -> np.ndarray:
 
 def expected_symbols(codec, image: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
     """z and y from the float latents, with means from the integer networks, pass by pass."""
-    latents = codec._coding.latents
-    y, z = (np.asarray(part[0]) for part in encode_latents(codec.config, codec._params, pad_to_multiple(image)[None]))
-    z = np.rint(z - codec._params["compressor.prior.medians"]).astype(np.int32)
+    latents = codec.coding.latents
+    y, z = (np.asarray(part[0]) for part in encode_latents(codec.config, codec.params, pad_to_multiple(image)[None]))
+    z = np.rint(z - codec.params["compressor.prior.medians"]).astype(np.int32)
     features, output = latents.hyper_decoder.decode_with_features(z)
     unit, channels = 2.0 ** -latents.hyper_decoder.layers[2].output_bits, y.shape[2]
     gains = latents.gains.at(level, latents.hyper_decoder.layers[2].output_bits)
@@ -110,8 +110,8 @@ def test_all_of_the_coder_is_used(compact_codec):
     indices, escapes, largest = set(), 0, 0
     for image in kinds.values():
         for quality in (0, 100):
-            symbols = compact_codec._reader.read(compact_codec.compress(image, quality=quality))[1]
-            tables = compact_codec._coding.y_tables
+            symbols = compact_codec.decode_symbols(compact_codec.compress(image, quality=quality))
+            tables = compact_codec.coding.y_tables
             low = tables.low[symbols.scale_index]
             escapes += np.count_nonzero((symbols.y < low) | (symbols.y >= low + tables.sizes[symbols.scale_index]))
             indices |= set(np.unique(symbols.scale_index).tolist())
@@ -180,8 +180,8 @@ def test_models_with_parts_left_out(tmp_path, changes):
         data = codec.compress(image, quality=quality)
         header = cdc_file.unpack(data)
         assert (header.version, header.level) == (2, level)
-        for found, expected in zip(codec.read_symbols(data), expected_symbols(codec, image, level), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(codec.read_symbols(data), expected_symbols(codec, image, level), strict=True):
+            np.testing.assert_array_equal(actual, expected)
     assert codec.decompress(data).shape == image.shape
     if codec.config.rate_anchors == 1:
         with pytest.raises(ConfigError, match="one rate"):
@@ -204,8 +204,8 @@ def test_chunks_are_skipped(compact_codec, random_codec):
         bare = codec.compress(noise(40, 60))
         full = _rewritten(bare, level=level, chunks=chunks)
         assert cdc_file.unpack(full).version == 2 and len(full) > len(bare) + 1000
-        for found, expected in zip(codec.read_symbols(full), codec.read_symbols(bare), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(codec.read_symbols(full), codec.read_symbols(bare), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 def test_formats_that_the_model_does_not_write(compact_codec, random_codec):

@@ -31,29 +31,29 @@ def in_tiles(config, params, y_hat, mesh=None, **changes):
 
 
 @pytest.mark.parametrize("prediction, steps, eta", [("x", 1, 0.0), ("epsilon", 2, 0.0), ("v", 2, 0.7)])
-def test_one_tile_is_the_whole_picture(prediction, steps, eta):
+def test_one_tile_is_the_whole_image(prediction, steps, eta):
     config, params, y_hat = case(prediction)
     settings = np.uint32(3), np.float32(0.8), np.float32(eta)
     expected = np.asarray(whole(config, steps, eta > 0, params, y_hat[None], *settings)[0])
-    found = in_tiles(config, params, y_hat, steps=steps, tile=192, eta=eta)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    actual = in_tiles(config, params, y_hat, steps=steps, tile=192, eta=eta)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
 def test_tiles_see_only_themselves():
-    """A tile's core is what the tile alone would be decoded to, at its place in the picture's noise."""
+    """A tile's core is what the tile alone would be decoded to, at its position in the image's noise."""
     config, params, y_hat = case("x", (8, 24))
-    found = in_tiles(config, params, y_hat, steps=1)
+    actual = in_tiles(config, params, y_hat, steps=1)
     axis = Axis(384, 128, 64)
     changed = y_hat.copy()
     changed[:, 20:] += 1  # from pixel 320 on: the tile that begins at 256, and no other
     assert axis.spans[-2:] == [(192, 320), (256, 384)]
     other = in_tiles(config, params, changed, steps=1)
-    np.testing.assert_array_equal(found[:, :272], other[:, :272])
-    assert (found[:, 320:] != other[:, 320:]).any()
+    np.testing.assert_array_equal(actual[:, :272], other[:, :272])
+    assert (actual[:, 320:] != other[:, 320:]).any()
 
 
 def test_the_codec_takes_a_tile(random_codec, photograph):
-    """Through the codec: tiles of 192 pixels in a picture of 320×512."""
+    """Through the codec: tiles of 192 pixels in an image of 320×512."""
     data = random_codec.compress(photograph)
     tiled = random_codec.decompress(data, steps=2, tile=192)
     assert tiled.shape == photograph.shape
@@ -64,7 +64,7 @@ def test_the_codec_takes_a_tile(random_codec, photograph):
 
 
 @pytest.mark.parametrize("tile", [0, 64, 128, 200, -192])
-def test_impossible_tiles_are_refused(random_codec, tile):
+def test_invalid_tiles_are_refused(random_codec, tile):
     data = random_codec.compress(np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(ConfigError, match="multiple of 64 above 128"):
         random_codec.decompress(data, tile=tile)
@@ -94,7 +94,7 @@ def test_a_tile_that_changes_nothing_is_the_default():
 def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph):
     """Against the original the error where tiles overlap is not above that elsewhere, nor do their edges stand out.
 
-    What a picture itself has there is taken out by decoding it whole as well.
+    What an image itself has there is taken out by decoding it whole as well.
     """
     data = trained_codec.compress(photograph)
     pixels = {
@@ -112,6 +112,6 @@ def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph
     assert excess[0] <= 1.02 * excess[1]
 
 
-def test_a_picture_s_size_decides_about_its_tiles():
+def test_an_image_s_size_decides_about_its_tiles():
     assert default_tile(512, 768) is None and default_tile(1024, 1024) is None
     assert default_tile(1088, 1024) == default_tile(4032, 6016) == default_tile(64, 1 << 20) == 768

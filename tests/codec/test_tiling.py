@@ -16,13 +16,13 @@ overlaps = st.sampled_from([64, 128])
 
 
 @given(blocks, tiles, overlaps)
-def test_tiles_cover_the_picture(length, tile, overlap):
+def test_tiles_cover_the_image(length, tile, overlap):
     axis = Axis(length, tile, overlap)
     assert axis.spans[0][0] == 0 and axis.spans[-1][1] == length
     (size,) = {last - first for first, last in axis.spans}
     assert size % 64 == 0 and size <= tile
     count = len(axis.spans)
-    assert count * (size - overlap) + overlap < length + 64 * count  # no longer than so many tiles must be
+    assert count * (size - overlap) + overlap < length + 64 * count  # no longer than this number of tiles needs
     for before, after in zip(axis.spans, axis.spans[1:], strict=False):
         assert before[0] < after[0] and before[1] - after[0] >= overlap
     assert all(first % 64 == 0 for first, _ in axis.spans)
@@ -30,7 +30,7 @@ def test_tiles_cover_the_picture(length, tile, overlap):
 
 
 @given(blocks, tiles, overlaps)
-def test_cores_divide_the_picture(length, tile, overlap):
+def test_cores_divide_the_image(length, tile, overlap):
     axis = Axis(length, tile, overlap)
     assert [last for _, last in axis.cores[:-1]] == [first for first, _ in axis.cores[1:]]
     for (first, last), (start, end) in zip(axis.cores, axis.spans, strict=True):
@@ -54,6 +54,6 @@ def test_weights_sum_to_one_and_fade(length, tile, overlap):
 
 
 @pytest.mark.parametrize("tile", [64, 100, 128])
-def test_impossible_tiles(tile):
+def test_invalid_tiles(tile):
     with pytest.raises(ConfigError, match="multiple of 64"):
         Axis(640, tile, 128)

@@ -59,7 +59,7 @@ class _Tracing(python_decoder.RangeDecoder):
 
 
 def _trace(version: str, model, monkeypatch) -> tuple[list, list[tuple]]:
-    """(steps, [(step number, part, place, table)] of the entries that are no escaped values)."""
+    """(steps, [(step number, part, position, table)] of the entries that are no escaped values)."""
     coding, families = model
     file = python_decoder.read_container(golden_file(version, "pixel"))
     monkeypatch.setattr(_Tracing, "steps", [])
@@ -77,10 +77,10 @@ def _trace(version: str, model, monkeypatch) -> tuple[list, list[tuple]]:
                 return finished.value
             order = sorted(indices, key=lambda i: (indices[i], i))
             first = len(_Tracing.steps) + 1
-            places = [tuple(map(int, np.unravel_index(i, shape))) for i in order]
+            positions = [tuple(map(int, np.unravel_index(i, shape))) for i in order]
             entries.extend(
-                (first + k, "y", place, families[1][indices[i]])
-                for k, (i, place) in enumerate(zip(order, places, strict=True))
+                (first + k, "y", position, families[1][indices[i]])
+                for k, (i, position) in enumerate(zip(order, positions, strict=True))
             )
             symbols = yield indices
 
@@ -94,19 +94,19 @@ def test_steps_of_the_range_decoder(version, page, model, monkeypatch):
     listed = [[*map(str.strip, row)] for row in re.findall(_STEP, page, flags=re.MULTILINE)]
     assert [int(row[0]) for row in listed] == LISTED[version]
     known = {number: rest for number, *rest in entries}
-    for number, size, point, quantile, entry, count, part, *place, symbol in listed:
+    for number, size, point, quantile, entry, count, part, *position, symbol in listed:
         assert steps[int(number) - 1] == (int(size, 16), int(point, 16), int(quantile), int(entry), int(count))
-        expected_part, expected_place, (low, counts) = known[int(number)]
-        assert (part, tuple(map(int, place))) == (expected_part, expected_place)
-        assert symbols[part][expected_place] == int(symbol)
+        expected_part, expected_position, (low, counts) = known[int(number)]
+        assert (part, tuple(map(int, position))) == (expected_part, expected_position)
+        assert symbols[part][expected_position] == int(symbol)
         assert int(entry) < len(counts) - 1 and int(symbol) == low + int(entry)
     assert f"After {'' if version == 'v1' else 'all '}{len(steps)} entries" in " ".join(page.split())
 
 
 def _numbers(page: str, name: str) -> list[list[int]]:
     """The integers in the lines of this name, as many as stand before anything else."""
-    found = re.findall(rf"^    {re.escape(name)} +((?:-?\d+ +)*-?\d+)", page, flags=re.MULTILINE)
-    return [[int(number) for number in line.split()] for line in found]
+    matches = re.findall(rf"^    {re.escape(name)} +((?:-?\d+ +)*-?\d+)", page, flags=re.MULTILINE)
+    return [[int(number) for number in line.split()] for line in matches]
 
 
 def test_numbers_of_the_networks(version, page, model):

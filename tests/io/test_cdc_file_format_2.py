@@ -94,7 +94,7 @@ def test_every_truncation_with_a_right_checksum():
 
 @given(st.binary(max_size=60))
 def test_random_bodies_with_a_right_checksum(body):
-    """Whatever is behind a right checksum: fields in their range, or a BitstreamError."""
+    """Whatever follows from a valid checksum: fields in their range, or a BitstreamError."""
     data = _sealed(MAGIC + b"\x02" + body)
     try:
         container = unpack(data)

@@ -12,7 +12,7 @@ from cdc_jax.io.varint import pack_varint
 letters = st.sampled_from([bytes([b]) for b in b"09AZaz"])
 types = st.lists(letters, min_size=4, max_size=4).map(b"".join)
 chunk_sets = st.dictionaries(types, st.binary(max_size=200), max_size=5).map(
-    lambda found: tuple(Chunk(kind, data) for kind, data in found.items())
+    lambda chunks: tuple(Chunk(kind, data) for kind, data in chunks.items())
 )
 
 

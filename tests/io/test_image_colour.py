@@ -53,7 +53,7 @@ def test_an_invalid_orientation_is_ignored(orientation):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_exif_is_ignored():
+def test_corrupt_exif_is_ignored():
     image = smooth()
     data = saved(Image.fromarray(image), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     np.testing.assert_array_equal(quietly(data), image)

@@ -127,22 +127,22 @@ def test_our_limit_replaces_pillows(monkeypatch):
 def test_truncated_files_are_refused(format):
     data = encode_image(random_image(100, 100), format)
     for length in (0, 1, 10, 30, len(data) // 2, len(data) * 9 // 10):
-        with pytest.raises(ImageError, match="truncated or damaged|not an image"):
+        with pytest.raises(ImageError, match="truncated or corrupt|not an image"):
             read_image(data[:length])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("format", [*IMAGE_FORMATS, "gif"])
-def test_damage_never_raises_anything_else(format):
+def test_corruption_never_raises_anything_else(format):
     generator = np.random.default_rng(1)
     data = saved(Image.fromarray(smooth()), format.upper())
     refused = 0
     for _ in range(150):
-        damaged = bytearray(data)
+        corrupt = bytearray(data)
         for position in generator.integers(0, min(len(data), 400), 3):
-            damaged[position] = generator.integers(256)
+            corrupt[position] = generator.integers(256)
         try:
-            load_image(bytes(damaged), max_pixels=2**20)
+            load_image(bytes(corrupt), max_pixels=2**20)
         except ImageError as error:
             assert "\n" not in str(error)
             refused += 1
