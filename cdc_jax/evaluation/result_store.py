@@ -82,7 +82,7 @@ class Store:
         self._folder = Path(folder)
 
     def load(self, image: str, point: RatePoint, identity: Mapping[str, Any]) -> Record | None:
-        """The stored record, or None where there is none, it is damaged, of another identity, or lost its file."""
+        """The stored record, or None where there is none, it is corrupt, of another identity, or lost its file."""
         try:
             facts = json.loads(self._record(image, point).read_text("utf-8"))
             facts["scores"] = {name: _number(value) for name, value in facts["scores"].items()}

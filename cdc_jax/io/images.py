@@ -95,10 +95,10 @@ def from_pil(pil_image: PILImage.Image) -> Image:
     """A PIL image, converted as `read_image` converts a file's; its current frame, where there are several.
 
     Raises:
-      ImageError: its file is truncated or damaged, or its samples have no defined range.
+      ImageError: its file is truncated or corrupt, or its samples have no defined range.
 
     Warns:
-      ImageWarning: alpha channel dropped, damaged colour profile ignored.
+      ImageWarning: alpha channel dropped, corrupt colour profile ignored.
     """
     notes, info = [], pil_image.info
     try:
@@ -117,8 +117,8 @@ def _as_array(pil_image: PILImage.Image, name: str, notes: list[str]) -> Image:
         return np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
     except (ImageError, MemoryError) as error:
         raise type(error)(f"{name}{error}") from None
-    except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-        raise ImageError(f"{name}This image is truncated or damaged ({_one_line(error)}).") from None
+    except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
+        raise ImageError(f"{name}This image is truncated or corrupt ({_one_line(error)}).") from None
 
 
 def encode_image(image: Image, format: str) -> bytes:
