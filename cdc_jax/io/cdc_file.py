@@ -117,9 +117,9 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
     if intact and version > VERSIONS[-1]:
         raise BitstreamError(f"The file has format version {version}, written by a newer version: upgrade cdc_jax.")
     if not intact:
-        raise BitstreamError("The file's checksum is wrong: it was cut off or damaged.")
+        raise BitstreamError("The file's checksum is wrong: it was cut off or corrupted.")
     if version not in VERSIONS:
-        raise BitstreamError(f"There is no format version {version}: the file is damaged.")
+        raise BitstreamError(f"There is no format version {version}: the file is corrupt.")
     height, position = unpack_varint(body, _FIXED_BYTES)
     width, position = unpack_varint(body, position)
     if height == 0 or width == 0:
@@ -132,7 +132,7 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
     if version > 1:
         level, position = int.from_bytes(body[position : position + _QUALITY_BYTES], "big"), position + _QUALITY_BYTES
         if level > MAX_LEVEL:
-            raise BitstreamError("The file declares a quality above 100: it is damaged.")
+            raise BitstreamError("The file declares a quality above 100: it is corrupt.")
         chunks, position = unpack_chunks(body, position)
     fingerprint = bytes(body[len(MAGIC) + 1 : _FIXED_BYTES])
     return Container(version, fingerprint, height, width, bytes(body[position:]), level, chunks)

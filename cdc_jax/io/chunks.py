@@ -56,20 +56,20 @@ def unpack_chunks(data: bytes, position: int) -> tuple[tuple[Chunk, ...], int]:
       BitstreamError: they are cut off, not in canonical order, or a checksum is wrong.
     """
     if position >= len(data):
-        raise BitstreamError("The file ends inside its header: it is damaged.")
+        raise BitstreamError("The file ends inside its header: it is corrupt.")
     count, position = data[position], position + 1
     if count > MAX_CHUNKS:
-        raise BitstreamError("The file declares too many chunks: it is damaged.")
+        raise BitstreamError("The file declares too many chunks: it is corrupt.")
     chunks: list[Chunk] = []
     for _ in range(count):
         kind = bytes(data[position : position + TYPE_BYTES])
         length, start = unpack_varint(data, position + TYPE_BYTES)
         position = start + length + _CHECKSUM_BYTES
         if position > len(data) or not _is_type(kind) or (chunks and chunks[-1].type >= kind):
-            raise BitstreamError("The file's chunks are cut off or out of order: it is damaged.")
+            raise BitstreamError("The file's chunks are cut off or out of order: it is corrupt.")
         content = bytes(data[start : start + length])
         if zlib.crc32(kind + content).to_bytes(_CHECKSUM_BYTES, "big") != data[start + length : position]:
-            raise BitstreamError(f"The checksum of the file's chunk {kind.decode()} is wrong: it is damaged.")
+            raise BitstreamError(f"The checksum of the file's chunk {kind.decode()} is wrong: it is corrupt.")
         chunks.append(Chunk(kind, content))
     return tuple(chunks), position
 

@@ -25,11 +25,11 @@ def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
     value = 0
     for i in range(_MAX_BYTES):
         if position + i >= len(data):
-            raise BitstreamError("The file ends inside its header: it is damaged.")
+            raise BitstreamError("The file ends inside its header: it is corrupt.")
         byte = data[position + i]
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             if byte == 0 and i > 0:
-                raise BitstreamError("The file's header is not in its shortest form: it is damaged.")
+                raise BitstreamError("The file's header is not in its shortest form: it is corrupt.")
             return value, position + i + 1
-    raise BitstreamError(f"The file declares an implausible size, beyond {MAX_VARINT} pixels on a side.")
+    raise BitstreamError(f"The file declares an implausible size, beyond {MAX_VARINT}: it is corrupt.")

@@ -45,7 +45,7 @@ def test_every_truncation_and_every_flipped_bit():
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BitstreamError, match="not a .cdc file" if bit < 24 else "damaged"):
+        with pytest.raises(BitstreamError, match="not a .cdc file" if bit < 24 else "corrupt"):
             unpack(bytes(flipped))
 
 
