@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cdc_jax.cli import arguments, console
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.io.files import MAX_PIXELS
 
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--codecs", metavar="NAME", nargs="*", help="to compare with: jpeg, webp, avif, jxl (default: all)")
     add("--qualities", metavar="Q", nargs="+", type=whole(0, 100), help="of each of them (default: its own sweep)")
     add("--anchor", metavar="NAME", help="the curve that BD-rates refer to (default: the first of --codecs)")
-    add("--published", metavar="FILE.csv", help="published curves to draw beside, for the same data set and metrics")
+    add("--published", metavar="FILE.csv", help="published curves to plot as well, for the same data set and metrics")
     add("--published-codecs", metavar="NAME", nargs="+", help="which of them (default: a short list)")
     add("--data-set", metavar="NAME", help="what the images are called in that file (default: kodak, if they are)")
     add("--report-images", metavar="N", type=whole(0), default=24, help="images in the report (default: %(default)s)")
@@ -53,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_quiet(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """Evaluates; 1 if an image had to be left out."""
     from cdc_jax.evaluation.evaluate import DEFAULT_CODECS, DEFAULT_METRICS, Settings, evaluate
     from cdc_jax.runtime import compilation_cache
 
-    if args.load_codec is None:
+    if environment.load_codec is None:
         compilation_cache.enable()
     settings = Settings(
         images=args.images,
@@ -79,9 +80,8 @@ def run(args: argparse.Namespace) -> int:
         max_pixels=args.max_pixels,
         report_images=args.report_images,
     )
-    result = evaluate(
-        settings, load_codec=args.load_codec, log=console.log, progress_bar=None if args.quiet else _progress_bar
-    )
+    progress_bar = None if args.quiet else _progress_bar
+    result = evaluate(settings, load_codec=environment.load_codec, log=console.log, progress_bar=progress_bar)
     if not args.quiet:
         console.log(f"{len(result.measured.records)} of {_total(result)} images evaluated, see {result.report}")
     return console.exit_code_of([1] * len(result.measured.left_out))

@@ -22,7 +22,7 @@ from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import Metrics, Scorer
-from cdc_jax.io.files import IMAGE_SUFFIXES
+from cdc_jax.io import image_folders
 from cdc_jax.io.images import Image, load_image
 from cdc_jax.version import __version__
 
@@ -59,15 +59,10 @@ def find_images(folder: str | Path) -> dict[str, Path]:
         return {folder.name: folder}
     if not folder.is_dir():
         raise ConfigError(f"{folder}: There is no such folder of images.")
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    }
-    visible = {name: path for name, path in files.items() if not any(part[0] == "." for part in Path(name).parts)}
-    if not visible:
-        raise ConfigError(f"{folder}: No {', '.join(IMAGE_SUFFIXES)} file in this folder.")
-    return visible
+    names, _ = image_folders.find_images(folder)
+    if not names:
+        raise ConfigError(f"{folder}: There is no image in this folder.")
+    return {name: folder / name for name in names}
 
 
 def measure(
