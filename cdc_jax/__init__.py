@@ -1,11 +1,12 @@
 """A learned image codec: conditional diffusion on top of a hyperprior compressor, in JAX.
 
-`load_codec` opens a bundle; the `Codec` it returns turns images into bytes and back. What needs JAX is imported on
-first use, so that `import cdc_jax` and `cdc info` stay quick.
+`load_codec` opens a model; the `Codec` it returns turns images into bytes and back. `docs/api.md` lists every public
+name. All but the exceptions are imported on first use, so `import cdc_jax` and `cdc info` load neither JAX nor NumPy.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from cdc_jax.errors import (
@@ -15,12 +16,24 @@ from cdc_jax.errors import (
     CheckpointError,
     ConfigError,
     ImageError,
+    Interrupted,
     ModelMismatchError,
 )
 from cdc_jax.version import __version__
 
 if TYPE_CHECKING:
     from cdc_jax.codec.codec import Codec, load_codec
+    from cdc_jax.codec.import_torch import import_torch
+    from cdc_jax.codec.verification import verify
+    from cdc_jax.evaluation.evaluate import Settings as EvaluationSettings
+    from cdc_jax.evaluation.evaluate import evaluate
+    from cdc_jax.io.header import Header, read_header
+    from cdc_jax.io.images import read_image, write_image
+    from cdc_jax.models.config import ModelConfig
+    from cdc_jax.runtime.compilation_cache import enable as enable_compilation_cache
+    from cdc_jax.training.config import default_config
+    from cdc_jax.training.export import export_workdir as export_bundle
+    from cdc_jax.training.loop import train
 
 __all__ = [
     "BitstreamError",
@@ -29,18 +42,51 @@ __all__ = [
     "CheckpointError",
     "Codec",
     "ConfigError",
+    "EvaluationSettings",
+    "Header",
     "ImageError",
+    "Interrupted",
+    "ModelConfig",
     "ModelMismatchError",
     "__version__",
+    "default_config",
+    "enable_compilation_cache",
+    "evaluate",
+    "export_bundle",
+    "import_torch",
     "load_codec",
+    "read_header",
+    "read_image",
+    "train",
+    "verify",
+    "write_image",
 ]
+
+_IMPORTED_ON_USE = {  # public name → module, name there
+    "Codec": ("codec.codec", "Codec"),
+    "EvaluationSettings": ("evaluation.evaluate", "Settings"),
+    "Header": ("io.header", "Header"),
+    "ModelConfig": ("models.config", "ModelConfig"),
+    "default_config": ("training.config", "default_config"),
+    "enable_compilation_cache": ("runtime.compilation_cache", "enable"),
+    "evaluate": ("evaluation.evaluate", "evaluate"),
+    "export_bundle": ("training.export", "export_workdir"),
+    "import_torch": ("codec.import_torch", "import_torch"),
+    "load_codec": ("codec.codec", "load_codec"),
+    "read_header": ("io.header", "read_header"),
+    "read_image": ("io.images", "read_image"),
+    "train": ("training.loop", "train"),
+    "verify": ("codec.verification", "verify"),
+    "write_image": ("io.images", "write_image"),
+}
 
 
 def __getattr__(name: str):
-    if name in ("Codec", "load_codec"):
-        from cdc_jax.codec import codec
-
-        return getattr(codec, name)
+    if name in _IMPORTED_ON_USE:
+        module, attribute = _IMPORTED_ON_USE[name]
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

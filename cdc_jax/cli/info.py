@@ -9,6 +9,7 @@ from cdc_jax.cli import console, paths
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.header import read_header
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     for path in args.inputs:
         try:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
-            header = cdc_file.unpack(data)
+            header = read_header(data)
         except (CdcError, OSError, MemoryError) as error:
             console.log(console.describe(error, console.shown(path)))
             failures.append(1)
@@ -32,15 +33,15 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             "file": path,
             "width": header.width,
             "height": header.height,
-            "bytes": len(data),
-            "bpp": 8 * len(data) / (header.width * header.height),
-            "format_version": header.version,
+            "bytes": header.num_bytes,
+            "bpp": header.bpp,
+            "format_version": header.format_version,
             "fingerprint": header.fingerprint.hex(),
         }
         quality = ""
-        if header.version > 1:
+        if header.quality is not None:
             facts["quality"] = header.quality
-            facts["chunks"] = {chunk.type.decode(): len(chunk.data) for chunk in header.chunks}
+            facts["chunks"] = dict(header.chunks)
             quality = f"quality {header.quality:g}, "
         text = (
             "{file}: {width}x{height} pixels, {bytes} bytes, {bpp:.4f} bpp, "

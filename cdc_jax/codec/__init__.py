@@ -1,6 +1,6 @@
 """Images to bytes and back: bundles, `encoding`, `decoding`, and the `codec` that ties them to the entropy coder.
 
-`Codec` and `load_codec` are imported on first use: looking into this package must not load JAX.
+`Codec` and `load_codec` are imported on first use, so importing this package does not load JAX.
 """
 
 from __future__ import annotations

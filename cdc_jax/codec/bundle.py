@@ -41,12 +41,14 @@ class Bundle:
       params: float32 weights by dotted name.
       coding: what both ends of the file format share.
       weights_sha256: hash of all weights, as hexadecimal digits.
+      path: absolute path of its folder; None for a bundle that was not loaded from one.
     """
 
     config: ModelConfig
     params: Params
     coding: CodingModel
     weights_sha256: str
+    path: Path | None = None
 
 
 def weights_hash(params: Mapping[str, Array]) -> str:
@@ -136,7 +138,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(
             f"{path}: coding.npz is not the one that config.json was written with: copy or export the bundle again."
         )
-    return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"])
+    return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"], path.absolute())
 
 
 def _read_facts(path: Path) -> dict:

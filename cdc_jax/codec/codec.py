@@ -13,30 +13,33 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Int
 
 from cdc_jax.codec import memory, tiling
-from cdc_jax.codec.batching import Progress, collect, plan_batches
+from cdc_jax.codec.batch_decoder import decode_files
+from cdc_jax.codec.batching import Progress, collect
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.encoding import rate_bits
 from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
+from cdc_jax.codec.image_input import ImageLike, as_image
+from cdc_jax.codec.preview import synthesis_matrix
 from cdc_jax.codec.shipped import shipped_bundle
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
-from cdc_jax.errors import CdcError, ConfigError, ImageError
+from cdc_jax.errors import BundleError, CdcError, ConfigError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
-from cdc_jax.io.images import Image, check_image, pad_to_multiple
-from cdc_jax.io.pixels import to_unit_range
-from cdc_jax.models.config import STRIDE, ModelConfig
-from cdc_jax.models.params import Params, merge
-from cdc_jax.runtime.prefetch import in_threads, prefetch_one
+from cdc_jax.io.images import Image, pad_to_multiple
+from cdc_jax.models.config import STRIDE
+from cdc_jax.runtime.prefetch import in_threads
 
 _HOST_THREADS = 2  # beyond one per device: for entropy coding while the devices are busy
 
@@ -81,28 +84,43 @@ class Codec:
         self.max_pixels = max_pixels
         self.compute_type = compute_type
         self.weights_sha256 = bundle.weights_sha256
+        self._bundle_path = bundle.path
         self.params = bundle.params
         self.coding = bundle.coding
         self.coder = EntropyCoder(bundle.coding)
         self._devices = LocalDevices(bundle.params)
-        self.decoder = ImageDecoder(bundle.config, self._devices, compute_type, _synthesis(bundle))
+        self.decoder = ImageDecoder(bundle.config, self._devices, compute_type, synthesis_matrix(bundle))
         self._encoder = ImageEncoder(bundle, self.coder, self._devices)
         self._reader = FileReader(bundle, self.coder, max_pixels)
+
+    def __repr__(self) -> str:
+        rates = "every rate" if self.config.variable_rate else "one rate"
+        return (
+            f"<Codec {self._bundle_path or 'without a folder'}: {self.config.prediction}-prediction, "
+            f"width {self.config.width}, {rates}, fingerprint {self.fingerprint.hex()}, {self.compute_type}>"
+        )
+
+    def __reduce__(self):
+        """By the bundle's path, which the process that unpickles must see; copies are made so, too."""
+        if self._bundle_path is None:
+            raise pickle.PicklingError("This codec was not loaded from a folder, so it cannot be pickled or copied.")
+        return _load_same, (self._bundle_path, self.weights_sha256, self.max_pixels, self.compute_type)
 
     @property
     def fingerprint(self) -> bytes:
         """Identifies the coding model: a file opens in every bundle that has the fingerprint stored in the file."""
         return self.coding.fingerprint
 
-    def compress(self, image: Image, *, quality: float | None = None) -> bytes:
+    def compress(self, image: ImageLike, *, quality: float | None = None) -> bytes:
         """The bytes of a `.cdc` file.
 
         Args:
-          image: uint8 [h, w, 3], sRGB, of any size from 1×1 up.
+          image: uint8 [h, w, 3], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
           quality: 0 (smallest file) to 100, of a model of every rate; None: 50.
 
         Raises:
-          ImageError: not such an array, or larger than `max_pixels`.
+          TypeError: none of these.
+          ImageError: an array of another type or shape, a file that cannot be read, or more than `max_pixels`.
           ConfigError: the quality is out of range, or the model has one rate.
         """
         level = quality_level(self.config, quality)
@@ -112,9 +130,10 @@ class Codec:
         """Raises ConfigError as `compress` for a quality that the model does not have."""
         quality_level(self.config, quality)
 
-    def analyze(self, image: Image) -> ImageLatents:
+    def analyze(self, image: ImageLike) -> ImageLatents:
         """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""
-        return self._encoder.analyze(self._padded(image), *image.shape[:2])
+        image = as_image(image, self.max_pixels)
+        return self._encoder.analyze(pad_to_multiple(image, STRIDE), *image.shape[:2])
 
     def write(self, latents: ImageLatents, *, quality: float | None = None) -> bytes:
         """The file of analyzed latents. Raises ConfigError as `compress`."""
@@ -133,6 +152,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
+        progress: Progress | None = None,
     ) -> Image:
         """The image of a `.cdc` file.
 
@@ -145,6 +165,7 @@ class Codec:
           eta: noise added at every step, 0 (none) to 1.
           tile: pixels along the side of the tiles that the image is decoded in, at most, a multiple of 64; a part
             of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
+          progress: called as `progress(done, total)` after each tile of each step, once if the image is decoded whole.
 
         Raises:
           BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
@@ -155,23 +176,15 @@ class Codec:
         if tile is not None:
             tiling.check_tile(tile)
         container, symbols = self._reader.read(data)
-        height, width = padded_size(container)
-        tile = tiling.default_tile(height, width) if tile is None else tile
-        image = self.decoder.decode(symbols, settings, tile)
+        image = self.decoder.decode(symbols, settings, tile, progress)
         return image[: container.height, : container.width]
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
     ) -> Iterator[Image]:
-        """The preview of a model with the transform, then each step's estimate.
+        """The preview of a model with the transform, then each step's estimate. Arguments and errors of `decompress`.
 
         The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
-
-        Args:
-          data, steps, seed, gamma, eta: as `decompress`.
-
-        Raises:
-          BitstreamError, ModelMismatchError, ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
@@ -194,7 +207,7 @@ class Codec:
         return None if shapes[0] == shapes[1] else tile
 
     def compress_batch(
-        self, images: Sequence[Image], *, quality: float | None = None, progress: Progress | None = None
+        self, images: Sequence[ImageLike], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
         """`compress` for many images of any sizes: the same files, each device busy with one image at a time.
 
@@ -203,7 +216,7 @@ class Codec:
           progress: called as `progress(done, total)` after each.
 
         Raises:
-          ImageError: as `compress`, for the first such image.
+          TypeError, ImageError: as `compress`, for the first such image.
           ConfigError: as `compress`.
         """
         compress = functools.partial(self.compress, quality=quality)
@@ -218,6 +231,7 @@ class Codec:
         seed: int = 0,
         gamma: float | None = None,
         eta: float = 0.0,
+        tile: int | None = None,
         progress: Progress | None = None,
     ) -> list[Image]:
         """`decompress` for many files, over all devices: images of the same padded size share batches.
@@ -226,13 +240,13 @@ class Codec:
 
         Args:
           files: the files' bytes.
-          steps, seed, gamma, eta: as `decompress`; every image starts from the same noise.
+          steps, seed, gamma, eta, tile: as `decompress`; every image starts from the same noise.
           progress: called as `progress(done, total)` after each.
 
         Raises:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
         """
-        results = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta)
+        results = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile)
         return collect(results, len(files), progress)
 
     def decompress_each(
@@ -243,6 +257,7 @@ class Codec:
         seed: int = 0,
         gamma: float | None = None,
         eta: float = 0.0,
+        tile: int | None = None,
     ) -> Iterator[tuple[int, Image | CdcError]]:
         """`decompress_batch` that gives (index, image) as images get ready, and the error in place of a bad file's.
 
@@ -252,33 +267,12 @@ class Codec:
           ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
-        sizes = []
-        for index, data in enumerate(files):
-            try:
-                sizes.append(padded_size(self._reader.open(data)))
-            except CdcError as error:
-                sizes.append(None)
-                yield index, error
-        batches = plan_batches(sizes, len(self._devices), self._devices.batch_pixels)
-        symbols_of = self._reader.read_or_error
-        for batch, read in prefetch_one(lambda batch: [symbols_of(files[i]) for i in batch.members], batches):
-            valid = []
-            for index, result in zip(batch.members, read, strict=True):
-                if isinstance(result, CdcError):
-                    yield index, result
-                else:
-                    valid.append((index, *result))
-            if valid:
-                images = self.decoder.decode_batch([symbols for _, _, symbols in valid], settings, batch.size)
-                for (index, container, _), image in zip(valid, images, strict=False):
-                    yield index, image[: container.height, : container.width]
+        if tile is not None:
+            tiling.check_tile(tile)
+        yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
-        """The integers in a file and what follows from them, of the image padded to multiples of 64.
-
-        Raises:
-          BitstreamError, ModelMismatchError: as `decompress`.
-        """
+        """The integers in a file and what follows from them, for the padded image. Raises as `read_symbols`."""
         return self._reader.read(data)[1]
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
@@ -290,34 +284,20 @@ class Codec:
         symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
 
-    def estimate_bits(self, image: Image, *, quality: float | None = None) -> float:
+    def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
         """−log₂ p of the image's rounded latents under the float model, in bits; what training minimizes.
 
-        Raises:
-          ImageError: as `compress`.
+        Raises as `compress`.
         """
         level = quality_level(self.config, quality)
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
-        return float(_rate_bits(self.config, self.params, self._padded(image)[None], rate)[0])
-
-    def _padded(self, image: Image) -> Image:
-        check_image(image)
-        height, width, _ = image.shape
-        if cdc_file.counted_pixels(height, width) > max(self.max_pixels, STRIDE**2):
-            raise ImageError(f"The image has {width}×{height} pixels, more than the limit of {self.max_pixels}.")
-        return pad_to_multiple(image, STRIDE)
+        padded = pad_to_multiple(as_image(image, self.max_pixels), STRIDE)
+        return float(rate_bits(self.config, self.params, padded[None], rate)[0])
 
 
-def _synthesis(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
-    """Tᵀ, None in a model without the transform."""
-    if not bundle.config.transform:
-        return None
-    synthesis, deviations = (
-        np.asarray(bundle.params[f"compressor.transform.{name}"]) for name in ("synthesis", "deviations")
-    )
-    return deviations[:, None] * synthesis
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _rate_bits(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"], quality) -> Float[Array, " b"]:
-    return merge(config, params).compress(to_unit_range(images), quality=quality).rate_bits
+def _load_same(bundle_dir: Path, weights_sha256: str, max_pixels: int, compute_type: str) -> Codec:
+    """The codec that was pickled. Raises BundleError: the bundle has other weights since."""
+    codec = load_codec(bundle_dir, max_pixels=max_pixels, compute_type=compute_type)
+    if codec.weights_sha256 != weights_sha256:
+        raise BundleError(f"{bundle_dir} has other weights than when the codec was pickled.")
+    return codec

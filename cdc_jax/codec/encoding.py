@@ -31,6 +31,14 @@ def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b 
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def rate_bits(
+    config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"], quality: Float[np.ndarray, " b"] | None
+) -> Float[Array, " b"]:
+    """−log₂ p of each image's rounded latents under the float model; sides are multiples of 64, quality is 0 to 1."""
+    return merge(config, params).compress(to_unit_range(images), quality=quality).rate_bits
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _encode_y(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
     return merge(config, params).compressor.encode_y(to_unit_range(images))
 

@@ -28,7 +28,10 @@ class FileReader:
         Raises:
           BitstreamError: the data is not a valid file of the model, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
+          TypeError: the data is not bytes.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"A file is given as its bytes, not as {type(data).__name__}: Path(…).read_bytes().")
         container = cdc_file.unpack(data, max_pixels=self._max_pixels)
         if container.fingerprint != self._fingerprint:
             raise ModelMismatchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from cdc_jax.codec import tiling
+from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.preview import preview
@@ -42,7 +44,8 @@ def decode_settings(
     Raises:
       ConfigError: steps, seed, gamma or eta is invalid.
     """
-    steps = config.decode_steps if steps is None else steps
+    steps = config.decode_steps if steps is None else _whole_number("steps", steps)
+    seed = _whole_number("seed", seed)
     if steps == 0 and not config.transform:
         raise ConfigError("This model has no transform, and so no preview: steps must be at least 1.")
     gamma = config.decode_gamma if gamma is None else gamma
@@ -55,7 +58,17 @@ def decode_settings(
         raise ConfigError(f"gamma is {gamma}; it must be zero or a positive number.")
     if not 0 <= eta <= 1:
         raise ConfigError(f"eta is {eta}; it must be between 0 and 1.")
-    return DecodeSettings(steps, seed, gamma, eta)
+    return DecodeSettings(steps, seed, float(gamma), float(eta))
+
+
+def _whole_number(name: str, value: int | float) -> int:
+    """A setting as an int, so that `np.int64(1)` and `1.0` share the program of `1`."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, float | np.floating) and float(value).is_integer():
+            return int(value)
+    raise ConfigError(f"{name} is {value!r}; it must be a whole number.")
 
 
 class ImageDecoder:
@@ -78,15 +91,21 @@ class ImageDecoder:
         self._config, self._devices, self._compute_type = config, devices, compute_type
         self._synthesis = synthesis
 
-    def decode(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None) -> Image:
-        """One image of the padded size, whole where `tile` is None or no smaller than it."""
+    def decode(
+        self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None, progress: Progress | None = None
+    ) -> Image:
+        """One image of the padded size, in tiles where `tile` is smaller than it; None: the size's default."""
+        tile = _tile_for(symbols, tile)
+        if settings.steps and tile is not None:
+            return self._in_tiles(symbols, settings, tile, progress)
         if settings.steps == 0:
-            return preview(symbols.y_hat, self._synthesis)
-        height, width, _ = symbols.y.shape
-        if tile is not None and tile < LATENT_STRIDE * max(height, width):
-            return self._in_tiles(symbols, settings, tile)
-        with self._devices.one() as params:
-            return np.array(self._synthesize(params, [symbols], settings)[0])
+            image = preview(symbols.y_hat, self._synthesis)
+        else:
+            with self._devices.one() as params:
+                image = np.array(self._synthesize(params, [symbols], settings)[0])
+        if progress is not None:
+            progress(1, 1)
+        return image
 
     def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Image]:
         """The preview where the model has one, then each step's estimate, of the padded size."""
@@ -101,14 +120,13 @@ class ImageDecoder:
                 yield from estimates_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
     def decode_batch(
-        self, symbols: list[DecodedSymbols], settings: DecodeSettings, batch_size: int
+        self, symbols: list[DecodedSymbols], settings: DecodeSettings, tile: int | None, batch_size: int
     ) -> Iterator[Image]:
         """Images of one padded size; more than symbols where the batch had to be filled up."""
         if settings.steps == 0:
             yield from (preview(one.y_hat, self._synthesis) for one in symbols)
             return
-        height, width, _ = symbols[0].y.shape
-        tile = tiling.default_tile(LATENT_STRIDE * height, LATENT_STRIDE * width)
+        tile = _tile_for(symbols[0], tile)
         if tile is not None:
             for one in symbols:
                 yield self._in_tiles(one, settings, tile)
@@ -118,9 +136,11 @@ class ImageDecoder:
             images = np.array(self._synthesize(params, filled, settings, mesh))
         yield from images
 
-    def _in_tiles(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> Image:
+    def _in_tiles(
+        self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int, progress: Progress | None = None
+    ) -> Image:
         with self._devices.all() as (params, mesh):
-            options = self._tile_options(symbols, settings, tile)
+            options = {**self._tile_options(symbols, settings, tile), "progress": progress}
             return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
     def _tile_options(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> dict:
@@ -144,3 +164,10 @@ class ImageDecoder:
         if not self._config.variable_rate:
             return None
         return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)
+
+
+def _tile_for(symbols: DecodedSymbols, tile: int | None) -> int | None:
+    """The tile that an image is decoded in, None where that is whole."""
+    height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
+    tile = tiling.default_tile(height, width) if tile is None else tile
+    return None if tile is None or tile >= max(height, width) else tile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from cdc_jax.codec.bundle import Bundle
 from cdc_jax.models.config import LATENT_STRIDE
 
 _ROWS = 16  # of y at a time, so that little memory is needed besides the image
@@ -27,3 +28,13 @@ def preview(
         pixels = np.floor(np.clip((rows + 1) * np.float32(127.5) + np.float32(0.5), 0, 255))
         image[top * side : top * side + len(rows)] = pixels.astype(np.uint8)
     return image
+
+
+def synthesis_matrix(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
+    """Tᵀ, None in a model without the transform."""
+    if not bundle.config.transform:
+        return None
+    synthesis, deviations = (
+        np.asarray(bundle.params[f"compressor.transform.{name}"]) for name in ("synthesis", "deviations")
+    )
+    return deviations[:, None] * synthesis

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
+from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import predict
 from cdc_jax.codec.tiling import OVERLAP, Axis
 from cdc_jax.diffusion.process import NoiseLevel, estimate
@@ -63,7 +64,8 @@ def sample_in_tiles(
       y_hat: latents, h and w multiples of 64.
       settings: steps, seed, gamma, eta: as `Codec.decompress`; tile: pixels along a tile's side at most, a multiple of
         64; overlap: of neighbouring tiles, at least; compute_type: of the U-Net's products, "float32" or "bfloat16";
-        quality: from 0 to 1, None in a model of one rate.
+        quality: from 0 to 1, None in a model of one rate; progress: called as `progress(done, total)` after each tile
+        of each step.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
@@ -86,6 +88,7 @@ def _denoise(
     overlap: int = OVERLAP,
     compute_type: str = "float32",
     quality: float | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
     """(x, x̂₀) after each step; both are overwritten by the next."""
     height, width = (LATENT_STRIDE * cells for cells in y_hat.shape[:2])
@@ -97,10 +100,13 @@ def _denoise(
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
     network = config, params, mesh, quality, compute_type
+    done, total = itertools.count(1), steps * len(tiles)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
         for region, (row, column), prediction in _predictions(network, y_hat, x, time, tiles):
             predicted[region] += (row[:, None] * column)[..., None] * prediction
+            if progress is not None:
+                progress(next(done), total)
         numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
         for region in _strips(height, width):
             arguments = predicted[region], x[region], *numbers, _block(region)

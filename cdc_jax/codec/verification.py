@@ -18,6 +18,7 @@ from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
+from cdc_jax.io.header import file_bytes
 
 _MACHINE_CELLS = 2  # cells of z along each side of the piece that is computed twice
 
@@ -81,6 +82,25 @@ def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: in
         return Verifier(bundle, max_pixels=max_pixels)
     except BundleError as error:
         raise BundleError(f"{bundle_dir}: {error}") from error
+
+
+def verify(
+    source: str | os.PathLike | bytes, bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Verified:
+    """Checks that a file, a bundle and this machine agree; makes no image. `load_verifier` is for many files.
+
+    Args:
+      source: the path of a `.cdc` file, or its bytes.
+      bundle_dir: the bundle; None: the model that comes with the package.
+      max_pixels: refuse a file that declares more.
+
+    Raises:
+      BundleError: as `load_verifier`.
+      BitstreamError, ModelMismatchError, CdcError: as `Verifier.verify`; BitstreamError also where the file cannot be
+        read.
+    """
+    data = file_bytes(source)
+    return load_verifier(bundle_dir, max_pixels=max_pixels).verify(data)
 
 
 class _Int64Sums(IntegerHyperDecoder):

@@ -79,16 +79,40 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, 
     notes: list[str] = []
     with _opened(source, name) as stream:
         pil_image = _open(stream, name, max_pixels)
-        try:
-            if getattr(pil_image, "is_animated", False):
-                notes.append("Only the first of several frames was read.")
-            pil_image.load()
-            image = np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
-        except (ImageError, MemoryError) as error:
-            raise type(error)(f"{name}{error}") from None
-        except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-            raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
+        if getattr(pil_image, "is_animated", False):
+            notes.append("Only the first of several frames was read.")
+        image = _as_array(pil_image, name, notes)
     return image, [f"{name}{note}" for note in notes]
+
+
+def from_pil(pil_image: PILImage.Image) -> Image:
+    """A PIL image, converted as `read_image` converts a file's; its current frame, where there are several.
+
+    Raises:
+      ImageError: its file is truncated or corrupt, or its samples have no defined range.
+
+    Warns:
+      ImageWarning: alpha channel dropped, corrupt colour profile ignored.
+    """
+    notes, info = [], pil_image.info
+    try:
+        image = _as_array(pil_image, "", notes)
+    finally:
+        pil_image.info = info
+    for note in notes:
+        warnings.warn(note, ImageWarning, stacklevel=2)
+    return image
+
+
+def _as_array(pil_image: PILImage.Image, name: str, notes: list[str]) -> Image:
+    """Upright sRGB pixels; empties the image's `info`."""
+    try:
+        pil_image.load()
+        return np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
+    except (ImageError, MemoryError) as error:
+        raise type(error)(f"{name}{error}") from None
+    except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
+        raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
 
 
 def encode_image(image: Image, format: str) -> bytes:

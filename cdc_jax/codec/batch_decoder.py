@@ -1,0 +1,43 @@
+"""Many files at once: streams are read on the host while the devices are busy with the batch before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cdc_jax.codec.batching import plan_batches
+from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.file_reader import FileReader, padded_size
+from cdc_jax.codec.image_decoder import DecodeSettings, ImageDecoder
+from cdc_jax.errors import CdcError
+from cdc_jax.io.images import Image
+from cdc_jax.runtime.prefetch import prefetch_one
+
+
+def decode_files(
+    files: Sequence[bytes],
+    reader: FileReader,
+    decoder: ImageDecoder,
+    devices: LocalDevices,
+    settings: DecodeSettings,
+    tile: int | None,
+) -> Iterator[tuple[int, Image | CdcError]]:
+    """(index, image) as images get ready, and the error in place of a bad file's image."""
+    sizes = []
+    for index, data in enumerate(files):
+        try:
+            sizes.append(padded_size(reader.open(data)))
+        except CdcError as error:
+            sizes.append(None)
+            yield index, error
+    batches = plan_batches(sizes, len(devices), devices.batch_pixels)
+    for batch, read in prefetch_one(lambda batch: [reader.read_or_error(files[i]) for i in batch.members], batches):
+        valid = []
+        for index, result in zip(batch.members, read, strict=True):
+            if isinstance(result, CdcError):
+                yield index, result
+            else:
+                valid.append((index, *result))
+        if valid:
+            images = decoder.decode_batch([symbols for _, _, symbols in valid], settings, tile, batch.size)
+            for (index, container, _), image in zip(valid, images, strict=False):
+                yield index, image[: container.height, : container.width]
