@@ -70,8 +70,7 @@ class Codec:
       config: the model's settings.
       max_pixels: height × width above which images and files are refused.
       compute_type: of the U-Net's products.
-      weights_sha256: hash of all weights, as hexadecimal digits.
-      params: float32 weights by dotted name.
+      params, weights_sha256: float32 weights by dotted name, and their hash.
       coding: what both ends of the file format share.
       coder: the entropy coder of `coding`.
       decoder: makes images of decoded symbols.
@@ -272,14 +271,13 @@ class Codec:
         yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
-        """The integers in a file and what follows from them, for the padded image. Raises as `read_symbols`."""
+        """The integers in a file and what follows from them, for the padded image. Raises as `decompress`."""
         return self._reader.read(data)[1]
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The integers in a file, (round(z − m), round(y − μ)), int32, of the image padded to multiples of 64.
+        """The integers in a file, (round(z − m), round(y − μ)), int32, for the image padded to multiples of 64.
 
-        Raises:
-          BitstreamError, ModelMismatchError: as `decompress`.
+        Raises as `decompress`.
         """
         symbols = self.decode_symbols(data)
         return symbols.z, symbols.y

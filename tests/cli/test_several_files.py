@@ -158,7 +158,7 @@ def read_header_of(data):
 def test_an_empty_folder_is_an_error(cdc):
     Path("empty").mkdir()
     put("a.png")
-    fails(cdc("compress", "empty", "--model=b"), 1, "empty", ".png")
+    fails(cdc("compress", "empty", "--model=b"), 1, "empty", "no image")
     fails(cdc("decompress", "empty", "-o", "out", "--model=b"), 1, "empty", ".cdc")
     assert cdc("compress", "empty", "a.png", "-o", "out", "--model=b")[0] == 1
     assert tree() == ["a.png", "out/a.cdc"]
