@@ -51,10 +51,12 @@ MODULE_PATHS = {module_name(path): path for path in MODULES}
 
 
 def nodes_run_at_import(tree):
-    """The nodes of a module outside of function bodies: what runs when it is imported."""
+    """The nodes of a module outside of function bodies and type checkers' blocks: what runs when it is imported."""
     pending = list(tree.body)
     while pending:
         node = pending.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             pending.extend(ast.iter_child_nodes(node))

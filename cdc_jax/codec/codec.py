@@ -67,9 +67,7 @@ class Codec:
     """A model ready to compress and decompress. Safe to use from several threads.
 
     Attributes:
-      config: the model's settings.
-      max_pixels: height × width above which images and files are refused.
-      compute_type: of the U-Net's products.
+      config, max_pixels, compute_type: the model's settings, and what `load_codec` was given.
       params, weights_sha256: float32 weights by dotted name, and their hash.
       coding: what both ends of the file format share.
       coder: the entropy coder of `coding`.

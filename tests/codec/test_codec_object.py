@@ -49,7 +49,7 @@ def test_progress_counts_tiles_and_steps(random_codec):
     data = random_codec.compress(IMAGE)
     calls = []
     decoded = random_codec.decompress(data, steps=2, tile=192, progress=lambda *done: calls.append(done))
-    assert calls == [(done, 8) for done in range(1, 9)]  # 256×320: two by two tiles
+    assert calls == [(done, 12) for done in range(1, 13)]  # 256×320: two by three tiles
     np.testing.assert_array_equal(decoded, random_codec.decompress(data, steps=2, tile=192))
 
 
