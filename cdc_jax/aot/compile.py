@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cdc_jax.aot.programs import PROGRAMS
 from cdc_jax.aot.topology import Topology, libtpu_version
 from cdc_jax.errors import CdcError
 from cdc_jax.io.files import write_atomically
+from cdc_jax.runtime.compilation_cache import cache_root
 from cdc_jax.runtime.sharding import make_mesh
 
 CACHE_VERSION = 1  # of the statistics' layout: part of the key
@@ -59,9 +59,10 @@ class CompileStats:
         return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temporary_bytes + self.code_bytes
 
 
-def default_cache() -> Path:
-    """`cdc_jax/compiled` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc_jax" / "compiled"
+def default_cache() -> Path | None:
+    """`cdc_jax/compiled` in the user's cache folder (see `compilation_cache`); None if caching is turned off."""
+    root = cache_root()
+    return None if root is None else root / "compiled"
 
 
 def compile_program(
@@ -69,13 +70,13 @@ def compile_program(
     topology: Topology,
     program: str,
     batch_per_chip: int,
-    cache: Path,
+    cache: Path | None,
 ) -> tuple[CompileStats, bool]:
     """The statistics of one of `PROGRAMS`, and whether they came from the cache.
 
     Args:
       config: the run's settings; its batch size is replaced.
-      cache: folder of earlier statistics; made where it is missing.
+      cache: folder of earlier statistics; made where it is missing; None: nothing is kept.
 
     Raises:
       CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
@@ -86,9 +87,9 @@ def compile_program(
     lowered = traced.lower()
     versions = (CACHE_VERSION, jax.__version__, libtpu_version())
     text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
-    path = cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    path = cache and cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     flops = product_flops(traced.jaxpr, "tpu") / mesh.size
-    known = _read(path, flops)
+    known = path and _read(path, flops)
     if known is not None:
         return known, True
 
@@ -117,6 +118,8 @@ def compile_program(
         compile_seconds=round(time.perf_counter() - started, 1),
         refusal=refusal,
     )
+    if cache is None:
+        return stats, False
     try:
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(dataclasses.asdict(stats), indent=1).encode())

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from cdc_jax.cli import arguments, bundles, compress, console, decompress, evaluate, info, verify
-from cdc_jax.cli.arguments import Command
+from cdc_jax.cli.arguments import Command, Environment
 from cdc_jax.errors import CdcError
 
 
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them is in our own messages
             args = arguments.parse(sys.argv[1:] if argv is None else list(argv), _COMMANDS)
-            args.load_codec, args.is_process = load_codec, argv is None
-            return args.run(args)
+            return args.run(args, Environment(load_codec, is_process=argv is None))
     except SystemExit as stop:  # argparse: --help, --version, usage
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:

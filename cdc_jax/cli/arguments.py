@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cdc_jax.cli.paths import is_bundle
+from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.version import __version__
 
@@ -19,6 +19,18 @@ is given. A file that fails does not stop the others.
 """
 
 
+class Environment(NamedTuple):
+    """What a command line runs in.
+
+    Attributes:
+      load_codec: in place of `cdc_jax.load_codec`; None: that one.
+      is_process: whether the process is this command line's, so that Ctrl-C may end it.
+    """
+
+    load_codec: Callable | None = None
+    is_process: bool = False
+
+
 class Command(NamedTuple):
     """A subcommand: `add_arguments` fills its parser, `run` does it and returns the exit code."""
 
@@ -26,7 +38,7 @@ class Command(NamedTuple):
     usage: str
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    run: Callable[[argparse.Namespace, Environment], int]
 
 
 def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespace:

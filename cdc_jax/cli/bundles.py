@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from cdc_jax.cli import arguments, console, paths
+from cdc_jax.cli import arguments, console
+from cdc_jax.cli.arguments import Environment
+from cdc_jax.codec.bundle_folder import check_new_bundle
 
 
 def add_import_torch(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +18,11 @@ def add_import_torch(parser: argparse.ArgumentParser) -> None:
     arguments.add_quiet(parser)
 
 
-def run_import_torch(args: argparse.Namespace) -> int:
+def run_import_torch(args: argparse.Namespace, environment: Environment) -> int:
     """Makes a bundle of a PyTorch checkpoint; the exit code."""
     from cdc_jax.codec.import_torch import import_torch
 
-    return _make_bundle(args, args.file, lambda folder: import_torch(args.file, folder))
+    return _make_bundle(args, args.file, lambda folder: import_torch(args.file, folder, overwrite=args.force))
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +37,19 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     arguments.add_quiet(parser)
 
 
-def run_export(args: argparse.Namespace) -> int:
+def run_export(args: argparse.Namespace, environment: Environment) -> int:
     """Makes a bundle of a training run's checkpoint; the exit code."""
     from cdc_jax.training.export import export_workdir
 
     def make(folder: str) -> None:
-        export_workdir(args.workdir, folder, step=args.step, best=args.best)
+        export_workdir(args.workdir, folder, step=args.step, best=args.best, overwrite=args.force)
 
     return _make_bundle(args, args.workdir, make)
 
 
-def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], None]) -> int:
-    paths.make_bundle(args.output, make, force=args.force)
+def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], object]) -> int:
+    check_new_bundle(args.output, overwrite=args.force)  # before the work
+    make(args.output)
     if not args.quiet:
         console.log(f"{source} -> {args.output}")
     return 0

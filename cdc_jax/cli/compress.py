@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 from cdc_jax.cli import arguments, console, paths, pipeline, target_options
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, IMAGE_SUFFIXES
+from cdc_jax.io.files import CDC_SUFFIX
+from cdc_jax.io.image_folders import image_suffixes
+
+_MOST_NAMES = 20  # of skipped files in one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc compress`."""
-    arguments.add_files(parser, "images (PNG, JPEG, WebP, TIFF, BMP)")
+    arguments.add_files(parser, "images (any format that Pillow reads, such as PNG, JPEG, WebP, AVIF, TIFF)")
     quality = arguments.number(0, 100)
     parser.add_argument(
         "-q", "--quality", type=quality, metavar="Q", help="0 (smallest file) to 100, decimals allowed (default: 50)"
@@ -21,15 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_decoding(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """`cdc compress`: the exit code."""
     by_target = target_options.has_target(args)
     if len(args.model) > 1 and not by_target:
         raise paths.UsageError("`cdc compress` takes one --model: without a target size there is nothing to choose by.")
     if by_target and args.quality is not None:
         raise paths.UsageError("A target chooses the quality: give -q or a target, not both.")
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=IMAGE_SUFFIXES, new_suffix=CDC_SUFFIX)
-    models = Models(args)
+    plan = paths.plan_tasks(args.inputs, args.output, suffixes=image_suffixes(), new_suffix=CDC_SUFFIX)
+    if not args.quiet:
+        _log_skipped([path for path in plan.skipped if not path.lower().endswith(CDC_SUFFIX)])
+    models = Models(args, environment.load_codec)
     if args.quality is not None and plan.tasks:
         models.load(models.paths[0]).check_quality(args.quality)
 
@@ -55,4 +62,12 @@ def run(args: argparse.Namespace) -> int:
         bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
         return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
 
-    return pipeline.run_tasks(args, plan, pipeline.one_by_one(pipeline.target_check(args, plan), convert))
+    outcomes = pipeline.one_by_one(pipeline.target_check(args, plan), convert)
+    return pipeline.run_tasks(args, plan, outcomes, interruptible=environment.is_process)
+
+
+def _log_skipped(names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+        console.log(f"{files} skipped, since the suffix is no image format's: {', '.join(names[:_MOST_NAMES])}{more}.")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cdc_jax.cli import arguments, console, paths, pipeline
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `cdc decompress`."""
     arguments.add_files(parser, ".cdc files")
     formats = list(IMAGE_FORMATS)
-    parser.add_argument("--format", choices=formats, help="format of outputs whose name does not say it (default: png)")
+    parser.add_argument("--format", choices=formats, help="format of outputs whose suffix names none (default: png)")
     tiles = parser.add_mutually_exclusive_group()
     tiles.add_argument(
         "--max-memory",
@@ -42,14 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="noise added at every step, 0 to 1")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """`cdc decompress`: the exit code."""
     format = args.format or "png"
     new_suffix = IMAGE_FORMATS[format][0]
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
     if args.output not in (None, paths.STANDARD) and not plan.makes_folders:
         format = _format_of_output(args.output, args.format)
-    models = Models(args)
+    models = Models(args, environment.load_codec)
 
     def read(source: str) -> _Stream:
         from cdc_jax.io import cdc_file
@@ -78,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
         return encode_image(image, format), words
 
-    overlap = args.max_memory is None and args.tile is None
-    convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, overlap=overlap)
-    return pipeline.run_tasks(args, plan, convert)
+    concurrent = args.max_memory is None and args.tile is None
+    convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, concurrent=concurrent)
+    return pipeline.run_tasks(args, plan, convert, interruptible=environment.is_process)
 
 
 def _tile(text: str) -> int:
@@ -92,7 +93,7 @@ def _tile(text: str) -> int:
 
 
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
-    """The image, or the error in its place."""
+    """The image, or the error that prevents it."""
     try:
         if args.tile is not None:
             settings = {**settings, "tile": args.tile}

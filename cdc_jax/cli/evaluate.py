@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cdc_jax.cli import arguments, console
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.evaluation.settings import DEFAULT_CODECS, DEFAULT_METRICS, MIN_OVERLAP, SAME_SIZE_METRICS, Settings
 from cdc_jax.io.files import MAX_PIXELS
 
@@ -91,12 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_quiet(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """Evaluates; 1 if an image had to be left out."""
     from cdc_jax.evaluation.evaluate import evaluate
     from cdc_jax.runtime import compilation_cache
 
-    if args.load_codec is None:
+    if environment.load_codec is None:
         compilation_cache.enable()
     settings = Settings(
         images=args.images,
@@ -120,9 +121,8 @@ def run(args: argparse.Namespace) -> int:
         max_pixels=args.max_pixels,
         report_images=args.report_images,
     )
-    result = evaluate(
-        settings, load_codec=args.load_codec, log=console.log, progress_bar=None if args.quiet else _progress_bar
-    )
+    progress_bar = None if args.quiet else _progress_bar
+    result = evaluate(settings, load_codec=environment.load_codec, log=console.log, progress_bar=progress_bar)
     if not args.quiet:
         console.log(f"{len(result.measured.records)} of {_total(result)} images evaluated, see {result.report}")
     return console.exit_code_of([1] * len(result.measured.left_out))

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from cdc_jax.cli import console, paths
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.header import read_header
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """Prints a line for each file; the exit code."""
     failures = []
     for path in args.inputs:

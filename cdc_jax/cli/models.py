@@ -18,11 +18,13 @@ class Models:
       paths: of the bundles; `SHIPPED` alone where none was named.
     """
 
-    def __init__(self, args: argparse.Namespace, load: Callable | None = None):
-        """`load` takes the place of `args.load_codec`."""
-        self._args = args
+    def __init__(self, args: argparse.Namespace, load_codec: Callable | None):
+        """`load_codec` is called in place of `cdc_jax.load_codec`, None: that one."""
         self.paths = args.model or [SHIPPED]
-        self._load = load or args.load_codec
+        self._load_codec = load_codec
+        self._options = {"max_pixels": args.max_pixels}
+        if getattr(args, "bfloat16", False):
+            self._options["compute_type"] = "bfloat16"
         self._codecs = {}
         self._loading = threading.Lock()
 
@@ -30,15 +32,14 @@ class Models:
         """The codec of one bundle."""
         with self._loading:
             if path not in self._codecs:
-                load_codec = self._load
+                load_codec = self._load_codec
                 if load_codec is None:
                     from cdc_jax.codec.codec import load_codec
                     from cdc_jax.runtime import compilation_cache
 
                     compilation_cache.enable()
-                options = {"compute_type": "bfloat16"} if getattr(self._args, "bfloat16", False) else {}
                 folder = None if path == SHIPPED else path
-                self._codecs[path] = load_codec(folder, max_pixels=self._args.max_pixels, **options)
+                self._codecs[path] = load_codec(folder, **self._options)
             return self._codecs[path]
 
     def for_file(self, fingerprint: bytes, name: str):

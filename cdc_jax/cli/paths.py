@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cdc_jax.errors import CdcError, reason_of
 from cdc_jax.io.files import write_atomically
+from cdc_jax.io.image_folders import find_files
 
 STANDARD = "-"
 
@@ -38,11 +37,13 @@ class Plan:
     Attributes:
       tasks: what to do, in the order of the command line, folders in the order of their names.
       problems: inputs that there is nothing to do for (missing, empty folder), one line each.
+      skipped: files in the folders that have another suffix; hidden ones do not count.
       makes_folders: the output is a folder, made where it is missing.
     """
 
     tasks: list[Task] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     makes_folders: bool = False
 
 
@@ -90,13 +91,17 @@ def _plan_several(inputs: Sequence[str], output: str | None, suffixes: Collectio
         target = source if output is None else os.path.join(output, relative)
         plan.tasks.append(Task(source, _with_suffix(target, suffixes, new_suffix)))
 
+    def unreadable(error: OSError) -> None:
+        plan.problems.append(f"{error.filename}: {reason_of(error)}.")
+
     for path in inputs:
         if os.path.isdir(path):
-            files = _files_below(path, suffixes, plan.problems)
-            for source in files:
-                add(source, os.path.relpath(source, path))
-            if not files:
-                plan.problems.append(f"{path}: No {', '.join(suffixes)} file in this folder.")
+            names, skipped = find_files(path, suffixes, unreadable)
+            for name in names:
+                add(os.path.join(path, name), name)
+            plan.skipped += [os.path.join(path, name) for name in skipped]
+            if not names:
+                plan.problems.append(f"{path}: There is no {_kind(suffixes)} in this folder.")
         elif os.path.exists(path):
             add(path, os.path.basename(path))
         else:
@@ -104,19 +109,8 @@ def _plan_several(inputs: Sequence[str], output: str | None, suffixes: Collectio
     return plan
 
 
-def _files_below(folder: str, suffixes: Collection[str], problems: list[str]) -> list[str]:
-    """Files with one of the suffixes; not hidden ones: some systems keep notes beside images as `._name.jpg`."""
-
-    def unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename}: {reason_of(error)}.")
-
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                files.append(os.path.join(parent, name))
-    return files
+def _kind(suffixes: Collection[str]) -> str:
+    return f"{next(iter(suffixes))} file" if len(suffixes) == 1 else "image"
 
 
 def _with_suffix(path: str, suffixes: Collection[str], new_suffix: str) -> str:
@@ -229,37 +223,3 @@ def standard_output_errors() -> Iterator[None]:
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
         raise
-
-
-def is_bundle(path: str) -> bool:
-    """Whether a path looks like a bundle, and neither like an image nor like a folder of them."""
-    return os.path.isfile(os.path.join(path, "coding.npz"))
-
-
-def make_bundle(output: str, make: Callable[[str], None], *, force: bool) -> None:
-    """Has `make` fill a new folder beside `output`, and gives it that name when it is complete.
-
-    Raises:
-      CdcError: `output` exists (with `force`: and is not a bundle); or what `make` raises.
-      OSError: it cannot be written.
-    """
-    target = os.path.realpath(output)
-    exists = os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target))
-    if exists and not force:
-        raise CdcError(f"{output}: Exists already and was kept; --force replaces it.")
-    if exists and not is_bundle(target):
-        raise CdcError(f"{output} is not a bundle, and --force replaces nothing else.")
-    temporary, old = (f"{target}.{secrets.token_hex(8)}.{kind}" for kind in ("tmp", "old"))
-    try:
-        make(temporary)
-        if exists:
-            os.rename(target, old)
-        os.rename(temporary, target)  # takes the place of an empty folder, too
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if os.path.isdir(old) and not os.path.lexists(target):
-            os.rename(old, target)
-        if isinstance(error, CdcError):
-            raise type(error)(str(error).replace(temporary, output)) from None
-        raise
-    shutil.rmtree(old, ignore_errors=True)

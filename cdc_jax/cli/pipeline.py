@@ -1,8 +1,8 @@
-"""From tasks to outcomes, many at once: reading, entropy coding, the network and image formats run together.
+"""From tasks to outcomes, with reading, decoding and writing of different files at the same time.
 
-Threads do it, around the devices, which take one batch at a time: one thread keeps the devices busy, others read the
-files of the next window and make image formats. Files are written by the caller, who takes outcomes as they come; no
-more wait for him than a few. A single task is done in the caller's thread.
+The devices take one batch at a time. One thread keeps them busy; others read the files of the next window and encode
+decoded images as PNG, JPEG and so on. The caller takes the outcomes as they are ready and writes the files; at most
+`WAITING_BYTES` of decoded images wait for it. A single task runs in the caller's thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cdc_jax.cli.paths import STANDARD, Plan, Task, UsageError, check_target, wr
 from cdc_jax.errors import BundleError, CdcError
 
 WORKERS = 4
-WINDOW = 64  # files that are looked at together to find those of one size
+WINDOW = 64  # files that are read together, so that those of one size share batches
 WAITING_BYTES = 64 << 20  # of decoded images that are not yet files
 
 File, Image = TypeVar("File"), TypeVar("Image")
@@ -55,14 +55,15 @@ def target_check(args: argparse.Namespace, plan: Plan) -> Callable[[Task], None]
     return lambda task: check_target(task.target, force=args.force, makes_folders=plan.makes_folders)
 
 
-def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
+def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interruptible: bool) -> int:
     """Converts every file of a plan; a failed one costs one line and does not stop the others.
 
     Args:
-      args: `force`; `quiet`, to report nothing but errors; `is_process`, to let Ctrl-C end the process at once while
-        converting, where else it is an exception, as usual in Python.
+      args: `force`; `quiet`, to report errors only.
       plan: what to read and write.
       convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
+      interruptible: whether Ctrl-C ends the process at once during a conversion; otherwise it raises
+        KeyboardInterrupt, as usual in Python.
 
     Returns:
       The exit code, see `console.exit_code_of`.
@@ -79,7 +80,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert) -> int:
         failures.append(CdcError.exit_code)
     start = time.perf_counter()
     written_bytes = 0
-    outcomes = _outcomes(plan, convert, interruptible=args.is_process)
+    outcomes = _outcomes(plan, convert, interruptible=interruptible)
     for outcome in console.with_progress(outcomes, len(plan.tasks), args.quiet):
         task, data = outcome.task, outcome.data
         source, target = console.shown(task.source), console.shown(task.target, "output")
@@ -114,7 +115,7 @@ def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[byt
     """Each file by itself, some at a time.
 
     Args:
-      check: raises what speaks against a task's target.
+      check: raises an error if a task's target must not be written.
       convert: from a source to the target's bytes and a few words about them; called in threads.
     """
 
@@ -139,62 +140,78 @@ def in_batches(
     decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]],
     finish: Callable[[File, Image], tuple[bytes, str]],
     *,
-    overlap: bool = True,
+    concurrent: bool = True,
 ) -> Convert:
     """Files that the devices take many of at once.
 
     Args:
-      check: raises what speaks against a task's target.
-      read: a source; called in threads, while files before it are decoded.
-      decode: gives (index, image or error) of the files, in the order that suits it; called in one thread. Where it
-        fails altogether, the files that are left are given to it one by one.
-      finish: makes the target's bytes, and a few words about them; called in threads.
-      overlap: False to do one thing at a time, so that no more than one image is kept.
+      check: raises an error if a task's target must not be written.
+      read: reads a source; called in threads, while earlier files are decoded.
+      decode: yields (index, image or error) of the files in any order; called in one thread. If it raises, it is
+        called again with each of the remaining files alone.
+      finish: makes the target's bytes and a short description of them; called in threads.
+      concurrent: whether the next files are read and earlier images finished during a decode. False: one step after
+        the other, so that at most one decoded image is in memory.
     """
 
-    def load(task: Task) -> Outcome | tuple[Task, File]:
-        problem = _problem(check, task)
+    batches = _Batches(check, read, decode, finish)
+
+    def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
+        if not concurrent or len(tasks) < 2:
+            return (batches.complete(item) for item in batches.decoded(tasks))
+        return _in_threads(batches.complete, _in_background(batches.decoded(tasks)))
+
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The steps of `in_batches`, with its arguments."""
+
+    check: Callable[[Task], None]
+    read: Callable[[str], File]
+    decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]]
+    finish: Callable[[File, Image], tuple[bytes, str]]
+
+    def load(self, task: Task) -> Outcome | tuple[Task, File]:
+        """The task's file, or the outcome where it cannot be read."""
+        problem = _problem(self.check, task)
         if problem is not None:
             return problem
         try:
-            return task, read(task.source)
+            return task, self.read(task.source)
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
-    def decoded(tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Image] | Outcome]:
-        for loaded in _windows(load, tasks):
+    def decoded(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Image | Exception] | Outcome]:
+        """Outcomes of the files that cannot be read, images or errors of the others."""
+        for loaded in _windows(self.load, tasks):
             yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
-            yield from images([item for item in loaded if not isinstance(item, Outcome)])
+            yield from self._images([item for item in loaded if not isinstance(item, Outcome)])
 
-    def images(files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Image | Exception]]:
+    def _images(self, files: Sequence[tuple[Task, File]]) -> Iterator[tuple[Task, File, Image | Exception]]:
         left = dict(enumerate(files))
         try:
-            for index, image in decode([file for _, file in files]):
+            for index, image in self.decode([file for _, file in files]):
                 yield *left.pop(index), image
         except Exception as error:  # such as too little memory for one of them: which one is not known
             if len(files) == 1:
                 yield *files[0], error
                 return
             for item in left.values():
-                yield from images([item])
+                yield from self._images([item])
 
-    def complete(item: tuple[Task, File, Image] | Outcome) -> Outcome:
+    def complete(self, item: tuple[Task, File, Image | Exception] | Outcome) -> Outcome:
+        """The outcome of what `decoded` yields."""
         if isinstance(item, Outcome):
             return item
         task, file, image = item
         try:
             if isinstance(image, Exception):
                 raise image
-            return Outcome(task, *finish(file, image))
+            return Outcome(task, *self.finish(file, image))
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
-
-    def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
-        if not overlap or len(tasks) < 2:
-            return (complete(item) for item in decoded(tasks))
-        return _in_threads(complete, _in_background(decoded(tasks)))
-
-    return outcomes
 
 
 def _in_background(items: Iterator) -> Iterator:

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from cdc_jax.cli import arguments, console, paths
+from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
 from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
@@ -24,16 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line, failed ones too")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, environment: Environment) -> int:
     """Verifies all files and returns the exit code."""
-    models = Models(args, load=_load_verifier)
+    models = Models(args, _load_verifier)
     failures, reported_models = [], set()
     for path in args.inputs:
         try:
-            data = paths.read_source(path, magic=cdc_file.MAGIC)
-            header = cdc_file.unpack(data, max_pixels=args.max_pixels)
-            verifier = models.for_file(header.fingerprint, path)
-            verified = verifier.verify(data)
+            facts = _verify(args, models, path)
         except BundleError:
             raise  # not about this file alone
         except (CdcError, OSError, MemoryError) as error:
@@ -43,28 +41,36 @@ def run(args: argparse.Namespace) -> int:
                 console.print_line(json.dumps({"file": path, "agrees": False, "problem": line}))
             failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
             continue
-        facts = {
-            "file": path,
-            "agrees": True,
-            "width": header.width,
-            "height": header.height,
-            "bytes": len(data),
-            "format_version": header.version,
-            "fingerprint": header.fingerprint.hex(),
-            "symbols": verified.num_symbols,
-            "weights_sha256": verifier.weights_sha256,
-        }
         if args.json:
             console.print_line(json.dumps(facts))
             continue
-        if verifier.weights_sha256 not in reported_models:
-            reported_models.add(verifier.weights_sha256)
+        if facts["weights_sha256"] not in reported_models:
+            reported_models.add(facts["weights_sha256"])
             console.print_line("model {fingerprint}: its weights are intact, SHA-256 {weights_sha256}".format(**facts))
         console.print_line(
             "{file}: agrees with the model {fingerprint} on this machine: {width}x{height} pixels, {bytes} bytes, "
             "{symbols} symbols, format {format_version}".format(**facts)
         )
     return console.exit_code_of(failures)
+
+
+def _verify(args: argparse.Namespace, models: Models, path: str) -> dict:
+    """What is known of a file that agrees. Raises CdcError or OSError for one that does not."""
+    data = paths.read_source(path, magic=cdc_file.MAGIC)
+    header = cdc_file.unpack(data, max_pixels=args.max_pixels)
+    verifier = models.for_file(header.fingerprint, path)
+    verified = verifier.verify(data)
+    return {
+        "file": path,
+        "agrees": True,
+        "width": header.width,
+        "height": header.height,
+        "bytes": len(data),
+        "format_version": header.version,
+        "fingerprint": header.fingerprint.hex(),
+        "symbols": verified.num_symbols,
+        "weights_sha256": verifier.weights_sha256,
+    }
 
 
 def _load_verifier(path: str, max_pixels: int):

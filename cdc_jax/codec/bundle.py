@@ -13,18 +13,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array
 
+from cdc_jax.codec.bundle_folder import check_new_bundle
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
+from cdc_jax.io.files import new_folder
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
@@ -74,7 +73,7 @@ def save_bundle(
     half: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Writes a bundle, under a temporary name first.
+    """Writes a bundle, whole or not at all.
 
     Args:
       out_dir: where to; its parent folder is created if it is missing.
@@ -84,39 +83,32 @@ def save_bundle(
       coding: of a bundle whose files this one must open; None builds it from the weights.
       lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
       half: store float16 weights, for a bundle of half the size; `coding` is then built from the rounded ones.
-      overwrite: replace what is at `out_dir`.
+      overwrite: replace a bundle that is at `out_dir`.
 
     Raises:
-      BundleError: `out_dir` exists (without `overwrite`), cannot be written, or the weights do not make a bundle.
+      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle), cannot be written, or the weights do not
+        make a bundle.
     """
-    out_dir = Path(out_dir)
-    if out_dir.exists() and not overwrite and not (out_dir.is_dir() and not any(out_dir.iterdir())):
-        raise BundleError(f"{out_dir} exists already: choose another folder.")
+    check_new_bundle(out_dir, overwrite=overwrite)
     params = round_to_half(params) if half else params
     coding = coding or build_coding(params)
-    temporary = out_dir.parent / f".{out_dir.name}-{secrets.token_hex(6)}.partial"
     try:
-        temporary.mkdir(parents=True)
-        (save_half if half else save_orbax)(temporary, params)
-        coding.save(temporary / "coding.npz")
-        facts = {
-            "bundle_version": BUNDLE_VERSION,
-            "cdc_jax_version": __version__,
-            "model": config.to_dict(),
-            "fingerprint": coding.fingerprint.hex(),
-            "weights_sha256": weights_hash(params),
-        }
-        (temporary / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (temporary / "model_card.md").write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
-        if lpips:
-            np.savez(temporary / "lpips_vgg.npz", **lpips)
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        os.replace(temporary, out_dir)
+        with new_folder(out_dir) as folder:
+            (save_half if half else save_orbax)(folder, params)
+            coding.save(folder / "coding.npz")
+            facts = {
+                "bundle_version": BUNDLE_VERSION,
+                "cdc_jax_version": __version__,
+                "model": config.to_dict(),
+                "fingerprint": coding.fingerprint.hex(),
+                "weights_sha256": weights_hash(params),
+            }
+            (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+            (folder / "model_card.md").write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
+            if lpips:
+                np.savez(folder / "lpips_vgg.npz", **lpips)
     except OSError as error:
         raise BundleError(f"Cannot write the bundle {out_dir}: {reason_of(error)}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_bundle(path: str | Path) -> Bundle:

@@ -67,11 +67,8 @@ class Codec:
     """A model ready to compress and decompress. Safe to use from several threads.
 
     Attributes:
-      config: the model's settings.
-      max_pixels: height × width above which images and files are refused.
-      compute_type: of the U-Net's products.
-      weights_sha256: hash of all weights, as hexadecimal digits.
-      params: float32 weights by dotted name.
+      config, max_pixels, compute_type: the model's settings, and what `load_codec` was given.
+      params, weights_sha256: float32 weights by dotted name, and their hash.
       coding: what both ends of the file format share.
       coder: the entropy coder of `coding`.
       decoder: makes images of decoded symbols.
@@ -182,15 +179,9 @@ class Codec:
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
     ) -> Iterator[Image]:
-        """The preview of a model with the transform, then each step's estimate.
+        """The preview of a model with the transform, then each step's estimate. Arguments and errors of `decompress`.
 
         The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
-
-        Args:
-          data, steps, seed, gamma, eta: as `decompress`.
-
-        Raises:
-          BitstreamError, ModelMismatchError, ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
@@ -252,8 +243,8 @@ class Codec:
         Raises:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
         """
-        found = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile)
-        return collect(found, len(files), progress)
+        results = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile)
+        return collect(results, len(files), progress)
 
     def decompress_each(
         self,
@@ -278,18 +269,13 @@ class Codec:
         yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
-        """The integers in a file and what follows from them, of the image padded to multiples of 64.
-
-        Raises:
-          BitstreamError, ModelMismatchError: as `decompress`.
-        """
+        """The integers in a file and what follows from them, for the padded image. Raises as `decompress`."""
         return self._reader.read(data)[1]
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The integers in a file, (round(z − m), round(y − μ)), int32, of the image padded to multiples of 64.
+        """The integers in a file, (round(z − m), round(y − μ)), int32, for the image padded to multiples of 64.
 
-        Raises:
-          BitstreamError, ModelMismatchError: as `decompress`.
+        Raises as `decompress`.
         """
         symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
@@ -297,8 +283,7 @@ class Codec:
     def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
         """−log₂ p of the image's rounded latents under the float model, in bits; what training minimizes.
 
-        Raises:
-          TypeError, ImageError: as `compress`.
+        Raises as `compress`.
         """
         level = quality_level(self.config, quality)
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)

@@ -161,8 +161,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
     return read_torch_file(path, weights)
 
 
-def import_torch(checkpoint: str | Path, out_dir: str | Path) -> None:
+def import_torch(checkpoint: str | Path, out_dir: str | Path, *, overwrite: bool = False) -> None:
     """Makes a bundle of a released checkpoint; its LPIPS network, where it has one, is kept aside as `lpips_vgg.npz`.
+
+    Args:
+      checkpoint: the file.
+      out_dir: the bundle's folder.
+      overwrite: replace a bundle that is there.
 
     Raises:
       CheckpointError: the file is not a complete CDC checkpoint; the message names the weight at fault.
@@ -176,4 +181,4 @@ def import_torch(checkpoint: str | Path, out_dir: str | Path) -> None:
         f"Imported from the PyTorch checkpoint `{Path(checkpoint).name}` of the original program "
         f"(Yang & Mandt, NeurIPS 2023); its licence and training data are the original's."
     )
-    save_bundle(out_dir, config, params, provenance=card, lpips=lpips or None)
+    save_bundle(out_dir, config, params, provenance=card, lpips=lpips or None, overwrite=overwrite)

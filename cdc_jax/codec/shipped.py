@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.errors import BundleError
 
 _FOLDER = Path(__file__).resolve().parent.parent / "shipped"
@@ -15,7 +16,7 @@ def shipped_bundle() -> Path:
     Raises:
       BundleError: this installation has none.
     """
-    if not (_FOLDER / "config.json").is_file():
+    if not is_bundle(_FOLDER):
         raise BundleError(
             "This installation of cdc_jax came without its model: install it again from a full copy, or name a bundle "
             "(--model BUNDLE)."

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.io import image_folders
 from cdc_jax.io.images import Image, load_image
 
 # The everyday photographs among scikit-image's images (licences: docs/images.md). Drawings, text pages, tiny
@@ -28,9 +27,6 @@ SCIKIT_IMAGE_PHOTOGRAPHS = (
     "motorcycle_right.png",
     "rocket.jpg",
 )
-
-# What Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, films, or have no pixels of theirs.
-_NOT_IMAGES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class ImageFiles:
 
     def read(self, record: int, frame: int = 0) -> Image:
         """uint8 [h, w, 3]. Raises ImageError where the file is missing, corrupt or no image."""
-        return load_image(os.path.join(self.root, self.names[record]), formats=image_formats())[0]
+        return load_image(os.path.join(self.root, self.names[record]))[0]
 
 
 @dataclass(frozen=True)
@@ -90,35 +86,18 @@ class ImageFolders:
         raise IndexError(record)
 
 
-def image_formats() -> tuple[str, ...]:
-    """Names of all formats that the installed Pillow reads images from."""
-    PILImage.init()
-    return tuple(name for name in PILImage.OPEN if name not in _NOT_IMAGES)
-
-
 def find_images(folder: str | os.PathLike[str], *, setting: str) -> ImageFiles:
-    """All files below a folder whose suffix Pillow knows, sorted by name; hidden files and folders are left out.
-
-    Links to folders are followed, each folder being visited once.
+    """The images below a folder (`cdc_jax.io.image_folders.find_images`), sorted by name.
 
     Raises:
       ConfigError: the folder does not exist or holds no image; `setting` is what the message names.
     """
     if not os.path.isdir(folder):
         raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder.")
-    formats = set(image_formats())
-    suffixes = {suffix for suffix, name in PILImage.registered_extensions().items() if name in formats}
-    names, visited = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in visited else sorted(name for name in folders if not name.startswith("."))
-        if real not in visited:
-            images = (f for f in files if os.path.splitext(f)[1].lower() in suffixes and not f.startswith("."))
-            names += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in images]
-        visited.add(real)
+    names, _ = image_folders.find_images(folder)
     if not names:
         raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no images.")
-    return ImageFiles(os.fspath(folder), sorted(names))
+    return ImageFiles(os.fspath(folder), names)
 
 
 def scikit_image_photographs() -> ImageFiles:

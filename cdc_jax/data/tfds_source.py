@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdc_jax.data.folders import image_formats
 from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.io.images import Image, load_image
 
@@ -49,7 +48,7 @@ class TfdsRecords:
         except Exception as error:  # whatever the file system or the record reader raises
             raise ImageError(f"{self.name(record)}: The record cannot be read ({reason_of(error)}).") from error
         try:
-            return load_image(bytes(example[self.image_key]), formats=image_formats())[0]
+            return load_image(bytes(example[self.image_key]))[0]
         except ImageError as error:
             own_name = example.get("file_name", b"")
             own_name = f" ({own_name.decode(errors='replace')})" if isinstance(own_name, bytes) and own_name else ""

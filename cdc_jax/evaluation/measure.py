@@ -22,7 +22,7 @@ from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import Metrics, Scorer
-from cdc_jax.io.files import IMAGE_SUFFIXES
+from cdc_jax.io import image_folders
 from cdc_jax.io.images import Image, load_image
 from cdc_jax.version import __version__
 
@@ -65,17 +65,13 @@ def find_images(folder: str | Path, *, out: str | Path | None = None) -> dict[st
         raise ConfigError(f"{folder}: There is no such folder of images.")
     if out is not None and Path(out).resolve() == folder.resolve():
         raise ConfigError(f"{folder}: The results would be among the images: choose another folder for --out.")
+    names, _ = image_folders.find_images(folder)
     # Results below the images are left out; images below the results' folder are meant.
     own = None if out is None or folder.resolve() not in Path(out).resolve().parents else Path(out).resolve()
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and (own is None or own not in _parents(path))
-    }
-    visible = {name: path for name, path in files.items() if not any(part[0] == "." for part in Path(name).parts)}
-    if not visible:
-        raise ConfigError(f"{folder}: No {', '.join(IMAGE_SUFFIXES)} file in this folder.")
-    return visible
+    files = {name: folder / name for name in names if own is None or own not in _parents(folder / name)}
+    if not files:
+        raise ConfigError(f"{folder}: There is no image in this folder.")
+    return files
 
 
 def _parents(path: Path) -> Sequence[Path]:

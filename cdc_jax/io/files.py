@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,32 @@ def copy_tree(source: Path, target: Path) -> None:
                 copy_tree(path, target / path.name)
             else:
                 (target / path.name).write_bytes(path.read_bytes())
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder to fill in a `with` block, which takes the place of `path` at the block's end.
+
+    If the block fails, `path` stays what it was; otherwise it is deleted once the new folder has its name. Missing
+    parents are created.
+
+    Raises:
+      OSError: the folder cannot be made or renamed.
+    """
+    target = Path(os.path.realpath(path))
+    temporary, old = (target.with_name(f".{target.name}-{secrets.token_hex(6)}.{kind}") for kind in ("partial", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def image_format(path: str | os.PathLike[str]) -> str | None:

@@ -11,7 +11,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -21,12 +21,11 @@ from PIL import ImageCms, UnidentifiedImageError
 
 from cdc_jax.errors import ImageError, reason_of
 from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, image_format, write_atomically
+from cdc_jax.io.image_folders import image_formats
 
 Image = UInt8[np.ndarray, "h w 3"]
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
-# A list, since some of Pillow's other formats start programs (EPS) or have no pixels of their own.
-_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 _SAVE_OPTIONS = {
     "png": {},
     "jpeg": {"quality": 95, "subsampling": 0},  # 4:4:4
@@ -53,7 +52,7 @@ class ImageWarning(UserWarning):
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Reads an image: PNG, JPEG, WebP, TIFF, BMP, GIF or PNM, from a path, the file's bytes, or a binary stream.
+    """Reads an image of any format that Pillow knows from a path, the file's bytes, or a binary stream.
 
     Args:
       source: where from; a stream need not be seekable.
@@ -74,17 +73,12 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
     return image
 
 
-def load_image(
-    source: Source, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = _READ_FORMATS
-) -> tuple[Image, list[str]]:
-    """`read_image` that returns its warnings, as sentences, instead of issuing them.
-
-    `formats` are Pillow's names of those that are tried, where others than `read_image`'s are wanted.
-    """
+def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, list[str]]:
+    """`read_image` that returns its warnings, as sentences, instead of issuing them."""
     name = _name_of(source)
     notes: list[str] = []
     with _opened(source, name) as stream:
-        pil_image = _open(stream, name, max_pixels, formats)
+        pil_image = _open(stream, name, max_pixels)
         if getattr(pil_image, "is_animated", False):
             notes.append("Only the first of several frames was read.")
         image = _as_array(pil_image, name, notes)
@@ -118,7 +112,7 @@ def _as_array(pil_image: PILImage.Image, name: str, notes: list[str]) -> Image:
     except (ImageError, MemoryError) as error:
         raise type(error)(f"{name}{error}") from None
     except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-        raise ImageError(f"{name}This image is truncated or corrupt ({_one_line(error)}).") from None
+        raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
 
 
 def encode_image(image: Image, format: str) -> bytes:
@@ -184,10 +178,6 @@ def _name_of(source: Source) -> str:
     return f"{name}: " if isinstance(name, str) else ""
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @contextlib.contextmanager
 def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
     """A seekable stream of the source's bytes."""
@@ -206,20 +196,19 @@ def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _open(stream: BinaryIO, name: str, max_pixels: int, formats: Sequence[str]) -> PILImage.Image:
+def _open(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
     """Reads the header only, and refuses what is too large."""
     # Pillow's own guard against decompression bombs is a global, and below our limit: off while a header is read.
     with _PILLOW_LIMIT:
         pillow_limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
         try:
-            pil_image = PILImage.open(stream, formats=formats)
+            pil_image = PILImage.open(stream, formats=image_formats())
         except UnidentifiedImageError:
-            kinds = "PNG, JPEG, WebP, TIFF, BMP, GIF or PNM" if formats is _READ_FORMATS else "any that Pillow knows"
-            raise ImageError(f"{name}This is not an image that can be read ({kinds}), or it is corrupt.") from None
+            raise ImageError(f"{name}This is not an image in a format that Pillow reads, or it is corrupt.") from None
         except MemoryError:
             raise
         except Exception as error:  # see load_image
-            raise ImageError(f"{name}This image is truncated or corrupt ({_one_line(error)}).") from None
+            raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
         finally:
             PILImage.MAX_IMAGE_PIXELS = pillow_limit
     width, height = pil_image.size

@@ -43,18 +43,24 @@ def enable() -> Path | None:
     return folder
 
 
-def cache_folder() -> Path | None:
-    """Where this machine's programs lie, whether or not it exists; None if the cache is turned off."""
+def cache_root() -> Path | None:
+    """The folder of all caches of ours, whether or not it exists; None if caching is turned off."""
     chosen = os.environ.get(VARIABLE, "")
     if chosen.lower() in ("off", "0", "none"):
         return None
     if chosen:
-        return Path(chosen) / _processor()
+        return Path(chosen)
     home = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
-        return Path(home or Path.home() / ".cache") / "cdc_jax" / _processor()
+        return Path(home or Path.home() / ".cache") / "cdc_jax"
     except RuntimeError:  # a user without a home directory
         return None
+
+
+def cache_folder() -> Path | None:
+    """The folder of the programs compiled for this machine's processor; None if caching is turned off."""
+    root = cache_root()
+    return None if root is None else root / _processor()
 
 
 def _forget_what_cannot_be_read(folder: Path) -> None:

@@ -75,7 +75,12 @@ def _data(config: ml_collections.ConfigDict) -> str:
 
 
 def export_workdir(
-    workdir: epath.PathLike, out_dir: str | Path, *, step: int | None = None, best: bool = False
+    workdir: epath.PathLike,
+    out_dir: str | Path,
+    *,
+    step: int | None = None,
+    best: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Makes a bundle of a run's checkpoint: of its moving average where it has one. Returns its step.
 
@@ -84,6 +89,7 @@ def export_workdir(
       out_dir: the bundle's.
       step: which checkpoint; None: the latest.
       best: the one with the lowest validation loss instead.
+      overwrite: replace a bundle that is at `out_dir`.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -99,5 +105,5 @@ def export_workdir(
         params = run_weights(checkpoints, chosen, config)
         metrics = checkpoints.metrics(chosen)
     coding = read_coding(workdir) if config.freeze_entropy else None
-    export_params(out_dir, config, params, chosen, metrics=metrics, coding=coding)
+    export_params(out_dir, config, params, chosen, metrics=metrics, coding=coding, overwrite=overwrite)
     return chosen

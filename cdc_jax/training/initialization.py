@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from cdc_jax.codec.bundle import load_bundle
+from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, CheckpointError, reason_of
@@ -51,10 +52,10 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
         return StartingWeights(_fresh_weights(config))
     origin = epath.Path(config.init_from)
     with reraise_as(f"Cannot read init_from, {origin}", origin):
-        is_run, is_bundle = (origin / "checkpoints").is_dir(), (origin / "config.json").is_file()
-    if is_run:
+        starts_from_run, starts_from_bundle = (origin / "checkpoints").is_dir(), is_bundle(origin)
+    if starts_from_run:
         starting = _from_run(origin, config.init_weights)
-    elif is_bundle:
+    elif starts_from_bundle:
         starting = _from_bundle(origin)
     else:
         raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle.")

@@ -116,7 +116,12 @@ def test_the_train_step_takes_a_state_and_the_chips_share_of_images():
 
 def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CDC_JAX_CACHE", "")
     assert default_cache() == tmp_path / "cdc_jax" / "compiled"
+    monkeypatch.setenv("CDC_JAX_CACHE", str(tmp_path / "other"))
+    assert default_cache() == tmp_path / "other" / "compiled"
+    monkeypatch.setenv("CDC_JAX_CACHE", "off")
+    assert default_cache() is None
 
 
 def run_compile(*arguments):

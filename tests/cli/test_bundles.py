@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cdc_jax.codec.bundle_folder import check_new_bundle
 from cdc_jax.errors import CheckpointError
+from cdc_jax.io.files import new_folder
 from tests.cli.fake_codec import fails, tree
+
+FILES = ["coding.npz", "config.json"]
 
 
 @pytest.fixture
@@ -16,14 +20,14 @@ def makers(monkeypatch):
     asked = []
 
     def make(name):
-        def maker(source, folder, **options):
+        def maker(source, folder, *, overwrite, **options):
             asked.append((name, source, options))
             if source == "bad":
-                Path(folder).mkdir()
-                (Path(folder) / "half").touch()
                 raise CheckpointError(f"no weights for {folder}")
-            Path(folder).mkdir()
-            (Path(folder) / "coding.npz").write_text(source)
+            check_new_bundle(folder, overwrite=overwrite)
+            with new_folder(folder) as path:
+                for file in FILES:
+                    (path / file).write_text(source)
 
         return maker
 
@@ -34,40 +38,48 @@ def makers(monkeypatch):
     return asked
 
 
+def put_bundle(folder: str) -> None:
+    Path(folder).mkdir()
+    for file in FILES:
+        (Path(folder) / file).write_text("precious")
+
+
 def test_bundles_are_made(cdc, makers):
     assert cdc("import-torch", "x.pt", "out")[::2] == (0, ["cdc: x.pt -> out"])
     assert cdc("export", "run", "out2", "--step=5", "--quiet") == (0, "", [])
     assert makers == [("import", "x.pt", {}), ("export", "run", {"step": 5, "best": False})]
-    assert tree() == ["out/coding.npz", "out2/coding.npz"]
+    assert tree() == [f"{folder}/{file}" for folder in ("out", "out2") for file in FILES]
     Path("empty").mkdir()
     assert cdc("export", "run", "empty", "--quiet")[0] == 0
     assert makers[-1] == ("export", "run", {"step": None, "best": False})
     assert cdc("export", "run", "best", "--best", "--quiet")[0] == 0
     assert makers[-1] == ("export", "run", {"step": None, "best": True})
     assert cdc("export", "run", "both", "--best", "--step=5")[0] == 2
-    assert tree("empty") == ["coding.npz"]
+    assert tree("empty") == FILES
 
 
 def test_an_existing_bundle_is_kept_unless_forced(cdc, makers):
-    Path("out").mkdir()
-    Path("out/coding.npz").write_text("precious")
+    put_bundle("out")
     fails(cdc("export", "run", "out"), 1, "out", "--force")
     assert makers == []
-    fails(cdc("export", "bad", "out", "--force"), 1, "no weights for", "out")
-    assert Path("out/coding.npz").read_text() == "precious" and tree() == ["out/coding.npz"]
+    fails(cdc("export", "bad", "out", "--force"), 1, "no weights for out")
+    assert Path("out/coding.npz").read_text() == "precious"
     assert cdc("export", "run", "out", "--force", "--quiet")[0] == 0
-    assert Path("out/coding.npz").read_text() == "run" and tree() == ["out/coding.npz"]
+    assert Path("out/coding.npz").read_text() == "run" and tree() == ["out/coding.npz", "out/config.json"]
 
 
 def test_force_replaces_nothing_but_bundles(cdc, makers):
+    """Nor a run, which may hold the same files."""
+    put_bundle("run")
+    Path("run/checkpoints").mkdir()
     Path("home").mkdir()
     Path("home/letter").write_text("precious")
-    for output in ("home", "home/letter"):
+    for output in ("home", "home/letter", "run"):
         fails(cdc("import-torch", "x.pt", output, "--force"), 1, output, "not a bundle")
-    fails(cdc("import-torch", "x.pt", "home/letter/out"), 1, "home/letter/out")
-    code, _, err = cdc("import-torch", "bad", "new")
-    assert (code, err) == (1, ["cdc: no weights for new"])
-    assert tree() == ["home/letter"] and makers[-1] == ("import", "bad", {})
+    assert makers == []
+    fails(cdc("import-torch", "x.pt", "home/letter/out"), 1, "home/letter")
+    assert cdc("import-torch", "bad", "new")[::2] == (1, ["cdc: no weights for new"])
+    assert tree() == ["home/letter", "run/coding.npz", "run/config.json"]
 
 
 @pytest.mark.parametrize("words", [["import-torch"], ["import-torch", "a"], ["export", "a", "b", "c"]])

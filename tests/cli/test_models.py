@@ -22,7 +22,8 @@ def test_decompress_picks_the_model_by_fingerprint(cdc, bundles, photo):
 def test_a_bundle_among_the_inputs_gets_the_form_in_the_error(cdc, bundles, photo, command):
     for bundle in ("first", "second"):
         Path(bundle).mkdir()
-        (Path(bundle) / "coding.npz").touch()
+        for file in ("coding.npz", "config.json"):
+            (Path(bundle) / file).touch()
     put("a.cdc")
     name = "photo.png" if command == "compress" else "a.cdc"
     for words in (["--model", "first", "second", name], [name, "--model=first", "second"], [name, "second"]):

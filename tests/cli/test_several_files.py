@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cdc_jax
 import cdc_jax.io.images
@@ -24,6 +25,7 @@ def test_a_folder_keeps_its_tree(cdc):
     assert (code, out) == (0, "")
     assert tree("made/out") == ["B.cdc", "a.cdc", "sub/a.cdc", "sub/deep/c.cdc", "sub/deep/d.cdc"]
     assert "5 of 5 files done" in err[-1]
+    assert err[0] == "cdc: 1 file is skipped, since the suffix is no image format's: in/notes.txt."
     assert any("5/5" in line for line in err)  # the bar
     assert cdc("decompress", "made/out", "-o", "back", "--format=bmp", "--model=b")[0] == 0
     assert tree("back") == ["B.bmp", "a.bmp", "sub/a.bmp", "sub/deep/c.bmp", "sub/deep/d.bmp"]
@@ -34,6 +36,18 @@ def test_a_folder_without_o_is_done_in_place(cdc):
     put("in/sub/b.png")
     assert cdc("compress", "in/", "--model=b")[0] == 0
     assert tree("in") == ["a.cdc", "a.png", "sub/b.cdc", "sub/b.png"]
+
+
+def test_a_folder_s_images_of_every_format_are_taken_and_the_rest_is_listed(cdc):
+    for name in ("a.gif", "b.ppm", "c.tga"):
+        Path("in").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(f"in/{name}")
+    for i in range(23):
+        Path(f"in/{i:02}.svg").touch()
+    assert cdc("compress", "in", "--model=b", "--quiet") == (0, "", [])
+    assert [name for name in tree("in") if name.endswith(".cdc")] == ["a.cdc", "b.cdc", "c.cdc"]
+    code, _, err = cdc("compress", "in", "--model=b", "--force")  # the .cdc files there are no news
+    assert code == 0 and err[0].startswith("cdc: 23 files are skipped") and err[0].endswith("in/19.svg and 3 more.")
 
 
 def test_files_and_folders_together(cdc):
@@ -144,7 +158,7 @@ def read_header_of(data):
 def test_an_empty_folder_is_an_error(cdc):
     Path("empty").mkdir()
     put("a.png")
-    fails(cdc("compress", "empty", "--model=b"), 1, "empty", ".png")
+    fails(cdc("compress", "empty", "--model=b"), 1, "empty", "no image")
     fails(cdc("decompress", "empty", "-o", "out", "--model=b"), 1, "empty", ".cdc")
     assert cdc("compress", "empty", "a.png", "-o", "out", "--model=b")[0] == 1
     assert tree() == ["a.png", "out/a.cdc"]

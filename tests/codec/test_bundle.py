@@ -109,7 +109,7 @@ def test_weights_cut_short(copy):
         load_bundle(copy)
 
 
-def test_an_unwritable_place(random_bundle, tmp_path):
+def test_an_unwritable_folder(random_bundle, tmp_path):
     bundle = load_bundle(random_bundle)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BundleError, match="Cannot write"):
@@ -140,7 +140,7 @@ def test_nesting():
     assert unnest(nest(flat)) == flat
 
 
-def test_a_bundle_does_not_tell_where_it_was_made(random_bundle):
+def test_a_bundle_does_not_reveal_where_it_was_made(random_bundle):
     """Orbax notes the folder it wrote to; what is given to others must not."""
     folder = str(random_bundle.parent).encode()
     assert not [path.name for path in random_bundle.rglob("*") if path.is_file() and folder in path.read_bytes()]

@@ -43,11 +43,11 @@ def expected_symbols(codec, image):
 
 
 @pytest.mark.parametrize("kind", ["random_codec", "trained_codec"])
-@pytest.mark.parametrize("image", [smooth, noise, black])
-def test_symbols_read_are_symbols_written(request, kind, image):
+@pytest.mark.parametrize("make", [smooth, noise, black])
+def test_symbols_read_are_symbols_written(request, kind, make):
     codec = request.getfixturevalue(kind)
     for height, width in SIZES:
-        image = image(height, width)
+        image = make(height, width)
         data = codec.compress(image)
         z, y = codec.read_symbols(data)
         expected_z, expected_y = expected_symbols(codec, image)

@@ -63,8 +63,8 @@ def test_an_image_decoded_whole_is_one_piece_of_progress(compact_codec, steps):
 def test_batches_take_a_tile(random_codec):
     files = random_codec.compress_batch([IMAGE, SMALL])
     tiled = random_codec.decompress_batch(files, steps=1, tile=192)
-    for found, data in zip(tiled, files, strict=True):
-        np.testing.assert_array_equal(found, random_codec.decompress(data, steps=1, tile=192))
+    for actual, data in zip(tiled, files, strict=True):
+        np.testing.assert_array_equal(actual, random_codec.decompress(data, steps=1, tile=192))
     assert (tiled[0] != random_codec.decompress(files[0], steps=1)).any()
     for tile in (100, 128):
         with pytest.raises(ConfigError, match="tile"):
@@ -81,10 +81,10 @@ def test_repr(random_codec, random_bundle, compact_codec):
 def test_copies_make_the_same_files(random_bundle, again):
     codec = cdc_jax.load_codec(random_bundle, max_pixels=5000, compute_type="bfloat16")
     codec.compress(SMALL)  # compiled programs do not stand in the way
-    found = again(codec)
-    assert found is not codec and repr(found) == repr(codec)
-    assert (found.max_pixels, found.compute_type) == (5000, "bfloat16")
-    assert found.compress(SMALL) == codec.compress(SMALL)
+    actual = again(codec)
+    assert actual is not codec and repr(actual) == repr(codec)
+    assert (actual.max_pixels, actual.compute_type) == (5000, "bfloat16")
+    assert actual.compress(SMALL) == codec.compress(SMALL)
 
 
 def test_a_pickle_is_a_path(random_codec):

@@ -100,8 +100,8 @@ def test_pil_images_are_converted_as_files_are(tmp_path):
     pil_image.load()
     info = dict(pil_image.info)
     with pytest.warns(ImageWarning, match="alpha"):
-        found = from_pil(pil_image)
-    np.testing.assert_array_equal(found, np.rot90(PIXELS, -1))
+        actual = from_pil(pil_image)
+    np.testing.assert_array_equal(actual, np.rot90(PIXELS, -1))
     assert pil_image.info == info and "exif" in info
 
     deep = tmp_path / "deep.png"
@@ -111,7 +111,7 @@ def test_pil_images_are_converted_as_files_are(tmp_path):
 
 def test_truncated_pil_images_are_image_errors(path):
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ImageError, match="truncated or damaged"):
+    with pytest.raises(ImageError, match="truncated or corrupt"):
         from_pil(PILImage.open(path))
 
 

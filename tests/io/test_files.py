@@ -2,10 +2,11 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from cdc_jax.io.files import IMAGE_FORMATS, image_format, write_atomically
+from cdc_jax.io.files import IMAGE_FORMATS, image_format, new_folder, write_atomically
 
 
 def test_new_and_replaced(tmp_path):
@@ -75,3 +76,36 @@ def test_formats_by_suffix():
     assert image_format("a/b.c.JPG") == image_format("x.jpeg") == "jpeg"
     assert image_format("png") is image_format("a.gif") is image_format("a") is None
     assert {image_format(f"x{s}") for suffixes in IMAGE_FORMATS.values() for s in suffixes} == set(IMAGE_FORMATS)
+
+
+def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "some" / "folder"
+    for content in ("one", "two"):
+        with new_folder(path) as folder:
+            (folder / content).touch()
+        assert os.listdir(path) == [content]
+    assert os.listdir(path.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_folder_that_fails_leaves_what_was_there(tmp_path, existing, monkeypatch):
+    path = tmp_path / "folder"
+    if existing:
+        path.mkdir()
+        (path / "precious").touch()
+    with pytest.raises(ZeroDivisionError), new_folder(path):
+        raise ZeroDivisionError
+    rename, calls = Path.rename, []
+
+    def fail_once_the_old_one_is_aside(self, target):
+        calls.append(target)
+        if len(calls) == 1 + existing:
+            raise OSError("disk full")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(Path, "rename", fail_once_the_old_one_is_aside)
+        with new_folder(path) as folder:
+            (folder / "new").touch()
+    left = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*"))
+    assert left == (["folder", "folder/precious"] if existing else [])

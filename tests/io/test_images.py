@@ -151,7 +151,7 @@ def test_corruption_never_raises_anything_else(format):
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_foreign_bytes_are_refused(data):
-    with pytest.raises(ImageError, match="This is not an image that can be read"):
+    with pytest.raises(ImageError, match="This is not an image in a format that Pillow reads"):
         read_image(data)
 
 

@@ -1,0 +1,25 @@
+"""Where bundles lie: what counts as one, and where a new one may go. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cdc_jax.errors import BundleError
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder looks like a bundle; a training run's, which may hold the same files, does not."""
+    folder = path if hasattr(path, "is_file") else Path(path)  # it may lie in an object store (`etils.epath.Path`)
+    files = all((folder / name).is_file() for name in ("config.json", "coding.npz"))
+    return files and not (folder / "checkpoints").is_dir()
+
+
+def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raises BundleError unless `path` is free: missing, an empty folder or, with `overwrite`, another bundle."""
+    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
+        return
+    if not overwrite:
+        raise BundleError(f"{path} exists already and was kept: choose another folder, or replace it (--force).")
+    if not is_bundle(path):
+        raise BundleError(f"{path} is not a bundle and was kept: choose another folder.")
