@@ -83,9 +83,7 @@ def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
     return KLT(basis * signs, np.sqrt(values))
 
 
-def _draw_patches(
-    image: Image, count: int, random: np.random.Generator
-) -> Float[np.ndarray, "count 768"]:
+def _draw_patches(image: Image, count: int, random: np.random.Generator) -> Float[np.ndarray, "count 768"]:
     """Patches at random positions as integers −255 … 255, in float64: sums of their products are exact."""
     tops, lefts = (random.integers(0, size - LATENT_STRIDE + 1, count) for size in image.shape[:2])
     offsets: Int[np.ndarray, " 16"] = np.arange(LATENT_STRIDE)

@@ -21,22 +21,12 @@ from jaxtyping import Array, Float, Int, UInt8
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
+from cdc_jax.models.weight_groups import decides_symbols
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
 from cdc_jax.training.loss import StepRandomness, beta_at, hyper_weight_at, loss_and_metrics, step_randomness
-from cdc_jax.training.optimizer import (
-    clip,
-    ema_decay,
-    learning_rate_factors,
-    learning_rate_schedule,
-    make_optimizer,
-    update_ema,
-)
+from cdc_jax.training.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
 
-# What a file's symbols depend on; the way back from them (Tᵀ, context decoder, U-Net) may change.
-_CODING_PARTS = ("encoder.", "hyper_encoder.", "hyper_decoder.", "prior.", "checkerboard.")
-_CODING_PARTS += ("transform.analysis", "transform.deviations", "transform.log2_gain", "transform.gain_steps")
-ENTROPY_MODEL = tuple(f"compressor.{part}" for part in _CODING_PARTS)
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]
 
@@ -54,8 +44,8 @@ class TrainState(NamedTuple):
 
 
 def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
-    """Whether a weight is trained: not so, with `freeze_entropy`, what a file's symbols depend on."""
-    return not (config.freeze_entropy and name.startswith(ENTROPY_MODEL))
+    """Whether a weight is trained. `freeze_entropy` keeps the weights that a file's symbols depend on."""
+    return not (config.freeze_entropy and decides_symbols(name))
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
@@ -144,12 +134,11 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
-    factors = learning_rate_factors(config, trained)
+    transformation = make_optimizer(config, trained)
 
     def change(weights, average, optimizer):
-        clipped = clip(config, gradient, norm)
-        updates, optimizer = make_optimizer(config).update(clipped, optimizer, weights)
-        weights = weights + (updates if factors is None else factors * updates)
+        updates, optimizer = transformation.update(gradient, optimizer, weights)
+        weights = optax.apply_updates(weights, updates)
         if config.ema.enabled:
             average = update_ema(average, weights, ema_decay(config, state.step))
         return weights, average, optimizer
@@ -163,25 +152,15 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
 
 
 def _fresh_optimizer(config: ml_collections.ConfigDict):
-    return lambda trained: make_optimizer(config).init(ravel_pytree(trained)[0])
+    return lambda trained: make_optimizer(config, trained).init(ravel_pytree(trained)[0])
 
 
 def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
     return {name: value for name, value in params.items() if is_trained(config, name)}
 
 
-def _gradients(
-    config,
-    mesh: Mesh,
-    trained: Params,
-    frozen: Params,
-    images,
-    randomness: StepRandomness,
-    prices,
-    perceptual: Perceptual,
-):
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, prices, perceptual):
     """Mean gradients and metrics of the global batch."""
-    count = config.train.accumulate
 
     def loss(trained, frozen, prices, perceptual, images, randomness):
         weights = {**frozen, **trained}
@@ -192,21 +171,7 @@ def _gradients(
     def device_share(*arguments):
         *shared, images, randomness = arguments
         gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
-        if count == 1:
-            return _average(gradient(images, randomness), mesh)
-        rows = (images, randomness._replace(corner=None))
-        rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
-
-        def add(total, rows):
-            images, row_randomness = rows
-            part = gradient(images, row_randomness._replace(corner=randomness.corner))
-            return jax.tree.map(jnp.add, total, part), None
-
-        first = jax.tree.map(lambda x: x[0], rows)
-        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=randomness.corner)), *first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
-        total = jax.lax.scan(add, zeros, rows)[0]
-        return _average(jax.tree.map(lambda x: x / count, total), mesh)
+        return _average(_accumulate(gradient, images, randomness, config.train.accumulate), mesh)
 
     whole, split = PartitionSpec(), PartitionSpec(DATA)
     return jax.shard_map(
@@ -216,6 +181,25 @@ def _gradients(
         out_specs=whole,
         check_vma=False,  # the gradient stays the device's own until the one all-reduce
     )(trained, frozen, prices, perceptual, images, randomness)
+
+
+def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: int):
+    """The mean of `gradient` over `count` micro-batches, which are computed one after the other."""
+    if count == 1:
+        return gradient(images, randomness)
+    rows = (images, randomness._replace(corner=None))
+    rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
+
+    def part(images, rows):
+        return gradient(images, rows._replace(corner=randomness.corner))
+
+    def add(total, rows):
+        return jax.tree.map(jnp.add, total, part(*rows)), None
+
+    first = jax.tree.map(lambda x: x[0], rows)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, *first))
+    total = jax.lax.scan(add, zeros, rows)[0]
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def _average(share, mesh: Mesh):
