@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _define_config_flag(argv: list[str]) -> flags.FlagHolder:
-    """`--config`, for this command line: the settings that it changes are flags of their own."""
+    """`--config`, for this command line. Each setting that it changes becomes a flag of its own."""
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # of an earlier call
+        delattr(flags.FLAGS, name)
     flag = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=argv, allow_override=True)
     flags.FLAGS["config"].parser = _ConfigFileParser(argv)
     return flag

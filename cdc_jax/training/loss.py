@@ -112,8 +112,7 @@ def loss_and_metrics(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
 
-    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole images. The U-Net, which
-    costs most, works on a region of it, cut from image and context maps alike.
+    The rate is the whole crop's. The U-Net, which costs most, sees a region cut from image and context maps alike.
 
     Args:
       config: the run's settings.
@@ -128,21 +127,18 @@ def loss_and_metrics(
     quality = randomness.quality if model.config.transform else None
     compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
     pixels = image.shape[1] * image.shape[2]
-    bpp = compressed.rate_bits / pixels
     beta, importance = _prices(config, model.config, randomness.quality, beta)
-    charged = bpp + (hyper_weight - 1) * compressed.hyper_bits / pixels
-
+    bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels
+    charged = bpp + (hyper_weight - 1) * hyper_bpp
     diffusion, target, estimate = _denoise(config, model, image, compressed.context, randomness, importance)
-    prior = model.compressor.prior.median_loss()
-    rho = config.loss.rho if perceptual else 0.0
+    prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0
     loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
-    metrics = {"bpp": jnp.mean(bpp), "diffusion_loss": diffusion, "prior_loss": prior}
-    metrics["hyper_bpp"] = jnp.mean(compressed.hyper_bits) / pixels
+    metrics = {"bpp": jnp.mean(bpp), "hyper_bpp": jnp.mean(hyper_bpp), "diffusion_loss": diffusion, "prior_loss": prior}
     if rho:
         count = config.loss.lpips_images or len(target)
         distance = lpips(perceptual, target[:count], estimate[:count])
-        metrics["lpips"] = jnp.mean(distance)
         loss += rho * jnp.mean(importance[:count] * distance)
+        metrics["lpips"] = jnp.mean(distance)
     return loss, metrics | {"loss": loss}
 
 

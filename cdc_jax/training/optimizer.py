@@ -1,4 +1,4 @@
-"""The optimizer and the moving average of the weights, after the original's training recipe."""
+"""The optimizer and the moving average of the weights, as in the paper's recipe."""
 
 from __future__ import annotations
 

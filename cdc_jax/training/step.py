@@ -1,7 +1,7 @@
 """One training step over all devices: gradient, update, moving average.
 
-Data parallel: each device works on its rows of the global batch, in `accumulate` micro-batches one after the other;
-then one all-reduce averages gradients and metrics, and every device makes the same update.
+The step is data-parallel. Each device works on its rows of the global batch, in `accumulate` micro-batches one after
+the other. Then one all-reduce averages gradients and metrics, and every device makes the same update.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ Perceptual = Mapping[str, Array]
 class TrainState(NamedTuple):
     """All that a step changes.
 
-    `ema` holds the averages of the trained weights; it is empty where the recipe has no moving average.
+    Attributes:
+      step: the number of steps done.
+      params: all weights by name.
+      ema: the moving averages of the trained weights; empty where the recipe has no moving average.
+      optimizer: the optimizer's state, for the trained weights as one vector.
     """
 
     step: Int[Array, ""]
@@ -49,7 +53,7 @@ def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh (None: the first)."""
+    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh; None: on the first."""
     everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
     params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
     trained = _trained(config, params)
@@ -59,7 +63,7 @@ def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], m
 
 
 def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
-    """Shapes and types of a state; nothing is computed."""
+    """The shapes and types of a state; nothing is computed."""
     params = shapes(model_config(config))
     trained = _trained(config, params)
     optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
@@ -68,7 +72,7 @@ def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def best_params(state: TrainState) -> Params:
-    """What is tested and exported: the moving average where the recipe has one."""
+    """The weights that are measured and exported: the moving average where the recipe has one."""
     return {**state.params, **state.ema}
 
 
@@ -85,7 +89,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
 def jit_train_step(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
-    """The step as one program over the mesh: state replicated and donated, images split over the devices."""
+    """The step as one program over the mesh. The state is replicated and donated, images are split over the devices."""
     everywhere = replicated(mesh)
     return jax.jit(
         functools.partial(train_step, config, mesh),
@@ -107,9 +111,9 @@ def train_step(
     Args:
       config: the run's settings.
       mesh: the devices.
-      state: is donated.
-      images: the global batch.
-      perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
+      state: the state before the step.
+      images: the global batch of crops.
+      perceptual: LPIPS-VGG's weights; {} leaves LPIPS out of the loss.
     """
     prices = beta_at(config, state.step), hyper_weight_at(config, state.step)
     trained = _trained(config, state.params)
@@ -130,7 +134,7 @@ def train_step(
 def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
     """(weights, their moving average, optimizer state) after the step; unchanged where the gradient is not finite.
 
-    All weights are one vector here: a few operations to compile, where array by array they are 20,000.
+    All weights are one vector here, which takes a few operations to compile; array by array they would be 20,000.
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
@@ -203,7 +207,7 @@ def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: i
 
 
 def _average(share, mesh: Mesh):
-    """The mean over the devices, as one vector: so one all-reduce, into which XLA merges no more than 256 arrays."""
+    """The mean over the devices, taken on one vector: XLA merges at most 256 arrays into one all-reduce."""
     if mesh.size == 1:
         return share
     vector, unravel = ravel_pytree(share)
