@@ -12,7 +12,7 @@ from cdc_jax.training.config import default_config
 
 
 def get_config(path: str = ""):
-    """The folder, searched recursively, is what follows the colon."""
+    """`path` is the folder, which is searched recursively."""
     config = default_config()
     with config.unlocked():
         config.data.source = "folder"
