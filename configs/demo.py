@@ -2,8 +2,8 @@
 
 Command:   python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 Hardware:  2 CPU cores, 4 GB of memory (2.7 GB measured)
-Time:      5 minutes on two cores (measured), compiling included; 10 where others use them as well
-Result:    a bundle, and a photograph that was not trained on, through a real file: 20.4 dB at 1.60 bpp (measured)
+Time:      5 minutes on two idle cores (measured), 10 on shared ones, compilation included
+Result:    a bundle; a photograph that was not trained on, compressed to a file: 20.4 dB at 1.60 bpp (measured)
 """
 
 from cdc_jax.training.config import default_config

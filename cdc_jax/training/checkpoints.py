@@ -83,7 +83,7 @@ class Checkpoints:
           state: the state.
           config: the run's settings.
           data: the position in the data, as values that JSON has.
-          metrics: of the validation images, `OBJECTIVE` among them; None where nothing was measured.
+          metrics: metrics of the validation images, `OBJECTIVE` among them; None where nothing was measured.
 
         Raises:
           CheckpointError: this checkpoint, or the one before it, could not be written.

@@ -68,7 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
         state, data_state = _restore_or_start(config, workdir, mesh, checkpoints)
         start = int(state.step)
-        log.drop_after(start or -1)
+        log.drop_after(start or -1)  # a new run drops everything
         run = _Run(config, log, checkpoints, validation)
         if start == 0:
             run.measure(0, state)
@@ -80,6 +80,7 @@ def _train_steps(run: _Run, run_step: _StepFunction, state: TrainState, batches:
     """All steps from the state's to the last. Raises as `train`."""
     start, end = int(state.step), run.config.train.steps
     with _progress_bar(start, end) as bar, _step_trace(run) as trace, Interruption() as interruption:
+        run.clock.restart()
         for step in range(start, end):
             trace.before(step)
             batch = run.clock.next_batch(batches)
@@ -100,11 +101,11 @@ class _Run:
 
     Attributes:
       config: the run's settings.
-      log: of the run's metrics.
-      checkpoints: of the run's states.
+      log: the run's log.
+      checkpoints: the run's checkpoints.
       validation: the validation images.
-      clock: times the steps.
-      monitor: waits for the steps.
+      clock: the clock that times the steps.
+      monitor: the monitor that waits for the steps.
     """
 
     def __init__(

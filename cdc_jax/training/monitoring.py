@@ -15,7 +15,7 @@ from cdc_jax.errors import CdcError
 from cdc_jax.training.metrics_writer import RunLog
 
 Batch = TypeVar("Batch")
-_NAMES_SHOWN = 8  # of a batch that broke the run
+_NAMES_SHOWN = 8  # a message names at most so many images
 
 
 class Due(NamedTuple):
@@ -53,7 +53,7 @@ class StepMonitor:
     """Waits for steps and checks that their metrics are finite. The loop is one step ahead of the devices, not more.
 
     Args:
-      log: where the names of a batch go that are too many for a message.
+      log: the run's log, which takes lists of names that are too long for a message.
       latest_checkpoint: returns the step of the newest checkpoint, None where there is none.
     """
 
@@ -67,7 +67,7 @@ class StepMonitor:
         Args:
           step: the number of steps done with this one.
           metrics: the step's metrics, which the devices may still be computing.
-          names: of the images that this process contributed.
+          names: the names of the images that this process contributed.
 
         Raises:
           CdcError: as `wait`.
@@ -108,11 +108,11 @@ class StepClock:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the steps so far: what took time since the last reading was not training."""
+        """Forgets the time and the steps so far."""
         self._start, self._waited_seconds, self._steps = time.perf_counter(), 0.0, 0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the wait for it counts as waiting for data. One step is counted for each."""
+        """The next batch. Counts one step, and the time until the batch is there as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited_seconds += time.perf_counter() - start
