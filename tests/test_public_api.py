@@ -80,6 +80,7 @@ def test_the_documentation_lists_nothing_else():
     assert set(re.findall(r"^\| `(\w+)[`(]", API, flags=re.MULTILINE)) == known
     attributes = set(re.findall(r"^\| `codec\.(\w+)", API, flags=re.MULTILINE))
     instance_attributes = {"config", "max_pixels", "compute_type", "weights_sha256"}
+    instance_attributes |= {"params", "coding", "coder", "decoder"}
     assert attributes == {name for name in vars(cdc_jax.Codec) if not name.startswith("_")} | instance_attributes
 
 
