@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     codec, image = fresh_codec(args.width), waves(args.side, args.side)
     data = codec.compress(image)
-    config, params = codec.config, codec._params
+    config, params = codec.config, codec.params
     y_hat = np.zeros((1, args.side // 16, args.side // 16, config.latent_channels), np.float32)
 
     def decode_flops(steps: int) -> float:

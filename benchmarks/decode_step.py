@@ -3,12 +3,13 @@
   python benchmarks/decode_step.py [--width 64] [--side 256] [--repeats 10] [--bfloat16]
 
 All are timed interleaved with the machine's own convolution, the limit; plain is the U-Net as defined
-(tests/models/plain_unet.py), jitted.
+(cdc_jax/models/plain_unet.py), jitted.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from timing import LIMIT, executed_flops, limit_program, print_table, time_in_tu
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.params import merge  # noqa: E402
-from tests.models.plain_unet import plain_unet  # noqa: E402
+from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     def step(ready, x, features):
         return ready(x, features)
 
-    plain, once, quick = jax.jit(plain_unet), jax.jit(prepare()), jax.jit(step)
+    plain, once, quick = jax.jit(functools.partial(plain_unet, config)), jax.jit(prepare()), jax.jit(step)
     ready, features = once(weights, context, time)
     limit, limit_flops = limit_program()
     programs = {
@@ -55,7 +56,7 @@ def main() -> None:
     }
     flops = {
         LIMIT: limit_flops,
-        "plain step": executed_flops(plain_unet, weights, x, time, context),
+        "plain step": executed_flops(functools.partial(plain_unet, config), weights, x, time, context),
         "prepared step": executed_flops(step, ready, x, features),
         "preparation, once an image": executed_flops(prepare(), weights, context, time),
     }

@@ -94,11 +94,11 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
     cells = (1, rows // LATENT_STRIDE, columns // LATENT_STRIDE, codec.config.latent_channels)
     y_hat, one = jax.ShapeDtypeStruct(cells, np.float32), np.float32(1)
     if (rows, columns) == (height, width):
-        arguments = codec._params, y_hat, np.uint32(0), one, one
+        arguments = codec.params, y_hat, np.uint32(0), one, one
         return executed_flops(lambda *given: sample(codec.config, steps, False, *given), *arguments)
     x = jax.ShapeDtypeStruct((1, rows, columns, 3), np.float32)
     tiles = tiling.Axis(height, tile, tiling.OVERLAP).count * tiling.Axis(width, tile, tiling.OVERLAP).count
-    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), codec._params, y_hat, x, one)
+    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), codec.params, y_hat, x, one)
 
 
 def peak_bytes() -> int:

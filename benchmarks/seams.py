@@ -61,14 +61,14 @@ def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
     original = np.asarray(to_unit_range(pad_to_multiple(original, STRIDE)))
     whole = jax.jit(sample, static_argnums=(0, 1, 2))
     scalars = np.uint32(0), np.float32(gamma), np.float32(0)
-    expected = np.asarray(whole(codec.config, steps, False, codec._params, y_hat[None], *scalars)[0])
+    expected = np.asarray(whole(codec.config, steps, False, codec.params, y_hat[None], *scalars)[0])
     whole_error = _error(expected, original)
     print(f"{path.name}: whole {10 * np.log10(4 / whole_error[: size[0], : size[1]].mean()):.2f} dB", flush=True)
     mesh = make_mesh(jax.local_devices()[:1])
     ratios_by_setting = {}
     for tile, overlap in settings:
         options = {"steps": steps, "seed": 0, "gamma": gamma, "eta": 0.0, "tile": tile, "overlap": overlap}
-        error = _error(sample_in_tiles(codec.config, codec._params, mesh, y_hat, **options), original)
+        error = _error(sample_in_tiles(codec.config, codec.params, mesh, y_hat, **options), original)
         parts = _overlapping(error.shape, tile, overlap)
         ratios = []
         for part in (parts[0], ~parts[0], parts[1]):

@@ -26,10 +26,10 @@ from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
 from cdc_jax.models.params import merge  # noqa: E402
+from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
 from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 from cdc_jax.training.config import default_config, model_config  # noqa: E402
 from cdc_jax.training.step import jit_train_step, new_state, train_step  # noqa: E402
-from tests.models.plain_unet import plain_unet  # noqa: E402
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         return gradient(unet)
 
     functions = {
-        "jax.grad of the plain U-Net": gradient(lambda some, context: plain_unet(some, x, time, context)),
+        "jax.grad of the plain U-Net": gradient(lambda some, context: plain_unet(config, some, x, time, context)),
         "gradient of the package's U-Net": package(rematerialize=False),
         "the same, rematerialized": package(rematerialize=True),
     }

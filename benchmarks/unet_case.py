@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 
@@ -20,4 +21,4 @@ def unet_case(width: int, side: int, batch: int = 1):
 
     context = tuple(draw(batch, side >> i, side >> i, c) for i, c in enumerate(config.context_channels))
     weights = jax.device_put(initial_weights(config, 0))
-    return config, weights, draw(batch, side, side, 3), jnp.full((batch,), 0.3), context
+    return config, weights, draw(batch, side, side, 3), jnp.full((batch,), 0.3), Context(context, None)

@@ -13,7 +13,7 @@ class CdcError(Exception):
 
 
 class BitstreamError(CdcError):
-    """A `.cdc` file is truncated, damaged, foreign, or of an unknown format version."""
+    """A `.cdc` file is truncated, corrupt, foreign, or of an unknown format version."""
 
 
 class ModelMismatchError(CdcError):
@@ -27,7 +27,7 @@ class BundleError(CdcError):
 
 
 class ImageError(CdcError):
-    """An image cannot be read, written or coded: unknown format, damaged, too large."""
+    """An image cannot be read, written or coded: unknown format, corrupt, too large."""
 
 
 class CheckpointError(CdcError):

@@ -9,30 +9,36 @@ Any setting can be changed on the command line: --config.train.steps=1000
 
 from __future__ import annotations
 
-import runpy
+import re
 import sys
 from pathlib import Path
 
+import ml_collections
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections.config_flags import config_flags
 
 from cdc_jax.aot import command
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.training.config import check_overrides
 from cdc_jax.training.old_names import refuse_old_name_in
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's settings: a file in configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, the bundle and all results go.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for a pod that is not there.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, the bundle and all results.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for TPUs that are not there.")
+_CONFIG_HELP = "The run's settings: a file in configs/."
+_HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
 
-def run(argv: list[str]) -> None:
-    """Trains to the end, exports the bundle, and compresses the validation image where there is one."""
+def run(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
+    """Trains to the end, exports the bundle, and compresses the validation image where there is one.
+
+    Raises:
+      CdcError: as `train` and `showcase`; ConfigError for a stray argument or a missing flag.
+    """
     if len(argv) > 1:
         raise ConfigError(f"Unexpected argument {argv[1]!r}.")
     if _MODE.value == "compile":
-        return command.run(_CONFIG.value)
-    if _CONFIG.value is None or _WORKDIR.value is None:
+        return command.run(config)
+    if config is None or _WORKDIR.value is None:
         raise ConfigError("--config=FILE and --workdir=DIR are needed.")
     from cdc_jax.runtime import compilation_cache
     from cdc_jax.runtime.multihost import join_processes, leave_together
@@ -44,7 +50,6 @@ def run(argv: list[str]) -> None:
     from cdc_jax.training.loop import train
     from cdc_jax.training.summary import showcase
 
-    config = _CONFIG.value
     state = train(config, _WORKDIR.value)
     if jax.process_index() == 0:
         showcase(config, state, _WORKDIR.value)
@@ -54,11 +59,14 @@ def run(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code. A user's mistake is one line on standard error."""
     argv = list(sys.argv if argv is None else argv)
+    config = _define_config_flag(argv)
+    if _HELP.intersection(argv[1:]):
+        print(_help())
+        return 0
     try:
         app.define_help_flags()
-        _check_overrides(argv)
         rest = flags.FLAGS(argv)
-        run(rest)
+        run(rest, config.value)
     except CdcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -71,21 +79,63 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _check_overrides(argv: list[str]) -> None:
-    """Unknown settings, before absl reports them as unknown flags without naming the known ones."""
-    named = [arg.removeprefix("--config=") for arg in argv if arg.startswith("--config=")]
-    if not named:
-        return
-    path, _, argument = named[-1].partition(":")
-    if not Path(path).is_file():
-        raise ConfigError(f"There is no configuration file {path}.")
-    try:
-        config = runpy.run_path(path)["get_config"](*filter(None, [argument]))
-    except AttributeError as error:
-        refuse_old_name_in(error)
-        raise
-    prefix = "--config."
-    check_overrides(config, (arg.removeprefix(prefix).split("=")[0] for arg in argv if arg.startswith(prefix)))
+def _define_config_flag(argv: list[str]) -> flags.FlagHolder:
+    """`--config`, for this command line. Each setting that it changes becomes a flag of its own."""
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # of an earlier call
+        delattr(flags.FLAGS, name)
+    flag = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=argv, allow_override=True)
+    flags.FLAGS["config"].parser = _ConfigFileParser(argv)
+    return flag
+
+
+class _ConfigFileParser(config_flags.ConfigFileFlagParser):
+    """Reads the configuration's file once, and names the settings that exist where the command line has others.
+
+    Args:
+      argv: the command line.
+    """
+
+    def __init__(self, argv: list[str]):
+        super().__init__("config")
+        self._argv = argv
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        """The settings of FILE or FILE:ARGUMENT. Raises ConfigError for a missing file and unknown settings."""
+        file = path.partition(":")[0]
+        if not Path(file).is_file():
+            raise ConfigError(f"There is no configuration file {file}.")
+        try:
+            config = super().parse(path)
+        except AttributeError as error:
+            refuse_old_name_in(error)
+            raise
+        check_overrides(config, (match[1] for match in map(_OVERRIDE.match, self._argv) if match))
+        return config
+
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+def _help() -> str:
+    """What `--help` prints."""
+    compiling = [flag.name for flag in flags.FLAGS.get_flags_for_module(command.__name__)]
+    return "\n".join(
+        [
+            __doc__.strip(),
+            "",
+            *_describe(["config", "workdir", "mode"]),
+            "  --config.NAME=VALUE: Change one setting. All of them are documented in cdc_jax/training/config.py;",
+            "    docs/training.md describes training.",
+            "",
+            "With --mode=compile:",
+            *_describe(compiling),
+        ]
+    )
+
+
+def _describe(names: list[str]) -> list[str]:
+    chosen = [flags.FLAGS[name] for name in names]
+    return [f"  --{flag.name}: {flag.help}" + (f" Default: {flag.default}." if flag.default else "") for flag in chosen]
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@
 
 Command:   python -m cdc_jax.main --config=configs/image_folder.py:/path/to/photographs --workdir=runs/mine
 Hardware:  one accelerator with 16 GB; on a CPU, add --config.model.width=16 --config.data.batch_size=2
-Time:      not measured at full width. A step is 1.9 TFLOP for the batch of 4 (docs/tpu.md): estimated, at 20 TFLOP/s
-           achieved, 0.1 s, and 5 to 6 hours for the 200,000 steps; configs/demo.py is a smaller one, in minutes
+Time:      not measured at full width. A step is 1.9 TFLOP for the batch of 4 (docs/tpu.md). Estimated at 20 TFLOP/s
+           achieved: 0.1 s a step, and 5 to 6 hours for the 200,000 steps. configs/demo.py trains in minutes
 Memory:    5.1 GiB on a v5e chip that has 4 images, 0.8 of them weights, moving average and Adam (docs/tpu.md)
-Result:    a bundle; an image named by --config.data.validation=NAME.png is measured, never trained on
+Result:    a bundle. --config.data.validation=NAME.png measures that image and never trains on it
 """
 
 from cdc_jax.training.config import default_config
 
 
 def get_config(path: str = ""):
-    """The folder, searched recursively, is what follows the colon."""
+    """`path` is the folder, which is searched recursively."""
     config = default_config()
     with config.unlocked():
         config.data.source = "folder"

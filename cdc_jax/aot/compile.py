@@ -131,7 +131,7 @@ def compile_program(
 def _read(path: Path, flops: float) -> CompileStats | None:
     """Statistics from the cache, but for the FLOPs, which are the traced program's.
 
-    None if the file is missing, damaged or of another layout.
+    None if the file is missing, corrupt or of another layout.
     """
     try:
         values = json.loads(path.read_text())

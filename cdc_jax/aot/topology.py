@@ -10,13 +10,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from cdc_jax.errors import CdcError, ConfigError
 
-LOCK_FILE = "/tmp/libtpu_lockfile"  # fixed in libtpu: it ignores TMPDIR
 LOCK_VARIABLE = "ALLOW_MULTIPLE_LIBTPU_LOAD"
 GIB = 2**30
 
@@ -64,7 +62,7 @@ def open_topology(name: str) -> Topology:
 
     Raises:
       ConfigError: there is no such topology.
-      CdcError: libtpu is missing, or its lock is in the way.
+      CdcError: libtpu is missing.
     """
     generation = name.partition(":")[0]
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
@@ -81,36 +79,6 @@ def open_topology(name: str) -> Topology:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except (RuntimeError, NotImplementedError) as error:
         message = " ".join(str(error).split()).removesuffix(".")
-        if "lockfile" in message or "already in use" in message:
-            raise CdcError(explain_lock(LOCK_FILE)) from error
         raise ConfigError(f"The TPU compiler refuses the topology {name}: {message}.") from error
     gib = AVAILABLE_HBM_GIB.get(generation)
     return Topology(name, devices, None if gib is None else int(gib * GIB))
-
-
-def lock_holder(path: str) -> int | None:
-    """Process id of the holder of libtpu's lock; None where nobody holds it. Linux only, as libtpu is.
-
-    libtpu takes a POSIX record lock, which ends with its process: the file itself stays, and means nothing.
-    """
-    import fcntl
-
-    layout = "hhqqi"  # struct flock: type, whence, start, length, pid
-    question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        with open(path, "rb+") as file:
-            kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, question))
-    except OSError:
-        return None
-    return None if kind == fcntl.F_UNLCK else pid
-
-
-def explain_lock(path: str) -> str:
-    """One line on what stands in the way of loading libtpu, and what to do about it."""
-    holder = lock_holder(path)
-    if holder is not None:
-        return (
-            f"Process {holder} holds libtpu's lock {path}: wait until it ends, or unset {LOCK_VARIABLE}, "
-            "since compiling needs no TPU."
-        )
-    return f"No running process holds libtpu's lock {path}, it is stale: remove it with `rm -f {path}` and try again."

@@ -50,7 +50,7 @@ class ImageFiles:
         return self.names[record]
 
     def read(self, record: int, frame: int = 0) -> Image:
-        """uint8 [h, w, 3]. Raises ImageError where the file is missing, damaged or no image."""
+        """uint8 [h, w, 3]. Raises ImageError where the file is missing, corrupt or no image."""
         return load_image(os.path.join(self.root, self.names[record]))[0]
 
 

@@ -118,7 +118,7 @@ def _files(data: ml_collections.ConfigDict, validation: str):
             if validation:
                 raise ConfigError("With several folders in data.path, data.validation must be a folder of images.")
             return ImageFolders([find_images(path, setting="data.path") for path in paths]), None
-        files = find_images(data.path, setting="data.path")
+        files = find_images(paths[0], setting="data.path")
     return split_by_name(files, validation) if validation else (files, None)
 
 

@@ -41,7 +41,7 @@ class TfdsRecords:
         """uint8 [h, w, 3].
 
         Raises:
-          ImageError: the record or its image is damaged.
+          ImageError: the record or its image is corrupt.
         """
         try:
             example = self.records[record]

@@ -40,7 +40,7 @@ class VimeoSeptuplets:
         return f"{self.septuplets[record]}/im{frame + 1}.png"
 
     def read(self, record: int, frame: int) -> Image:
-        """uint8 [h, w, 3]. Raises ImageError where the frame is missing or damaged."""
+        """uint8 [h, w, 3]. Raises ImageError where the frame is missing or corrupt."""
         return load_image(os.path.join(self.root, "sequences", self.name(record, frame)))[0]
 
 

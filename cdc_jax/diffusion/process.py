@@ -51,27 +51,108 @@ def add_noise(
     return level.signal * image + level.noise * noise
 
 
+class Prediction:
+    """What a network predicts of a noisy image, and how it is trained to.
+
+    Attributes:
+      clips: whether an estimated image is clipped to [−1, 1], and the noise recomputed from it.
+    """
+
+    clips = True
+
+    def target(
+        self, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
+    ) -> Float[Array, "b h w 3"]:
+        """What the network should have predicted."""
+        raise NotImplementedError
+
+    def image(
+        self, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
+    ) -> Float[Array, "b h w 3"]:
+        """x̂₀ from the network's output, not clipped."""
+        raise NotImplementedError
+
+    def error(self, difference: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """What is averaged of a difference from the target."""
+        return difference**2
+
+    def weight(self, alpha_bar: Float[Array, " b"], floor: float) -> Float[Array, " b"] | None:
+        """Weight of the error at a level, (6); None: 1."""
+        raise NotImplementedError
+
+
+class ImagePrediction(Prediction):
+    """The clean image ("x")."""
+
+    def target(self, image, noise, level):
+        return image
+
+    def image(self, output, noisy, level):
+        return output
+
+    def weight(self, alpha_bar, floor):
+        return jnp.maximum(jnp.minimum(signal_to_noise(alpha_bar), SNR_MAX), floor)
+
+
+class NoisePrediction(Prediction):
+    """The noise ("epsilon"): L1 error, as the original trains it."""
+
+    clips = False
+
+    def target(self, image, noise, level):
+        return noise
+
+    def image(self, output, noisy, level):
+        return (noisy - level.noise * output) / level.signal  # (2)
+
+    def error(self, difference):
+        return jnp.abs(difference)
+
+    def weight(self, alpha_bar, floor):
+        return None
+
+
+class VelocityPrediction(Prediction):
+    """The velocity ("v"), (3)."""
+
+    def target(self, image, noise, level):
+        return level.signal * noise - level.noise * image
+
+    def image(self, output, noisy, level):
+        return level.signal * noisy - level.noise * output
+
+    def weight(self, alpha_bar, floor):
+        snr = signal_to_noise(alpha_bar)
+        return jnp.minimum(snr, SNR_MAX) / (snr + 1)
+
+
+PREDICTIONS = {"x": ImagePrediction(), "epsilon": NoisePrediction(), "v": VelocityPrediction()}
+
+
+def signal_to_noise(alpha_bar: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Equation (5)."""
+    return alpha_bar / (1 - alpha_bar)
+
+
 def target(
     prediction: str, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
-    """What the network should have predicted; (3) for v."""
-    if prediction == "x":
-        return image
-    if prediction == "epsilon":
-        return noise
-    return level.signal * noise - level.noise * image
+    """What the network should have predicted."""
+    return PREDICTIONS[prediction].target(image, noise, level)
 
 
 def estimate(
     prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Estimate:
-    """Turns the network's output into (x̂₀, ε̂): the one place that converts between predictions.
+    """Turns the network's output into (x̂₀, ε̂).
 
     x and v: x̂₀ is clipped to [−1, 1] and the noise recomputed from it by (4). epsilon: (2), not clipped.
     """
-    if prediction == "epsilon":
-        return Estimate(one_step_image(prediction, output, noisy, level), output)
-    image = jnp.clip(one_step_image(prediction, output, noisy, level), -1, 1)
+    kind = PREDICTIONS[prediction]
+    image = kind.image(output, noisy, level)
+    if not kind.clips:
+        return Estimate(image, output)
+    image = jnp.clip(image, -1, 1)
     return Estimate(image, (noisy - level.signal * image) / level.noise)
 
 
@@ -79,11 +160,7 @@ def one_step_image(
     prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
     """x̂₀ by (2) or (3), not clipped."""
-    if prediction == "x":
-        return output
-    if prediction == "epsilon":
-        return (noisy - level.noise * output) / level.signal
-    return level.signal * noisy - level.noise * output
+    return PREDICTIONS[prediction].image(output, noisy, level)
 
 
 def diffusion_loss(
@@ -106,12 +183,9 @@ def diffusion_loss(
       weight_floor: lower bound of the Min-SNR weight (6) of x; 0 in the paper.
       importance: another weight of each image; None: 1.
     """
-    wanted = target(prediction, image, noise, NoiseLevel.of(alpha_bar).per_image())
+    kind = PREDICTIONS[prediction]
+    wanted = kind.target(image, noise, NoiseLevel.of(alpha_bar).per_image())
+    error = jnp.mean(kind.error(output - wanted), axis=(1, 2, 3))
     importance = 1.0 if importance is None else importance
-    if prediction == "epsilon":
-        return jnp.mean(importance * jnp.mean(jnp.abs(output - wanted), axis=(1, 2, 3)))
-    error = jnp.mean((output - wanted) ** 2, axis=(1, 2, 3))
-    snr = alpha_bar / (1 - alpha_bar)
-    clipped = jnp.minimum(snr, SNR_MAX)
-    weight = clipped / (snr + 1) if prediction == "v" else jnp.maximum(clipped, weight_floor)
-    return jnp.mean(importance * weight * error)
+    weight = kind.weight(alpha_bar, weight_floor)
+    return jnp.mean(importance * error if weight is None else importance * weight * error)

@@ -24,14 +24,14 @@ The table of lengths: entry L - 1 has count floor(2^24 * 3^(L-1) / 4^L), the las
 tables' counts sum to 2^24; entry e of a table has the count f and the sum c of the counts before it. To decode:
 
   start         range = 2^64 - 1; point = the first 8 bytes
-  each entry    scale = range >> 24; q = point // scale, damaged if q >= 2^24; e: the entry with c <= q < c + f
+  each entry    scale = range >> 24; q = point // scale, corrupt if q >= 2^24; e: the entry with c <= q < c + f
                 point -= scale * c; range = scale * f
                 if range < 2^32: range <<= 32; point = point << 32 | the next 4 bytes
 
 Every V that decodes to the same entries lies in one interval. After w refills its start and end are integers of 4 w + 8
 bytes. The stream is the smallest of the interval's integers that end in k zero bytes, without these, for the largest
 k <= 8 that there is; so it has 4 w to 4 w + 8 bytes. Decoding ends with encoding the entries again: a stream that
-differs from what an encoder writes is damaged. (Zeros read beyond a stream's end lengthen what the encoder writes, so a
+differs from what an encoder writes is corrupt. (Zeros read beyond a stream's end lengthen what the encoder writes, so a
 truncated stream is noticed, too.)
 
 The range coder itself is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and 64-bit state.
@@ -150,7 +150,7 @@ class EntropyCoder:
 
         y, mean, y_hat, scale_index = self.model.latents.code(z, level, read)
         if self._write(z_part, y_parts) != stream:
-            raise BitstreamError("The file is damaged: its contents do not encode to the same bytes again.")
+            raise BitstreamError("The file is corrupt: its contents do not encode to the same bytes again.")
         return DecodedSymbols(z, y, mean, scale_index, y_hat, level)
 
     def _to_entries(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[Entries, list[Entries]]:
@@ -197,12 +197,12 @@ def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:
     except MemoryError:
         raise
     except Exception as error:  # constriction has no exception of its own for invalid data
-        raise BitstreamError("The file is damaged: its data cannot come from an encoder.") from error
+        raise BitstreamError("The file is corrupt: its data cannot come from an encoder.") from error
 
 
 def _in_range(symbols: np.ndarray) -> np.ndarray:
     if symbols.min() < -MAX_ABS_SYMBOL or symbols.max() > MAX_ABS_SYMBOL:
-        raise BitstreamError("The file is damaged: it holds symbols that no encoder writes.")
+        raise BitstreamError("The file is corrupt: it holds symbols that no encoder writes.")
     return symbols
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.quantize import at_least_float32
+from cdc_jax.entropy.weight import Weight
 
 FILTERS = (1, 3, 3, 3, 1)
 
@@ -20,14 +21,14 @@ class FactorizedPrior(nnx.Module):
     """Density of z, channel by channel, with the medians that quantization is centred on."""
 
     def __init__(self, channels: int):
-        def zeros(*shape):
-            return nnx.Param(jnp.zeros((channels, *shape), jnp.float32))
+        def weight(*shape):
+            return Weight(channels, *shape)
 
         layers = list(zip(FILTERS[:-1], FILTERS[1:], strict=True))
-        self.weights = nnx.List([zeros(fan_in, fan_out) for fan_in, fan_out in layers])
-        self.biases = nnx.List([zeros(fan_out) for _, fan_out in layers])
-        self.gains = nnx.List([zeros(fan_out) for _, fan_out in layers[:-1]])  # none after the last layer
-        self.medians = zeros()
+        self.weights = nnx.List([weight(fan_in, fan_out) for fan_in, fan_out in layers])
+        self.biases = nnx.List([weight(fan_out) for _, fan_out in layers])
+        self.gains = nnx.List([weight(fan_out) for _, fan_out in layers[:-1]])  # none after the last layer
+        self.medians = weight()
 
     def cdf_logits(self, x: Float[Array, "n c"], *, frozen: bool = False) -> Float[Array, "n c"]:
         """Logit of the CDF at x. `frozen` detaches the network's weights, not x."""

@@ -1,13 +1,13 @@
 """The codecs that people use today, through Pillow and its plugins: real files, real sizes.
 
 Each is run as its users get it: Pillow's defaults, but for the options in `BASELINES`, which make smaller files of the
-same quality. Qualities are the codecs' own scales of 0 to 100 and mean another thing in each.
+same quality. Qualities are the codecs' own scales of 0 to 100 and mean something else in each.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import features
 
 from cdc_jax.errors import CdcError, ConfigError, ImageError, reason_of
 from cdc_jax.evaluation.rate_points import RatePoint
+from cdc_jax.evaluation.size_search import byte_limit, largest_within, settings_for
 from cdc_jax.io.images import Image
 
 
@@ -26,12 +27,11 @@ class Baseline:
     """A codec of Pillow's.
 
     Attributes:
-      name: as the command line knows it.
-      label: as the plots show it.
+      name: name on the command line.
+      label: name in plots and tables.
       format: Pillow's name.
-      suffix: of its files.
-      qualities: the default sweep, 0.05 to 2 bits per pixel on photographs.
-      options: of Pillow's `save`.
+      suffix: filename suffix of its files.
+      options: keyword arguments of Pillow's `save`.
       browser_type: media type under which browsers show it, None where most do not.
     """
 
@@ -39,10 +39,12 @@ class Baseline:
     label: str
     format: str
     suffix: str
-    qualities: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     browser_type: str | None = None
 
+
+MAX_QUALITY = 100
+DEFAULT_BPP = (0.15, 0.25, 0.4, 0.65, 1.0, 1.5)  # what the default sweep's files have on photographs
 
 BASELINES = {
     baseline.name: baseline
@@ -52,23 +54,31 @@ BASELINES = {
             "JPEG",
             "JPEG",
             ".jpg",
-            (3, 8, 18, 40, 70, 90),
             {"optimize": True, "progressive": True},
             "image/jpeg",
         ),
-        Baseline("webp", "WebP", "WEBP", ".webp", (0, 10, 30, 60, 80, 90), {"method": 6}, "image/webp"),
-        Baseline("avif", "AVIF", "AVIF", ".avif", (5, 15, 30, 45, 60, 75), {}, "image/avif"),
-        Baseline("jxl", "JPEG XL", "JXL", ".jxl", (5, 15, 35, 60, 80, 90)),
+        Baseline("webp", "WebP", "WEBP", ".webp", {"method": 6}, "image/webp"),
+        Baseline("avif", "AVIF", "AVIF", ".avif", {}, "image/avif"),
+        Baseline("jxl", "JPEG XL", "JXL", ".jxl"),
     )
 }
 
 
-def baseline_points(names: Sequence[str], qualities: Sequence[int] | None = None) -> list[RatePoint]:
+def baseline_points(
+    names: Sequence[str],
+    qualities: Sequence[int] | None = None,
+    *,
+    targets_bpp: Sequence[float] = (),
+    samples: Callable[[], Sequence[Image]] = lambda: (),
+) -> list[RatePoint]:
     """The rate points of some baselines.
 
     Args:
       names: keys of `BASELINES`.
-      qualities: 0 to 100, for every codec alike; None: each codec's own sweep.
+      qualities: 0 to 100, for every codec alike; None: each codec's own, those that give the samples files of
+        `DEFAULT_BPP`.
+      targets_bpp: where there are any, each image's largest files within these sizes instead.
+      samples: images that stand for all.
 
     Raises:
       ConfigError: an unknown name or an invalid quality.
@@ -80,11 +90,26 @@ def baseline_points(names: Sequence[str], qualities: Sequence[int] | None = None
             raise ConfigError(f"There is no codec {name!r} to compare with; known are {', '.join(BASELINES)}.")
         baseline = BASELINES[name]
         library = _library(baseline)
-        for quality in sorted(set(baseline.qualities if qualities is None else qualities)):
-            if not 0 <= quality <= 100:
-                raise ConfigError(f"Quality is {quality}; it must be between 0 and 100.")
+        if targets_bpp:
+            points += [_target_point(baseline, target, library) for target in sorted(set(targets_bpp))]
+            continue
+        for quality in sorted(set(_default_qualities(baseline, samples()) if qualities is None else qualities)):
+            if not 0 <= quality <= MAX_QUALITY:
+                raise ConfigError(f"Quality is {quality}; it must be between 0 and {MAX_QUALITY}.")
             points.append(_point(baseline, quality, library))
     return points
+
+
+def _default_qualities(baseline: Baseline, samples: Sequence[Image]) -> list[int]:
+    """Those at which the samples' files have `DEFAULT_BPP` together; of no samples, some over the whole scale."""
+    if not samples:
+        return [5, 20, 40, 60, 80, 90]
+    pixels = sum(image.shape[0] * image.shape[1] for image in samples)
+
+    def bpp(quality: int) -> float:
+        return 8 * sum(len(encode(baseline, image, quality)) for image in samples) / pixels
+
+    return settings_for(bpp, 0, MAX_QUALITY, DEFAULT_BPP) or [0]
 
 
 def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
@@ -107,21 +132,42 @@ def decode(baseline: Baseline, data: bytes) -> Image:
 
 
 def _point(baseline: Baseline, quality: int, library: str) -> RatePoint:
-    options = ", ".join(f"{key}={value}" for key, value in {"quality": "…", **baseline.options}.items())
     return RatePoint(
-        curve=baseline.label,
         setting=f"quality {quality}",
-        slug=f"{baseline.name}-q{quality}",
-        identity={"codec": baseline.name, "quality": quality, "options": dict(baseline.options), "library": library},
-        encode=lambda image: encode(baseline, image, quality),
-        decode=lambda data: decode(baseline, data),
-        file=f"{baseline.name}-q{quality}",
-        suffix=baseline.suffix,
-        warm_key=lambda height, width: baseline.name,
-        kind="baseline",
-        browser_type=baseline.browser_type,
-        description=f"{baseline.label} by {library}, {options}",
+        quality=lambda image: quality,
+        **_common(baseline, library, f"{baseline.name}-q{quality}", {"quality": quality}),
     )
+
+
+def _target_point(baseline: Baseline, target_bpp: float, library: str) -> RatePoint:
+    def quality(image: Image) -> int:
+        limit = byte_limit(target_bpp, *image.shape[:2])
+        return largest_within(lambda q: len(encode(baseline, image, q)), 0, MAX_QUALITY, limit) or 0
+
+    return RatePoint(
+        setting=f"{target_bpp:g} bpp",
+        quality=quality,
+        target_bpp=target_bpp,
+        **_common(baseline, library, f"{baseline.name}-{target_bpp:g}bpp", {"target_bpp": target_bpp}),
+    )
+
+
+def _common(baseline: Baseline, library: str, slug: str, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """What points of both kinds have."""
+    options = ", ".join(f"{key}={value}" for key, value in {"quality": "…", **baseline.options}.items())
+    return {
+        "curve": baseline.label,
+        "slug": slug,
+        "identity": {"codec": baseline.name, **setting, "options": dict(baseline.options), "library": library},
+        "encode": lambda image, quality: encode(baseline, image, quality),
+        "decode": lambda data: decode(baseline, data),
+        "file": slug,
+        "suffix": baseline.suffix,
+        "warm_key": lambda height, width: baseline.name,
+        "kind": "baseline",
+        "browser_type": baseline.browser_type,
+        "description": f"{baseline.label} by {library}, {options}",
+    }
 
 
 def _library(baseline: Baseline) -> str:

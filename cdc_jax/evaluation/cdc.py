@@ -1,27 +1,52 @@
-"""Rate points of our own codec: bundles × step counts, and which of them make one curve.
+"""Rate points of our own codec, and which of them make one curve.
 
-Bundles of one family (one architecture and training, several rate weights) are the points of one rate–distortion
-curve; every step count is a curve of its own.
+A model of every rate gives a curve by itself, a point for each quality or each target size. Bundles of one rate make
+one together: those of one family (one architecture and training, several rate weights). Every step count is a curve of
+its own.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.evaluation.rate_points import RatePoint, slug
+from cdc_jax.evaluation.rate_points import RatePoint
+from cdc_jax.evaluation.size_search import byte_limit, largest_within
+from cdc_jax.io.images import Image
+from cdc_jax.models.config import MAX_QUALITY
 
 NAME = "CDC"
+DEFAULT_QUALITIES = (5, 15, 25, 35, 45, 55, 65, 75, 85)
+_LEVELS = 256  # of the quality scale's unit, as files store it
+
+
+@dataclass(frozen=True)
+class OurSettings:
+    """How our codec is evaluated.
+
+    Attributes:
+      steps: step counts, 0 for the preview; None: `default_steps`.
+      seed, gamma: seed and scale of the noise that decoding starts from; gamma None: each bundle's own.
+      qualities: qualities of models of every rate, 0 to 100; None: `DEFAULT_QUALITIES`.
+      targets_bpp: where there are any, each image's largest files within these sizes instead.
+    """
+
+    steps: Sequence[int] | None = None
+    seed: int = 0
+    gamma: float | None = None
+    qualities: Sequence[float] | None = None
+    targets_bpp: Sequence[float] = ()
 
 
 def our_points(
     families: Sequence[Sequence[str]],
-    steps: Sequence[int] | None,
+    settings: OurSettings,
     *,
-    seed: int = 0,
-    gamma: float | None = None,
     names: Sequence[str] | None = None,
     load_codec: Callable,
     max_pixels: int,
@@ -30,70 +55,154 @@ def our_points(
 
     Args:
       families: for each curve, the bundles on it.
-      steps: step counts; None: the paper's for each bundle's variant.
-      seed, gamma: of the noise that decoding starts from; gamma None: each bundle's own.
-      names: of the families; None: "CDC", distinguished by the names of their bundles.
+      settings: step counts, qualities, noise.
+      names: names of the families; None: "CDC", distinguished by the names of their bundles.
       load_codec: as `cdc_jax.load_codec`.
-      max_pixels: of images.
+      max_pixels: limit on an image's pixels.
 
     Raises:
-      ConfigError: a bundle is given twice, a family mixes variants, or a step count is invalid.
+      ConfigError: a bundle is given twice, a family mixes variants or has more than a model of every rate, a step count
+        or a quality is invalid, or a model of one rate is to keep to a size.
       BundleError: as `load_codec`.
     """
     names = names or _family_names(families)
     points: list[RatePoint] = []
     seen: dict[str, str] = {}
     for family, name in zip(families, names, strict=True):
-        variants = set()
-        for path in family:
-            codec = load_codec(path, max_pixels=max_pixels)
-            if codec.weights_sha256 in seen:
-                other = seen[codec.weights_sha256]
-                raise ConfigError(f"{path} has the same weights as {other}: give each bundle once.")
-            seen[codec.weights_sha256] = path
-            variants.add(codec.config.prediction)
-            chosen_gamma = codec.config.decode_gamma if gamma is None else gamma
-            for count in sorted(set(steps or paper_steps(codec.config.prediction))):
-                if not 1 <= count <= codec.config.num_timesteps:
-                    raise ConfigError(f"{path} cannot decode in {count} steps: 1 to {codec.config.num_timesteps}.")
-                points.append(_point(codec, name, path, count, seed, float(chosen_gamma)))
-        if len(variants) > 1:
-            raise ConfigError(
-                f"{', '.join(family)} are of different variants ({', '.join(sorted(variants))}), which make no common "
-                "curve: give each variant a --model option of its own."
-            )
+        codecs = [_Model(load_codec(path, max_pixels=max_pixels), name, str(path)) for path in family]
+        for model in codecs:
+            other = seen.get(model.codec.weights_sha256)
+            if other is not None:
+                raise ConfigError(f"{model.path} has the same weights as {other}: give each bundle once.")
+            seen[model.codec.weights_sha256] = model.path
+        _check_family(codecs)
+        for model in codecs:
+            points += model.points(settings)
     return points
 
 
-def paper_steps(prediction: str) -> tuple[int, ...]:
-    """The step counts that the original was evaluated at."""
-    return (5, 20, 200) if prediction == "epsilon" else (1, 5, 17, 65)
+def default_steps(config) -> tuple[int, ...]:
+    """The step counts that the original was evaluated at; with the transform, the preview and a few more."""
+    if config.transform:
+        return (0, 1, 5, 17)
+    return (5, 20, 200) if config.prediction == "epsilon" else (1, 5, 17, 65)
 
 
-def _point(codec, family: str, path: str, steps: int, seed: int, gamma: float) -> RatePoint:
-    weights = codec.weights_sha256[:12]
-    word = "step" if steps == 1 else "steps"
-    return RatePoint(
-        curve=f"{family}, {steps} {word}",
-        setting=bundle_name(path),
-        slug=f"cdc-{weights}-{steps}-steps-seed{seed}-gamma{gamma:g}",
-        identity={"codec": "cdc", "weights": codec.weights_sha256, "steps": steps, "seed": seed, "gamma": gamma},
-        encode=codec.compress,
-        decode=lambda data: codec.decompress(data, steps=steps, seed=seed, gamma=gamma),
-        file=f"cdc-{weights}",
-        suffix=".cdc",
-        warm_key=lambda height, width: (codec.config, steps, -(-height // 64), -(-width // 64)),
-        kind="ours",
-        steps=steps,
-        description=f"cdc_jax, {codec.config.prediction} variant, width {codec.config.width}, {steps} {word}, "
-        f"γ = {gamma:g}, seed {seed}",
-    )
+class _Model:
+    """A bundle on a curve. Keeps the latents of the image it saw last: all that image's files follow from them."""
+
+    def __init__(self, codec: Any, family: str, path: str):
+        self.codec, self.family, self.path = codec, family, path
+        self._analyzed: tuple[Image, Any] | None = None
+
+    def points(self, settings: OurSettings) -> list[RatePoint]:
+        config = self.codec.config
+        if settings.targets_bpp:
+            if not config.variable_rate:
+                raise ConfigError(f"{self.path} has one rate; only a model of every rate can keep to a size.")
+            steps = settings.steps or (config.decode_steps,)
+        else:
+            steps = settings.steps or default_steps(config)
+        least = 0 if config.transform else 1
+        for count in steps:
+            if not least <= count <= config.num_timesteps:
+                raise ConfigError(f"{self.path} cannot decode in {count} steps: {least} to {config.num_timesteps}.")
+        gamma = float(config.decode_gamma if settings.gamma is None else settings.gamma)
+        return [
+            self._point(rate, count, settings.seed, gamma)
+            for rate in self._rates(settings)
+            for count in sorted(set(steps))
+        ]
+
+    def _rates(self, settings: OurSettings) -> list[_Rate]:
+        if settings.targets_bpp:
+            return [
+                _Rate(f"{target:g} bpp", f"-{target:g}bpp", functools.partial(self._quality_within, target), target)
+                for target in sorted(set(settings.targets_bpp))
+            ]
+        if not self.codec.config.variable_rate:
+            return [_Rate(bundle_name(self.path), "", lambda image: None)]
+        qualities = sorted(set(DEFAULT_QUALITIES if settings.qualities is None else settings.qualities))
+        for quality in qualities:
+            self.codec.check_quality(quality)
+        return [_Rate(f"quality {q:g}", f"-q{q:g}", lambda image, q=q: q) for q in qualities]
+
+    def _quality_within(self, target_bpp: float, image: Image) -> float:
+        """The quality of the largest file within a size, 0 where there is none."""
+        latents = self._latents(image)
+        level = largest_within(
+            lambda level: len(self.codec.write(latents, quality=level / _LEVELS)),
+            0,
+            MAX_QUALITY * _LEVELS,
+            byte_limit(target_bpp, *image.shape[:2]),
+        )
+        return (level or 0) / _LEVELS
+
+    def _side_share(self, image: Image, quality: float | None) -> float:
+        z_bits, y_bits = self.codec.part_bits(self._latents(image), quality=quality)
+        return z_bits / (z_bits + y_bits) if z_bits + y_bits else 0.0
+
+    def _latents(self, image: Image):
+        if self._analyzed is None or self._analyzed[0] is not image:
+            self._analyzed = image, self.codec.analyze(image)
+        return self._analyzed[1]
+
+    def _point(self, rate: _Rate, steps: int, seed: int, gamma: float) -> RatePoint:
+        codec, weights = self.codec, self.codec.weights_sha256[:12]
+        word = {0: "0 steps (preview)", 1: "1 step"}.get(steps, f"{steps} steps")
+        return RatePoint(
+            curve=f"{self.family}, {word}",
+            setting=rate.setting,
+            slug=f"cdc-{weights}{rate.slug}-{steps}-steps-seed{seed}-gamma{gamma:g}",
+            identity={
+                "codec": "cdc",
+                "weights": codec.weights_sha256,
+                "rate": rate.slug,
+                "steps": steps,
+                "seed": seed,
+                "gamma": gamma,
+            },
+            quality=rate.quality,
+            encode=lambda image, quality: codec.compress(image, quality=quality),
+            decode=lambda data: codec.decompress(data, steps=steps, seed=seed, gamma=gamma),
+            file=f"cdc-{weights}{rate.slug}",
+            suffix=".cdc",
+            warm_key=lambda height, width: (codec.config, steps, -(-height // 64), -(-width // 64)),
+            kind="ours",
+            steps=steps,
+            description=f"cdc_jax, {codec.config.prediction} variant, width {codec.config.width}, {word}, "
+            f"γ = {gamma:g}, seed {seed}",
+            target_bpp=rate.target_bpp,
+            side_share=self._side_share,
+        )
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A point on a model's curve: its name, its name in files, the quality for an image, and the size to keep to."""
+
+    setting: str
+    slug: str
+    quality: Callable[[Image], float | None]
+    target_bpp: float | None = None
 
 
 def bundle_name(path: str) -> str:
     """A bundle's human-readable name: its folder's, with the one above where it is only called `bundle`."""
     resolved = Path(os.path.abspath(path))
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name == "bundle" else resolved.name
+
+
+def _check_family(models: Sequence[_Model]) -> None:
+    paths = ", ".join(model.path for model in models)
+    variants = {model.codec.config.prediction for model in models}
+    if len(variants) > 1:
+        raise ConfigError(
+            f"{paths} are of different variants ({', '.join(sorted(variants))}), which make no common curve: give each "
+            "variant a --model option of its own."
+        )
+    if len(models) > 1 and any(model.codec.config.variable_rate for model in models):
+        raise ConfigError(f"{paths}: A model of every rate is a curve by itself: give it a --model option of its own.")
 
 
 def _family_names(families: Sequence[Sequence[str]]) -> list[str]:
@@ -105,8 +214,3 @@ def _family_names(families: Sequence[Sequence[str]]) -> list[str]:
         name = f"{NAME} {common or number}"
         names.append(name if name not in names else f"{name} ({number})")
     return names
-
-
-def curve_slug(curve: str) -> str:
-    """A curve's name in file names: `CDC, 5 steps` → `cdc-5-steps`."""
-    return slug(curve)

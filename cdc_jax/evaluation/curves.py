@@ -16,8 +16,8 @@ from cdc_jax.errors import CdcError
 from cdc_jax.evaluation.measure import Measured
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.scoring import MetricFacts
+from cdc_jax.evaluation.settings import MIN_OVERLAP
 
-MIN_OVERLAP = 0.75
 MIN_POINTS = 3
 
 
@@ -35,6 +35,7 @@ class Curve:
       encoding_seconds, decoding_seconds: mean per image; empty for published curves.
       steps: of ours.
       description: for the results' files.
+      side_shares: mean part of the files that is side information, 0 to 1; None in other codecs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Curve:
     decoding_seconds: list[float] = field(default_factory=list)
     steps: int | None = None
     description: str = ""
+    side_shares: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,21 @@ def average(
                 decoding_seconds=[mean(point, lambda record: record.decoding_seconds) for point in members],
                 steps=members[0].steps,
                 description=members[0].description,
+                side_shares=[_side_share(point, mean) for point in members],
             )
         )
     return result, {metric: names for metric, names in excluded.items() if names}
 
 
-def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts) -> BdRate:
+def _side_share(point: RatePoint, mean) -> float | None:
+    return None if point.side_share is None else mean(point, lambda record: record.side_share)
+
+
+def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts, *, min_overlap: float = MIN_OVERLAP) -> BdRate:
     """The mean difference in rate at equal quality, over the qualities that both curves reach (Bjøntegaard 2001).
 
-    Qualities of lower-is-better metrics are negated. Akima interpolation of log-rate over quality.
+    Qualities of lower-is-better metrics are negated. Akima interpolation of log-rate over quality. Refused where the
+    curves share less than `min_overlap` of the range of quality that they cover together.
 
     Raises:
       CdcError: the package bjontegaard is not installed.
@@ -138,8 +146,8 @@ def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts) -> BdRate:
         if not (np.diff(values) > 0).all():
             return refused(f"the quality of {name} does not rise with its rate")
     overlap = relative_overlap(test, reference)
-    if overlap < MIN_OVERLAP:
-        return refused(f"the curves share {overlap:.0%} of their quality range, less than {MIN_OVERLAP:.0%}", overlap)
+    if overlap < min_overlap:
+        return refused(f"the curves share {overlap:.0%} of their quality range, less than {min_overlap:.0%}", overlap)
     try:
         import bjontegaard
     except ImportError:
@@ -159,10 +167,12 @@ def relative_overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return max(0.0, shared) / union if union > 0 else 0.0
 
 
-def bd_rates(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[MetricFacts]) -> list[BdRate]:
+def bd_rates(
+    curves: Sequence[Curve], anchor: Curve, metrics: Sequence[MetricFacts], *, min_overlap: float = MIN_OVERLAP
+) -> list[BdRate]:
     """Every other curve against the anchor by every metric that both have."""
     return [
-        bd_rate(curve, anchor, metric)
+        bd_rate(curve, anchor, metric, min_overlap=min_overlap)
         for metric in metrics
         for curve in curves
         if curve.name != anchor.name and metric.name in curve.scores and metric.name in anchor.scores

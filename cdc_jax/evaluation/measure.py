@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -48,21 +48,34 @@ class Measured:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-def find_images(folder: str | Path) -> dict[str, Path]:
+def find_images(folder: str | Path, *, out: str | Path | None = None) -> dict[str, Path]:
     """The image files below a folder, or one file, by their path in it, sorted.
 
+    Args:
+      folder: what to search.
+      out: the evaluation's own folder; what is in it is no image to evaluate on.
+
     Raises:
-      ConfigError: there are none.
+      ConfigError: there are none, or both folders are the same.
     """
     folder = Path(folder)
     if folder.is_file():
         return {folder.name: folder}
     if not folder.is_dir():
         raise ConfigError(f"{folder}: There is no such folder of images.")
+    if out is not None and Path(out).resolve() == folder.resolve():
+        raise ConfigError(f"{folder}: The results would be among the images: choose another folder for --out.")
     names, _ = image_folders.find_images(folder)
-    if not names:
+    # Results below the images are left out; images below the results' folder are meant.
+    own = None if out is None or folder.resolve() not in Path(out).resolve().parents else Path(out).resolve()
+    files = {name: folder / name for name in names if own is None or own not in _parents(folder / name)}
+    if not files:
         raise ConfigError(f"{folder}: There is no image in this folder.")
-    return {name: folder / name for name in names}
+    return files
+
+
+def _parents(path: Path) -> Sequence[Path]:
+    return (path.parent.resolve() / path.name).parents
 
 
 def measure(
@@ -119,16 +132,24 @@ def measure(
     return measured
 
 
+class _Coded(NamedTuple):
+    """A file, the quality it was made with, and what making it took."""
+
+    data: bytes
+    quality: float | None
+    seconds: float
+    first_seconds: float | None
+    side_share: float | None
+
+
 class _ImageRun:
     """One image through the rate points of one curve at a time."""
 
-    def __init__(
-        self, name: str, original: Image, digest: str, metrics: Metrics, store: Store, warm: set[Hashable]
-    ):
+    def __init__(self, name: str, original: Image, digest: str, metrics: Metrics, store: Store, warm: set[Hashable]):
         self._name, self._original, self._digest = name, original, digest
         self._metrics, self._store, self._warm = metrics, store, warm
         self._scorer: Scorer = metrics.against(original)
-        self._encoded: dict[str, tuple[bytes, float, float | None]] = {}
+        self._encoded: dict[str, _Coded] = {}
         for metric in metrics.of_sets:
             self._features("original", metric, lambda: original)
 
@@ -166,15 +187,13 @@ class _ImageRun:
         """Encodes and decodes, warm: where a program must be compiled first, a first call is made for that."""
         height, width, _ = self._original.shape
         if point.file not in self._encoded:
-            first = self._first_call(("encode", point.warm_key(height, width)), point.encode, self._original)
-            data, seconds = _timed(point.encode, self._original)
-            self._encoded[point.file] = data, seconds, first
-        data, encoding_seconds, first_encoding = self._encoded[point.file]
-        first_decoding = self._first_call(("decode", point.warm_key(height, width)), point.decode, data)
-        decoded, decoding_seconds = _timed(point.decode, data)
+            self._encoded[point.file] = self._encode(point)
+        coded = self._encoded[point.file]
+        first_decoding = self._first_call(("decode", point.warm_key(height, width)), point.decode, coded.data)
+        decoded, decoding_seconds = _timed(point.decode, coded.data)
         if decoded.shape != self._original.shape:
             raise ImageError(f"{self._name}: {point.curve} gave back an image of another size.")
-        self._store.save_coded(self._name, point, data, decoded)
+        self._store.save_coded(self._name, point, coded.data, decoded)
         record = Record(
             image=self._name,
             curve=point.curve,
@@ -182,19 +201,32 @@ class _ImageRun:
             slug=point.slug,
             width=width,
             height=height,
-            file_bytes=len(data),
-            encoding_seconds=encoding_seconds,
+            file_bytes=len(coded.data),
+            encoding_seconds=coded.seconds,
             decoding_seconds=decoding_seconds,
-            first_encoding_seconds=first_encoding,
+            first_encoding_seconds=coded.first_seconds,
             first_decoding_seconds=first_decoding,
             identity=identity,
+            quality=coded.quality,
+            target_bpp=point.target_bpp,
+            side_share=coded.side_share,
         )
         return record, decoded
 
-    def _first_call(self, key: Hashable, function: Callable, argument: Any) -> float | None:
+    def _encode(self, point: RatePoint) -> _Coded:
+        quality = point.quality(self._original)
+        first = None
+        if point.target_bpp is None:  # else the search has made the first calls
+            key = ("encode", point.warm_key(*self._original.shape[:2]))
+            first = self._first_call(key, point.encode, self._original, quality)
+        data, seconds = _timed(point.encode, self._original, quality)
+        share = None if point.side_share is None else point.side_share(self._original, quality)
+        return _Coded(data, quality, seconds, first, share)
+
+    def _first_call(self, key: Hashable, function: Callable, *arguments: Any) -> float | None:
         if key in self._warm:
             return None
-        seconds = _timed(function, argument)[1]
+        seconds = _timed(function, *arguments)[1]
         self._warm.add(key)
         return seconds
 
@@ -204,9 +236,9 @@ class _ImageRun:
             self._store.save_features(self._name, slug, key, self._metrics.features(metric, image()))
 
 
-def _timed(function: Callable, argument: Any) -> tuple[Any, float]:
+def _timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
     start = time.perf_counter()
-    result = function(argument)
+    result = function(*arguments)
     return result, time.perf_counter() - start
 
 

@@ -125,7 +125,10 @@ def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
     if not lines:
         return False
     ticks = sorted({p[0] for points in lines.values() for p in points})
-    axes.set_xscale("log")
+    if ticks[0] == 0:  # the preview
+        axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("diffusion steps")

@@ -20,7 +20,9 @@ class RatePoint:
       slug: names the point's results on disk; unique within an evaluation.
       identity: everything besides the image that the result depends on; a stored result of another identity is
         not used again.
-      encode: uint8 [h, w, 3] → the bytes of a file.
+      quality: image → the codec's quality for it: one for all, or the one whose file keeps to `target_bpp`; None in a
+        model of one rate.
+      encode: uint8 [h, w, 3], that quality → the bytes of a file.
       decode: those bytes → uint8 [h, w, 3].
       file: names what `encode` makes; points that share it (one file, several step counts) are encoded once.
       suffix: of such a file, such as ".jpg".
@@ -29,13 +31,16 @@ class RatePoint:
       steps: diffusion steps of ours.
       browser_type: media type under which browsers show the file as it is; None: they do not.
       description: of the curve, for the results' files.
+      target_bpp: bits per pixel of the largest file allowed; None where the quality is given.
+      side_share: image, quality → side information's part of the file's ideal bits, 0 to 1; None in other codecs.
     """
 
     curve: str
     setting: str
     slug: str
     identity: Mapping[str, Any]
-    encode: Callable[[Image], bytes]
+    quality: Callable[[Image], float | None]
+    encode: Callable[[Image, float | None], bytes]
     decode: Callable[[bytes], Image]
     file: str
     suffix: str
@@ -44,6 +49,8 @@ class RatePoint:
     steps: int | None = None
     browser_type: str | None = None
     description: str = field(default="", compare=False)
+    target_bpp: float | None = None
+    side_share: Callable[[Image, float | None], float] | None = None
 
 
 def slug(text: str) -> str:

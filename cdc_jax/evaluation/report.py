@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cdc_jax.evaluation import tables
 from cdc_jax.evaluation.curves import BdRate, Curve
 from cdc_jax.evaluation.plots import INK
+from cdc_jax.evaluation.same_size import SameSize
 from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.io.files import write_atomically
 
@@ -30,6 +31,7 @@ class ReportFacts:
       title, summary: plain text.
       curves: ours and the baselines'.
       rates: BD-rates.
+      same_size: comparisons of files of the same size.
       metrics: in the order of the columns.
       plots: SVG text by name, as `draw_plots` returns them.
       images: as `report_images.images_data` returns them.
@@ -40,6 +42,7 @@ class ReportFacts:
     summary: str
     curves: Sequence[Curve]
     rates: Sequence[BdRate]
+    same_size: Sequence[SameSize]
     metrics: Sequence[MetricFacts]
     plots: Mapping[str, str]
     images: Sequence[Mapping[str, Any]]
@@ -59,21 +62,15 @@ def write_report(path: Path, facts: ReportFacts) -> None:
         "style": _part("style.css"),
         "script": _part("script.js"),
         "plots": "\n".join(_figure(name, svg, facts.metrics) for name, svg in facts.plots.items()),
-        "tables": _curves_table(facts.curves, facts.metrics) + _rates_table(facts.rates, facts.metrics),
+        "tables": tables.same_size(facts.same_size, facts.metrics)
+        + tables.curves(facts.curves, facts.metrics)
+        + tables.rates(facts.rates, facts.metrics),
         "notes": '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in facts.notes) + "</ul>",
         # "</script>" in a file's name would end the block
         "data": json.dumps({"images": facts.images}, ensure_ascii=False).replace("<", "\\u003c"),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], page)
     write_atomically(path, text.encode("utf-8"))
-
-
-def number(value: float, metric: str) -> str:
-    """A score with the digits that mean something."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞"
-    digits = 2 if metric.startswith(("psnr", "fid", "fd-")) else 4
-    return f"{value:.{digits}f}"
 
 
 def _part(name: str) -> str:
@@ -99,46 +96,3 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = svg.replace(INK, "currentColor")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-
-
-def _curves_table(curves: Sequence[Curve], metrics: Sequence[MetricFacts]) -> str:
-    head = "".join(f"<th>{escape(m.label)} {'↑' if m.higher_is_better else '↓'}</th>" for m in metrics)
-    rows = []
-    for curve in curves:
-        for i, setting in enumerate(curve.settings):
-            cells = [f"{curve.bpp[i]:.4f}", *(number(curve.scores[metric.name][i], metric.name) for metric in metrics)]
-            cells += [_seconds(curve.encoding_seconds[i]), _seconds(curve.decoding_seconds[i])]
-            rows.append(
-                f'<tr class="{curve.kind}"><th scope="row">{escape(curve.name)}</th>'
-                f'<td class="text">{escape(setting)}</td>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-            )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Averages"><table><thead><tr>'
-        f'<th class="text">Codec</th><th class="text">Setting</th><th>Bits per pixel</th>{head}'
-        f"<th>Encoding</th><th>Decoding</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _rates_table(rates: Sequence[BdRate], metrics: Sequence[MetricFacts]) -> str:
-    if not rates:
-        return ""
-    labels = {metric.name: metric.label for metric in metrics}
-    rows = []
-    for rate in rates:
-        result = f'<td class="refused">none: {escape(rate.reason)}</td>'
-        if rate.percent is not None:
-            result = f'<td class="text">{rate.percent:+.1f} %</td>'
-        rows.append(
-            f'<tr><th scope="row">{escape(rate.curve)}</th><td class="text">{escape(labels[rate.metric])}</td>'
-            f"{result}<td>{rate.overlap:.0%}</td></tr>"
-        )
-    return (
-        f"<h3>Rate against {escape(rates[0].anchor)} at equal quality (BD-rate; negative saves)</h3>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="BD-rates"><table><thead><tr><th class="text">Codec'
-        '</th><th class="text">By</th><th class="text">BD-rate</th><th>Overlap</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _seconds(value: float) -> str:
-    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"

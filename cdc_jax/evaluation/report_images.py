@@ -16,9 +16,9 @@ from PIL import Image as PILImage
 
 from cdc_jax.evaluation.measure import Measured
 from cdc_jax.evaluation.rate_points import RatePoint
-from cdc_jax.evaluation.report import number
 from cdc_jax.evaluation.result_store import Record, Store
 from cdc_jax.evaluation.scoring import MetricFacts
+from cdc_jax.evaluation.tables import number
 from cdc_jax.io.images import Image, load_image
 
 MAX_LOSSLESS_PIXELS = 40_000_000
@@ -62,9 +62,7 @@ def images_data(
         views = [_view("original", "original", _webp(original, lossless), "image/webp", "", size)]
         indices: dict[str, int] = {}
 
-        def index_of(
-            point: RatePoint, name: str = name, records=records, views=views, indices=indices
-        ) -> int:
+        def index_of(point: RatePoint, name: str = name, records=records, views=views, indices=indices) -> int:
             if point.slug not in indices:
                 indices[point.slug] = len(views)
                 views.append(_view_of(point, records[point.slug], store, name, metrics, lossless))

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cdc_jax.evaluation.rate_points import RatePoint
+from cdc_jax.evaluation.size_search import byte_limit
 from cdc_jax.io.files import write_atomically
 from cdc_jax.io.images import Image, encode_image, read_image
 
@@ -41,6 +42,9 @@ class Record:
         for another image of the size.
       scores: by metric, NaN where an image is too small for it.
       identity: of rate point and image.
+      quality: the codec's, None in a model of one rate.
+      target_bpp: what the file had to keep to, None where the quality was given.
+      side_share: side information's part of the file, 0 to 1; None in other codecs.
     """
 
     image: str
@@ -56,11 +60,19 @@ class Record:
     first_decoding_seconds: float | None
     scores: dict[str, float] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
+    quality: float | None = None
+    target_bpp: float | None = None
+    side_share: float | None = None
 
     @property
     def bpp(self) -> float:
         """Bits of the file per pixel."""
         return 8 * self.file_bytes / (self.width * self.height)
+
+    @property
+    def within_target(self) -> bool:
+        """Whether the file is as small as was asked for; where no quality makes it so, the smallest stands in."""
+        return self.target_bpp is None or self.file_bytes <= byte_limit(self.target_bpp, self.height, self.width)
 
 
 class Store:
@@ -70,11 +82,11 @@ class Store:
         self._folder = Path(folder)
 
     def load(self, image: str, point: RatePoint, identity: Mapping[str, Any]) -> Record | None:
-        """The stored record, or None where there is none, it is damaged, of another identity, or lost its file."""
+        """The stored record, or None where there is none, it is corrupt, of another identity, or lost its file."""
         try:
             facts = json.loads(self._record(image, point).read_text("utf-8"))
             facts["scores"] = {name: _number(value) for name, value in facts["scores"].items()}
-            record = Record(**{key: facts[key] for key in (f.name for f in dataclasses.fields(Record))})
+            record = Record(**{f.name: facts[f.name] for f in dataclasses.fields(Record) if f.name in facts})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         if record.identity != json.loads(json.dumps(dict(identity))):

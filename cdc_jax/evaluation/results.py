@@ -1,9 +1,10 @@
 """An evaluation's numbers as files: per image, per curve, and in CompressAI's format.
 
-    images.csv, images.json   one row per image and rate point
-    curves.csv                one row per rate point, averaged over the images
-    codecs/CURVE.json         CompressAI's results format: its plotting tools read them
-    bd_rates.json             against the anchor, or why not
+images.csv, images.json   one row per image and rate point
+curves.csv                one row per rate point, averaged over the images
+codecs/CURVE.json         CompressAI's results format: its plotting tools read them
+bd_rates.json             against the anchor, or why not
+same_size.json            codecs at files of the same size, where sizes were asked for
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cdc_jax.evaluation.curves import BdRate, Curve
 from cdc_jax.evaluation.measure import Measured
 from cdc_jax.evaluation.rate_points import slug
 from cdc_jax.evaluation.result_store import Record, finite
+from cdc_jax.evaluation.same_size import SameSize
 from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.io.files import write_atomically
 
@@ -29,6 +31,7 @@ def write_results(
     measured: Measured,
     curves: Sequence[Curve],
     rates: Sequence[BdRate],
+    same_size: Sequence[SameSize],
     metrics: Sequence[MetricFacts],
 ) -> None:
     """Writes every file that the module's docstring names; `curves` without the published ones.
@@ -43,6 +46,8 @@ def write_results(
     _write_json(folder / "images.json", {"images": rows, "left_out": measured.left_out})
     _write_csv(folder / "curves.csv", [row for curve in curves for row in _curve_rows(curve)])
     _write_json(folder / "bd_rates.json", [dataclasses.asdict(rate) for rate in rates])
+    if same_size:
+        _write_json(folder / "same_size.json", [_comparison(comparison) for comparison in same_size])
     (folder / "codecs").mkdir(exist_ok=True)
     for curve in curves:
         _write_json(folder / "codecs" / f"{slug(curve.name)}.json", compressai_results(curve, metrics))
@@ -63,15 +68,24 @@ def compressai_results(curve: Curve, metrics: Sequence[MetricFacts]) -> dict[str
     }
 
 
+def _comparison(comparison: SameSize) -> dict[str, Any]:
+    cells = [dataclasses.asdict(cell) for cell in comparison.cells]
+    for cell in cells:
+        cell["scores"] = {name: finite(score) for name, score in cell["scores"].items()}
+    return {"ours": comparison.ours, "cells": cells}
+
+
 def _image_row(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "image": record.image,
         "codec": record.curve,
         "setting": record.setting,
+        "quality": record.quality,
         "width": record.width,
         "height": record.height,
         "bytes": record.file_bytes,
         "bpp": record.bpp,
+        "side_share": record.side_share,
         # Those asked for: a record may hold scores of an earlier evaluation's metrics, too.
         **{name: finite(record.scores[name]) for name in metrics if name in record.scores},
         "encoding_seconds": record.encoding_seconds,
@@ -87,6 +101,7 @@ def _curve_rows(curve: Curve) -> Iterable[dict[str, Any]]:
             "codec": curve.name,
             "setting": setting,
             "bpp": curve.bpp[i],
+            "side_share": curve.side_shares[i],
             **{name: finite(scores[i]) for name, scores in curve.scores.items()},
             "encoding_seconds": curve.encoding_seconds[i],
             "decoding_seconds": curve.decoding_seconds[i],

@@ -75,9 +75,7 @@ class Metrics:
         """What a metric of sets keeps of an image."""
         return np.asarray(self.of_sets[name].patches_features(image), np.float32)
 
-    def set_distance(
-        self, name: str, originals: Float[np.ndarray, "n d"], decoded: Float[np.ndarray, "n d"]
-    ) -> float:
+    def set_distance(self, name: str, originals: Float[np.ndarray, "n d"], decoded: Float[np.ndarray, "n d"]) -> float:
         """A metric of sets, from the features of all images; NaN where there are too few."""
         metric = self.of_sets[name]
         metric.restore({"reference": originals, "decoded": decoded})

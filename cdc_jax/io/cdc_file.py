@@ -14,8 +14,8 @@
   4       CRC-32 (zlib's) of all bytes before it, big-endian
 
 At most 20 bytes beyond the stream in format 1, 23 beyond stream and chunks in format 2. Every later format version
-keeps the magic, the version byte and the checksum where they are, so that an old reader can distinguish a newer file
-from a corrupt one.
+keeps the magic, the version byte and the checksum where they are, so that an old reader can tell a newer file from a
+corrupt one.
 """
 
 import zlib
@@ -117,7 +117,7 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
     if intact and version > VERSIONS[-1]:
         raise BitstreamError(f"The file has format version {version}, written by a newer version: upgrade cdc_jax.")
     if not intact:
-        raise BitstreamError("The file's checksum is wrong: it was cut off or corrupt.")
+        raise BitstreamError("The file's checksum is wrong: it was cut off or corrupted.")
     if version not in VERSIONS:
         raise BitstreamError(f"There is no format version {version}: the file is corrupt.")
     height, position = unpack_varint(body, _FIXED_BYTES)

@@ -32,4 +32,4 @@ def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
             if byte == 0 and i > 0:
                 raise BitstreamError("The file's header is not in its shortest form: it is corrupt.")
             return value, position + i + 1
-    raise BitstreamError(f"The file declares an implausible size, beyond {MAX_VARINT} pixels on a side.")
+    raise BitstreamError(f"The file declares an implausible size, beyond {MAX_VARINT}: it is corrupt.")

@@ -58,7 +58,7 @@ def read_array_pickle(path: str | Path) -> Arrays:
     """A pickle of nested dicts of float arrays, flattened: 'VGG16_0/Conv_0/kernel' → array.
 
     Raises:
-      CheckpointError: there is no such file, it is damaged, or it holds anything else.
+      CheckpointError: there is no such file, it is corrupt, or it holds anything else.
     """
     path = Path(path)
     try:
@@ -75,7 +75,7 @@ def read_array_pickle(path: str | Path) -> Arrays:
             else:
                 raise ValueError(f"{prefix or 'its root'} is not an array of floats")
         return flat
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+    except Exception as error:  # a corrupt pickle raises whatever its bytes happen to spell
         raise CheckpointError(f"{path} is not a readable pickle of arrays: {reason_of(error)}.") from None
 
 
@@ -83,7 +83,7 @@ def read_npz(path: str | Path) -> Arrays:
     """All arrays of a NumPy archive.
 
     Raises:
-      CheckpointError: there is no such file, it is damaged, or it holds Python objects.
+      CheckpointError: there is no such file, it is corrupt, or it holds Python objects.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:

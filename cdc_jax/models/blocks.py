@@ -1,6 +1,6 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
-All tensors are NHWC, all kernels HWIO and cross-correlated. The modules hold the weights and say what they mean;
+All tensors are NHWC, all kernels HWIO and cross-correlated. The modules hold the weights;
 `prepare` makes of each what `models.precomputed` runs. Initial weights come from `models.initialization`.
 """
 
@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.quantize import at_least_float32
+from cdc_jax.entropy.weight import Weight
 from cdc_jax.models import precomputed
 from cdc_jax.models.convolution import transposed_phases
 
@@ -43,8 +44,8 @@ class Conv(nnx.Module):
         precision: str | None = "highest",
     ):
         self.in_channels = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
-        self.kernel = _weight(kernel, kernel, sum(self.in_channels), out_channels)
-        self.bias = _weight(out_channels) if use_bias else None
+        self.kernel = Weight(kernel, kernel, sum(self.in_channels), out_channels)
+        self.bias = Weight(out_channels) if use_bias else None
         self.stride, self.dtype, self.precision = stride, dtype, precision
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> precomputed.Conv:
@@ -74,8 +75,8 @@ class TransposedConv(nnx.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest"):
-        self.kernel = _weight(kernel, kernel, in_channels, out_channels)
-        self.bias = _weight(out_channels)
+        self.kernel = Weight(kernel, kernel, in_channels, out_channels)
+        self.bias = Weight(out_channels)
         self.dtype, self.precision = dtype, precision
 
     def prepare(self) -> precomputed.TransposedConv:
@@ -91,8 +92,8 @@ class Linear(nnx.Module):
     """Affine map of the last axis."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype=None, precision="highest"):
-        self.kernel = _weight(in_features, out_features)
-        self.bias = _weight(out_features)
+        self.kernel = Weight(in_features, out_features)
+        self.bias = Weight(out_features)
         self.dtype, self.precision = dtype, precision
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
@@ -115,8 +116,8 @@ class ChannelNorm(nnx.Module):
     """Weights of the normalization of each pixel over its channels: biased variance, ε = 1e-5 inside the root."""
 
     def __init__(self, channels: int):
-        self.scale = _weight(channels)
-        self.bias = _weight(channels)
+        self.scale = Weight(channels)
+        self.bias = Weight(channels)
 
 
 class ConvNormRelu(nnx.Module):
@@ -169,9 +170,9 @@ class ResnetBlock(nnx.Module):
 
 
 class LinearAttention(nnx.Module):
-    """x + Out(Attn(ChannelNorm(x))): one head, soft-max of the keys over all positions, cost linear in h·w.
+    """x + Out(Attn(ChannelNorm(x))): one head, softmax of the keys over all positions, cost linear in h·w.
 
-    The soft-max spans the whole map, so a tile is not equivalent to the same region of the whole picture.
+    The softmax spans the whole map, so a tile is not equivalent to the same region of the whole image.
     """
 
     def __init__(self, channels: int, **options):
@@ -211,7 +212,3 @@ def upsample(in_channels: int, out_channels: int | None = None, **options) -> Tr
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
     """Neighbouring widths: (a, b, c) → [(a, b), (b, c)]."""
     return list(zip(widths[:-1], widths[1:], strict=True))
-
-
-def _weight(*shape: int) -> nnx.Param:
-    return nnx.Param(jnp.zeros(shape, jnp.float32))

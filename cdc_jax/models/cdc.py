@@ -49,7 +49,9 @@ class Compressed(NamedTuple):
 
 
 class CDC(nnx.Module):
-    """Compressor and U-Net."""
+    """Compressor and U-Net. Built directly, it has shapes alone and raises when called; `models.params.merge` makes one
+    with weights.
+    """
 
     def __init__(self, config: ModelConfig, *, unet_dtype=None, unet_precision: str | None = "highest"):
         self.config = config

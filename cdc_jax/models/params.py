@@ -26,10 +26,8 @@ Params = dict[str, Array]
 
 @functools.lru_cache(maxsize=16)
 def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str | None):
-    def build():
-        return CDC(config, unet_dtype=unet_dtype, unet_precision=unet_precision)
-
-    graphdef, state = nnx.split(nnx.eval_shape(build), nnx.Param)
+    model = CDC(config, unet_dtype=unet_dtype, unet_precision=unet_precision)
+    graphdef, state = nnx.split(model, nnx.Param)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
     return graphdef, treedef, {_name(path): leaf for path, leaf in leaves}
 
@@ -37,7 +35,7 @@ def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str 
 @functools.lru_cache(maxsize=16)
 def transposed_convolutions(config: ModelConfig) -> frozenset[str]:
     """Dotted names of the model's transposed convolutions."""
-    modules = nnx.iter_modules(nnx.eval_shape(lambda: CDC(config)))
+    modules = nnx.iter_modules(CDC(config))
     return frozenset(".".join(map(str, path)) for path, module in modules if isinstance(module, TransposedConv))
 
 

@@ -1,12 +1,13 @@
-"""The network's parts ready to run: what depends on weights and known maps alone is computed already.
+"""The network's parts ready to run, an optimization: what depends on weights and known maps alone is computed already.
 
-Every module of `models.blocks` makes one of these with `prepare`, and the sampler keeps them for all its steps. They
-are pytrees, so that they pass through `jax.jit`. Four identities make them cheaper than the modules' definitions:
+What they compute is defined in `models.plain_unet`. Every module of `models.blocks` makes one of these with `prepare`,
+and the sampler keeps them for all its steps. They are pytrees, so that they pass through `jax.jit`. Four identities
+make them cheaper than the definition:
 
   * a convolution over concatenated maps is a sum of convolutions, so that a known map's share is an offset;
   * subtracting a convolution's mean over its output channels is a convolution with the kernel's mean subtracted:
     of ChannelNorm only the division by the root mean square is left;
-  * gain and bias of the attention's ChannelNorm move into its matrices (a bias of the keys cancels in the soft-max);
+  * gain and bias of the attention's ChannelNorm move into its matrices (a bias of the keys cancels in the softmax);
   * linear attention is one C×C matrix: softmax(k)ᵀ v, between the projections of q and of the output.
 """
 
@@ -129,7 +130,7 @@ class LinearAttention:
         normalized = _normalized(x).reshape(batch, height * width, channels)
         narrow = normalized.astype(self.key.dtype)
         keys = self._product("bnc,cd->bnd", narrow, self.key)
-        # The soft-max over all positions, divided by its sum where that is smallest: in the C×C matrix.
+        # The softmax over all positions, divided by its sum where that is smallest: in the C×C matrix.
         weights = jnp.exp(keys - jax.lax.stop_gradient(jnp.max(keys, axis=1, keepdims=True)))
         sums = jnp.sum(weights, axis=1)
         length = math.gcd(height * width, _POSITIONS)
@@ -168,7 +169,7 @@ class Level:
 
 @_pytree
 class UNet:
-    """The denoiser of one picture: weights, and the context maps' shares.
+    """The denoiser of one image: weights, and the context maps' shares.
 
     A call takes the noisy image and, of each residual block in the order of their use, the time embedding's features,
     [b, c] or [1, c] (`models.unet.UNet.embed`). With `rematerialize`, a gradient keeps each level's input and output

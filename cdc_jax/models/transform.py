@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cdc_jax.entropy.weight import Weight
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 
 PATCH_VALUES = 3 * LATENT_STRIDE**2
@@ -53,11 +54,11 @@ class Transform(nnx.Module):
 
     def __init__(self, config: ModelConfig):
         channels = config.latent_channels
-        self.analysis = _weight(PATCH_VALUES, channels)
-        self.synthesis = _weight(channels, PATCH_VALUES)
-        self.deviations = _weight(channels)
-        self.log2_gain = _weight(channels)
-        self.gain_steps = _weight(config.rate_anchors - 1, channels) if config.variable_rate else None
+        self.analysis = Weight(PATCH_VALUES, channels)
+        self.synthesis = Weight(channels, PATCH_VALUES)
+        self.deviations = Weight(channels)
+        self.log2_gain = Weight(channels)
+        self.gain_steps = Weight(config.rate_anchors - 1, channels) if config.variable_rate else None
 
     def analyze(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h/16 w/16 c"]:
         """T(x) of an image in [−1, 1], h and w multiples of 16."""
@@ -85,7 +86,3 @@ class Transform(nnx.Module):
         share = (place - lower)[:, None]
         gains = (1 - share) * anchors[lower] + share * anchors[jnp.minimum(lower + 1, last)]
         return gains[:, None, None, :]
-
-
-def _weight(*shape: int) -> nnx.Param:
-    return nnx.Param(jnp.zeros(shape, jnp.float32))

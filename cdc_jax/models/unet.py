@@ -4,7 +4,7 @@ The paper's has six levels of d·(1, 2, 3, 4, 5, 6) channels, each at half the r
 context maps are concatenated to the input of levels 0 to 3. Input sizes are multiples of 64. The compact layout works
 on folded pixels, has attention at its deepest level alone, and a last level after the way up; with the transform, its
 first level also sees the preview, and a predicted image is a correction of it. A sampler calls `prepare` and `embed`
-once and the prepared U-Net at every step; training calls the module.
+once and the prepared U-Net at every step. `models.plain_unet` has the definition in one piece.
 """
 
 from __future__ import annotations

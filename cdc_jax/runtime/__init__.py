@@ -1,1 +1,1 @@
-"""Devices and processes: how arrays lie over them, how processes meet, and what is kept or computed ahead."""
+"""Devices and processes: sharding, joining the processes of a run, the compilation cache, and prefetching."""

@@ -1,9 +1,12 @@
-"""Compiled programs kept on disk, so that the second `cdc decompress` of a size does not wait for the compiler.
+"""A cache of compiled programs on disk, so that the second `cdc decompress` of a size does not wait for the compiler.
 
-They lie in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on Windows).
-`CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` keeps nothing. JAX names each program after its source, its
-compiler and its options, but a CPU's program also depends on the processor: those of one home directory on two kinds
-of machine lie in two folders. Where the folder cannot be written, everything works as without it.
+The programs lie in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on
+Windows). `CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` turns the cache off. JAX names each program after
+its source, its compiler and its options, but a CPU's program also depends on the processor: each kind of processor has
+a folder of its own. Where the folder cannot be written, programs are compiled as without it.
+
+JAX's own limit, `jax_compilation_cache_max_size`, needs the package filelock, and stops working at the first entry that
+was written without the limit. So the folder is pruned here, when the cache is turned on.
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ import warnings
 from pathlib import Path
 
 VARIABLE = "CDC_JAX_CACHE"
-MAX_BYTES = 1 << 30
-_MIN_COMPILE_SECONDS = 0.2  # of a program that is worth keeping
+MAX_BYTES = 1 << 30  # of the folder, when the cache is turned on
+_MIN_COMPILE_SECONDS = 0.2  # programs that compile faster are not kept
 
 
 def enable() -> Path | None:
     """Turns the cache on for this process.
 
-    Does nothing where the user has chosen a cache of JAX's own (`JAX_COMPILATION_CACHE_DIR`), turned ours off, or has
+    Does nothing where the user has chosen another cache (`JAX_COMPILATION_CACHE_DIR`), has turned this one off, or has
     no folder that can be written.
 
     Returns:
-      The folder in use, None if this call did not choose it.
+      The cache's folder; None where this call did nothing.
     """
     import jax
 
@@ -64,8 +67,9 @@ def cache_folder() -> Path | None:
 
 
 def _forget_what_cannot_be_read(folder: Path) -> None:
-    """JAX warns of a program that an interrupted process left half-written, compiles it, and keeps the file as it is:
-    it would do so for ever. Here the warning empties the folder, and the compiled program takes the file's place.
+    """Empties the folder when JAX warns that it cannot read a program, so that the compiled one can take its place.
+
+    Where an interrupted process left a program half-written, JAX would warn, compile and keep that file every time.
     """
     show = warnings.showwarning
 
@@ -79,7 +83,7 @@ def _forget_what_cannot_be_read(folder: Path) -> None:
 
 
 def prune(folder: Path, max_bytes: int) -> None:
-    """Deletes the oldest files until no more than `max_bytes` are left."""
+    """Deletes the oldest files of the folder until at most `max_bytes` are left."""
     try:
         files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)]
         excess = sum(size for _, size, _ in files) - max_bytes
@@ -88,12 +92,12 @@ def prune(folder: Path, max_bytes: int) -> None:
                 return
             os.remove(path)
             excess -= size
-    except OSError:  # another process deletes them too
+    except OSError:  # another process deletes them as well
         return
 
 
 def _processor() -> str:
-    """A name for this kind of processor: programs compiled for it may use every instruction that it has."""
+    """A folder name for this kind of processor: programs compiled for it may use all of its instructions."""
     facts = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -105,7 +109,7 @@ def _processor() -> str:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether files can be made there; tried, since permissions do not show it on every file system."""
+    """Whether files can be written there. It is tried: permissions do not show it on every file system."""
     probe = folder / f".probe-{secrets.token_hex(6)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

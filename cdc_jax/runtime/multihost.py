@@ -1,10 +1,10 @@
 """Joining the processes of one run, before anything else uses JAX.
 
-Which way is chosen by the environment, so the command is the same everywhere:
+The environment decides how, so that the command is the same everywhere:
 
     CDC_COORDINATOR=host:port CDC_PROCESS_COUNT=P CDC_PROCESS_INDEX=p    any machines (launch/local.sh sets these)
     CDC_DISTRIBUTED=1                                                    any cluster JAX knows
-    CDC_DISTRIBUTED=0                                                    one process, whatever comes below
+    CDC_DISTRIBUTED=0                                                    one process, whatever follows below
     SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step with one task per GPU
     a Cloud TPU of several hosts                                         a pod; its VMs and GKE announce it themselves
     none of them                                                         one process
@@ -24,9 +24,9 @@ def join_processes() -> None:
     """Connects this process to the others of its run, where there are others.
 
     Raises:
-      ConfigError: the variables contradict each other, or leave processes apart that JAX sees as one run's.
-      CdcError: this process cannot be joined with the others. (Where the first process never answers, JAX ends this
-        one by itself, after five minutes.)
+      ConfigError: the variables contradict each other, or JAX sees several processes that have not been joined.
+      CdcError: this process cannot join the others. (Where the first process never answers, JAX itself ends this one,
+        after five minutes.)
     """
     environment = os.environ
     coordinator = environment.get("CDC_COORDINATOR")
@@ -37,7 +37,7 @@ def join_processes() -> None:
                 "coordinator_address": coordinator,
                 "num_processes": int(environment["CDC_PROCESS_COUNT"]),
                 "process_id": int(environment["CDC_PROCESS_INDEX"]),
-                # Nothing is left to be found out; under SLURM JAX would take a process for that of one GPU.
+                # All is known already; under SLURM, JAX would expect one process per GPU.
                 "cluster_detection_method": "deactivate",
             }
         except (KeyError, ValueError) as error:
@@ -61,7 +61,7 @@ def join_processes() -> None:
 
 
 def leave_together() -> None:
-    """Waits for the other processes of the run, for as long as it takes: who leaves early ends it for all."""
+    """Waits for the run's other processes, however long it takes: one that leaves early ends the run for all."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -76,8 +76,8 @@ def _is_cluster(environment) -> bool:
 
 
 def _is_pod(environment) -> bool:
-    """Whether JAX uses a Cloud TPU of several hosts. No machine without a TPU waits for an answer here."""
-    # Named by the user, or by JAX itself at its import where it finds chips; where it finds none, it forbids to ask.
+    """Whether JAX uses a Cloud TPU of several hosts. A machine without a TPU asks nobody and does not wait."""
+    # JAX names the platform at its import where it finds chips; where it finds none, it sets TPU_SKIP_MDS_QUERY.
     if "tpu" not in (jax.config.jax_platforms or "").split(","):
         return False
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
@@ -87,7 +87,7 @@ def _is_pod(environment) -> bool:
 
 
 def _workers_of_this_vm(environment) -> str:
-    """What Google's metadata server lists of a TPU VM's slice, separated by commas; "" where it lists nothing."""
+    """The hosts of a TPU VM's slice, separated by commas, from Google's metadata server; "" where it lists none."""
     server = environment.get("GCE_METADATA_IP", "metadata.google.internal")  # as JAX does
     url = f"http://{server}/computeMetadata/v1/instance/attributes/worker-network-endpoints"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})

@@ -1,4 +1,4 @@
-"""What checkpoints and bundles both want of orbax."""
+"""Settings of orbax that checkpoints and bundles share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class quiet_orbax:
 
 
 def local_checkpointer():
-    """Orbax for this process alone: it does not wait for the others of a run, which know nothing of this bundle."""
+    """An orbax checkpointer of this process alone. It does not wait for the run's others, which save nothing."""
     import orbax.checkpoint as ocp
 
     own = jax.process_index()

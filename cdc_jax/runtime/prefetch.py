@@ -1,4 +1,4 @@
-"""Host work done ahead of the devices, or of whoever uses its results: in one thread or several."""
+"""Work on the host that is done in advance, in one thread or several, while the caller uses earlier results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import collections
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order; the next one is computed in a thread while the caller uses the one before.
+    """(item, function(item)) in order; a thread computes the next one while the caller uses the one before.
 
-    What the function raises is raised here.
+    An error of the function is raised here.
     """
     with ThreadPoolExecutor(1) as worker:
         pending = None
@@ -28,64 +28,79 @@ def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 
 
 def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: int) -> Iterator[Item]:
-    """The same items, made in a thread of their own while the caller is busy with others.
+    """The same items, made in a thread of their own while the caller uses the ones before.
 
-    What making them raises is raised here, after the items before it. A caller who stops waits for the one that is
-    being made.
+    An error in making them is raised here, after the items before it. A caller who stops early waits for the item that
+    is being made.
 
     Args:
-      items: is iterated over in that thread.
-      size: of an item.
-      most: so much may wait for the caller, or one item of any size.
+      items: the iterable, which that thread iterates over.
+      size: returns the size of an item.
+      most: the total size that may wait for the caller; one item of any size always may.
     """
-    changed, waiting = threading.Condition(), collections.deque()
-    given_up, ended, failure = False, False, None
-
-    def has_room() -> bool:
-        return given_up or not waiting or sum(map(size, waiting)) < most
-
-    def produce() -> None:
-        nonlocal ended, failure
-        try:
-            for item in items:
-                with changed:
-                    changed.wait_for(has_room)
-                    if given_up:
-                        break
-                    waiting.append(item)
-                    changed.notify_all()
-        except BaseException as error:
-            failure = error
-        with changed:
-            ended = True
-            changed.notify_all()
-
-    thread = threading.Thread(target=produce, daemon=True)
+    buffer = _Buffer(size, most)
+    thread = threading.Thread(target=buffer.fill, args=(items,), daemon=True)
     thread.start()
     try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: waiting or ended)
-                if not waiting:
-                    break
-                item = waiting.popleft()
-                changed.notify_all()
-            yield item
-        if failure is not None:
-            raise failure
+        yield from buffer.items()
     finally:
-        with changed:
-            given_up = True
-            changed.notify_all()
+        buffer.give_up()
         thread.join()
+
+
+class _Buffer(Generic[Item]):
+    """A bounded queue between one producer and one consumer."""
+
+    def __init__(self, size: Callable[[Item], int], most: int):
+        self._size, self._most = size, most
+        self._changed, self._waiting = threading.Condition(), collections.deque()
+        self._given_up, self._ended, self._failure = False, False, None
+
+    def fill(self, items: Iterable[Item]) -> None:
+        """The producer's side: puts in all items, until the consumer gives up."""
+        try:
+            for item in items:
+                with self._changed:
+                    self._changed.wait_for(self._has_room)
+                    if self._given_up:
+                        break
+                    self._waiting.append(item)
+                    self._changed.notify_all()
+        except BaseException as error:
+            self._failure = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def items(self) -> Iterator[Item]:
+        """The consumer's side: the items in order, then the producer's error, if there was one."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    break
+                item = self._waiting.popleft()
+                self._changed.notify_all()
+            yield item
+        if self._failure is not None:
+            raise self._failure
+
+    def give_up(self) -> None:
+        """The consumer takes no more items."""
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return self._given_up or not self._waiting or sum(map(self._size, self._waiting)) < self._most
 
 
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, `workers` of them computed at a time and no more waiting than that.
+    """(item, function(item)) in order; `workers` threads compute them, and no more than that many results wait.
 
-    What the function raises is raised here; nothing more is begun then.
+    An error of the function is raised here, and no further item is begun.
     """
     pool, pending = ThreadPoolExecutor(workers), []
     try:

@@ -1,8 +1,8 @@
-"""Mesh and shardings, in one place: how a run spreads over devices and hosts.
+"""Mesh and shardings: how a run is spread over devices and hosts.
 
 Data parallelism: one mesh over all devices of all hosts with the one axis `data`; batches are split along it, weights
-are replicated, and `jax.jit` puts in the all-reduce of the gradients. This is what `jax.pmap` was for: since JAX 0.10
-that is itself `jit(shard_map)`, and in maintenance.
+are replicated, and one all-reduce averages the gradients. `jax.pmap` did this once; since JAX 0.10 it is itself
+`jit(shard_map)` and no longer developed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ DATA = "data"
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over the given devices; None: all devices of all hosts.
 
-    Ordered by process, so that process p of P holds the p-th share of a batch (`jax.make_mesh` may order otherwise).
+    The devices are ordered by process, so that process p of P holds the p-th share of a batch. `jax.make_mesh` may
+    order them otherwise.
     """
     devices = jax.devices() if devices is None else devices
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))

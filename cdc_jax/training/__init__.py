@@ -1,1 +1,1 @@
-"""Training: the `loop`, what a `step` computes, and what a run writes: `checkpoints`, metrics, the exported bundle."""
+"""Training: the `loop`, the `step`, and what a run writes: `checkpoints`, metrics, and the exported bundle."""

@@ -1,7 +1,7 @@
 """Checkpoints of a training run, with orbax: train state, configuration, position in the data, and metrics.
 
-They are written in the background under a temporary name, so an interrupted one is no checkpoint; the latest ones are
-kept, and the best. The folder may lie in an object store (`gs://…`).
+They are written in the background under a temporary name, so that an interrupted one does not count as a checkpoint.
+The latest ones and the best one are kept. The folder may lie in an object store (`gs://…`).
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ class Checkpoints:
         """Saves a state under its step, in the background.
 
         Args:
-          state, config: of the run.
-          data: the position in the data, as JSON.
-          metrics: measured on the validation images, `OBJECTIVE` among them; None: there are none.
+          state: the state.
+          config: the run's settings.
+          data: the position in the data, as values that JSON has.
+          metrics: metrics of the validation images, `OBJECTIVE` among them; None where nothing was measured.
 
         Raises:
           CheckpointError: this checkpoint, or the one before it, could not be written.
@@ -114,7 +115,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What was measured at a step; empty where nothing was."""
+        """The metrics of the validation images at a step; empty where nothing was measured."""
         with _failing_as(f"The metrics of step {step} cannot be read"):
             return current_metrics(self._manager.metrics(step) or {})
 
@@ -125,7 +126,8 @@ class Checkpoints:
           like: a state of the same run; only its shapes are used.
 
         Raises:
-          CheckpointError: it is of another architecture (the first weight that differs is named), or unreadable.
+          CheckpointError: the checkpoint is unreadable, or of another architecture (the message names the first weight
+            that differs).
         """
         params = self.restore_params(like.params, step, "weights")
         ema = self.restore_params(like.ema, step, "ema") if like.ema else {}
@@ -161,12 +163,12 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk. Raises CheckpointError where something could not be written."""
+        """Waits until everything saved is on disk. Raises CheckpointError where something could not be written."""
         with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits as `wait` does, and releases the folder."""
+        """Waits as `wait` does, then releases the folder."""
         with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.close()
 
@@ -178,7 +180,7 @@ class Checkpoints:
 
 
 class _failing_as(quiet_orbax):
-    """Turns whatever orbax and its storage layers raise within a `with` block into a CheckpointError."""
+    """Turns every error of orbax and its storage layers within a `with` block into a CheckpointError."""
 
     def __init__(self, sentence: str):
         self._sentence = sentence
@@ -190,7 +192,7 @@ class _failing_as(quiet_orbax):
 
 
 def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | None, best: bool = False) -> int:
-    """The step asked for, the best or the latest. Raises CheckpointError, naming the steps there are."""
+    """`step`, the best or the latest. Raises CheckpointError, with the list of steps, where there is none."""
     have: Sequence[int] = checkpoints.steps()
     listed = ", ".join(map(str, have)) or "none"
     if best:

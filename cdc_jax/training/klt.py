@@ -1,7 +1,7 @@
 """The Karhunen–Loève transform (principal components) of the training images' patches: where the transform starts.
 
-Patches are drawn from (seed, image) alone and their second moments are summed in integers, so the same images give the
-same moments whatever the machine. A run computes it once; checkpoints keep the weights that came of it.
+The patches follow from (seed, image) alone, and sums of their products are exact, so that the same images give the same
+moments on every machine. A run computes its KLT once, at its start; after that, checkpoints hold the weights.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.transform import PATCH_VALUES
 
-_MOST_IMAGES = 4096  # that patches are drawn from
+_MOST_IMAGES = 4096  # patches are drawn from at most so many images
 _LEAST_PATCHES_PER_VALUE = 4
 _LEAST_VARIANCE = 1e-6  # of the last component, in units of [−1, 1]²: an eighth of a grey level
 
 
 class KLT(NamedTuple):
-    """Orthonormal basis, the components of largest power first, and their standard deviations.
+    """An orthonormal basis, the components of largest variance first, and their standard deviations.
 
     Attributes:
-      basis: [768, c], of patches in [−1, 1] folded row by row; each column's largest entry is positive.
-      deviations: [c], root mean squares of the coefficients.
+      basis: [768, c], for patches in [−1, 1] folded row by row; each column's entry of largest magnitude is positive.
+      deviations: [c], root mean squares of the coefficients, descending.
     """
 
     basis: Float[np.ndarray, "768 c"]
@@ -40,8 +40,8 @@ def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) 
     Args:
       source: the training images.
       components: c, at most 768.
-      patches: how many to draw, evenly over the images (or 4096 of them).
-      seed: of the draw.
+      patches: number of patches, drawn evenly from the images, or from 4096 of them.
+      seed: seed of the choice of images and patches.
 
     Raises:
       ConfigError: the images are too few, too small or too flat for that number of components.
@@ -53,7 +53,7 @@ def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) 
         try:
             image = source.read(record, 0)
         except ImageError:
-            continue  # the data pipeline counts and names it
+            continue  # the data pipeline counts and reports it
         if min(image.shape[:2]) >= LATENT_STRIDE:
             drawn = _draw_patches(image, per_image, np.random.default_rng([seed, record]))
             moments += drawn.T @ drawn
@@ -83,10 +83,8 @@ def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
     return KLT(basis * signs, np.sqrt(values))
 
 
-def _draw_patches(
-    image: Image, count: int, random: np.random.Generator
-) -> Float[np.ndarray, "count 768"]:
-    """Patches at random positions as integers −255 … 255, in float64: sums of their products are exact."""
+def _draw_patches(image: Image, count: int, random: np.random.Generator) -> Float[np.ndarray, "count 768"]:
+    """Patches at random positions: integers from −255 to 255 in float64, so that sums of their products are exact."""
     tops, lefts = (random.integers(0, size - LATENT_STRIDE + 1, count) for size in image.shape[:2])
     offsets: Int[np.ndarray, " 16"] = np.arange(LATENT_STRIDE)
     rows = tops[:, None, None] + offsets[:, None]

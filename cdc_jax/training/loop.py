@@ -1,21 +1,24 @@
 """The training loop.
 
-Order at the start: configuration checked → devices → newest complete checkpoint restored, or starting weights → metrics
-after that step dropped → data opened at that step → loop. Batch and random numbers of step k follow from (seed, k), so
-a resumed run does what an uninterrupted one would have done.
+A run starts in this order: check the configuration; find the devices; restore the newest complete checkpoint, or make
+the starting weights; drop the metrics after that step; open the data at that step; loop. The batch and the random
+numbers of step k follow from (seed, k), so that a resumed run does what an uninterrupted one would have done.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from cdc_jax.data.multihost import open_shared_batches, shared_state
+from cdc_jax.data.pipeline import Batches
 from cdc_jax.data.sources import check_workdir, validation_images
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
 from cdc_jax.io.files import is_remote, reraise_as
@@ -26,100 +29,138 @@ from cdc_jax.training.config import check_config, check_same_run
 from cdc_jax.training.initialization import frozen_coding, keep_coding, starting_weights
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.metrics_writer import RunLog
+from cdc_jax.training.monitoring import Due, StepClock, StepMonitor, due_after
 from cdc_jax.training.preemption import Interruption
 from cdc_jax.training.profiling import StepTrace
-from cdc_jax.training.step import TrainState, abstract_state, best_params, check_divisible, jit_train_step, new_state
+from cdc_jax.training.step import (
+    Metrics,
+    Perceptual,
+    TrainState,
+    abstract_state,
+    best_params,
+    check_divisible,
+    jit_train_step,
+    new_state,
+)
 from cdc_jax.training.validation import MOST_IMAGES, Validation
 
-_NAMES_SHOWN = 8  # of a batch that broke the run
+_StepFunction = Callable[[TrainState, int, UInt8[np.ndarray, "b h w 3"]], tuple[TrainState, Metrics]]
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.train.steps`.
 
     Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`, a folder or `gs://…`. In a run of several
-    processes, each calls it.
+    processes, each of them calls it.
 
     Raises:
-      ConfigError, CheckpointError, BundleError: of the settings, a checkpoint, a bundle.
-      CdcError: data are missing or corrupt; or loss or gradient is no longer finite: the last checkpoint is kept.
-      Interrupted: SIGTERM or a preemption; the state is saved.
+      ConfigError, CheckpointError, BundleError: a setting, a checkpoint or a bundle is invalid.
+      CdcError: data are missing or corrupt; or a loss or gradient is not finite: the last checkpoint is kept.
+      Interrupted: on SIGTERM or a preemption; the state is saved.
     """
-    # -- configuration and devices
-    check_config(config)
-    mesh = make_mesh()
-    process, processes = jax.process_index(), jax.process_count()
-    check_divisible(config, mesh, processes)
-    check_workdir(config, workdir)
+    mesh = _check_and_make_mesh(config, workdir)
     workdir = _make_folder(workdir)
-
-    # -- what does not change: validation images, the perceptual network, the step
     perceptual = perceptual_weights(config)
     validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual)
-    perceptual = jax.device_put(perceptual, replicated(mesh))
-    step_function = jit_train_step(config, mesh)
-    log = RunLog(workdir, active=process == 0)
+    run_step = _step_function(config, mesh, perceptual)
+    log = RunLog(workdir, active=jax.process_index() == 0)
 
     with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
-        # -- state
-        latest = checkpoints.latest_step()
-        if latest is None:
-            state, data_state = _fresh_state(config, workdir, mesh, process), None
-        else:
-            check_same_run(checkpoints.restore_json(latest, "config"), config, workdir)
-            state = checkpoints.restore(abstract_state(config), latest)
-            data_state = checkpoints.restore_json(latest, "data")
-        start, saved = int(state.step), latest
-        log.drop_after(-1 if latest is None else start)
-        if start == 0 and validation:
-            _measure(validation, state, log, 0)
+        state, data_state = _restore_or_start(config, workdir, mesh, checkpoints)
+        start = int(state.step)
+        log.drop_after(start or -1)  # a new run drops everything
+        run = _Run(config, log, checkpoints, validation)
+        if start == 0:
+            run.measure(0, state)
+        with log, open_shared_batches(config, start, data_state) as batches:
+            return _train_steps(run, run_step, state, batches)
 
-        # -- loop
-        data = open_shared_batches(config, start, data_state)
-        total = config.train.steps
-        bar = tqdm(total=total, initial=start, unit="step", desc="training", smoothing=0.1, disable=process > 0)
-        trace = StepTrace(log.folder / "profile", config.train.profile_step if process == 0 else 0)
-        with log, data as batches, bar, trace, Interruption() as interruption:
-            clock, running = _Clock(), None
-            for step in range(start, config.train.steps):
-                trace.before(step)
-                with clock.waiting():
-                    batch = next(batches)
-                images = global_batch(mesh, batch.images, config.data.batch_size)
-                state, terms = step_function(state, images, perceptual if step >= config.loss.rho_start_step else {})
-                _sync_and_check(running, saved, log)  # one step ahead of the device, not more
-                running = (step + 1, terms, batch.names)
-                clock.steps += 1
 
-                done, last = step + 1, step + 1 == config.train.steps
-                stop = interruption.requested(done)
-                saving = done % config.train.checkpoint_every == 0 or last or stop
-                measuring = validation and not stop and (saving or done % config.train.eval_every == 0)
-                logging = done % config.train.log_every == 0 or last
-                if logging or saving or measuring:
-                    values, running = _sync_and_check(running, saved, log), None
-                if logging:
-                    log.write(done, values | clock.read(config.data.batch_size))
-                metrics = _measure(validation, state, log, done) if measuring else None
-                if saving:
-                    data_state = shared_state(batches)
-                    log.write(done, {f"images_{name}": n for name, n in data_state["counters"].items()})
-                    checkpoints.save(state, config, data_state, metrics)
-                    saved = done
-                    log.publish()
-                if saving or measuring:
-                    clock.restart()
-                bar.set_postfix(log.summary(), refresh=False)
-                bar.update()
-                if stop and not last:
-                    checkpoints.wait()
-                    raise Interrupted(f"Stopped after step {done}; the same command resumes from there.")
+def _train_steps(run: _Run, run_step: _StepFunction, state: TrainState, batches: Batches) -> TrainState:
+    """All steps from the state's to the last. Raises as `train`."""
+    start, end = int(state.step), run.config.train.steps
+    with _progress_bar(start, end) as bar, _step_trace(run) as trace, Interruption() as interruption:
+        run.clock.restart()
+        for step in range(start, end):
+            trace.before(step)
+            batch = run.clock.next_batch(batches)
+            state, metrics = run_step(state, step, batch.images)
+            run.monitor.add(step + 1, metrics, batch.names)
+            due = run.due_after(step + 1, interrupted=interruption.requested(step + 1))
+            run.maybe_log(due)
+            measured = run.maybe_measure(due, state)
+            run.maybe_save(due, state, batches, measured)
+            bar.set_postfix(run.log.summary(), refresh=False)
+            bar.update()
+            run.maybe_stop(due)
     return state
 
 
-def local_params(state: TrainState) -> Params:
-    """What is tested and exported, on this process's first device."""
-    return {name: value.addressable_data(0) for name, value in best_params(state).items()}
+class _Run:
+    """What a run writes, and when.
+
+    Attributes:
+      config: the run's settings.
+      log: the run's log.
+      checkpoints: the run's checkpoints.
+      validation: the validation images.
+      clock: the clock that times the steps.
+      monitor: the monitor that waits for the steps.
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, log: RunLog, checkpoints: Checkpoints, validation: Validation
+    ):
+        self.config, self.log, self.checkpoints, self.validation = config, log, checkpoints, validation
+        self.clock, self.monitor = StepClock(), StepMonitor(log, checkpoints.latest_step)
+
+    def due_after(self, step: int, *, interrupted: bool) -> Due:
+        return due_after(self.config, step, has_validation=bool(self.validation), interrupted=interrupted)
+
+    def maybe_log(self, due: Due) -> None:
+        if due.log:
+            self.log.write(due.step, self.monitor.wait() | self.clock.read(self.config.data.batch_size))
+
+    def maybe_measure(self, due: Due, state: TrainState) -> dict[str, float] | None:
+        """The metrics of the validation images, None where they are not due."""
+        if not due.measure:
+            return None
+        self.monitor.wait()
+        metrics = self.measure(due.step, state)
+        self.clock.restart()
+        return metrics
+
+    def measure(self, step: int, state: TrainState) -> dict[str, float]:
+        """Every process measures by itself, and all of them find the same; {} without validation images."""
+        if not self.validation:
+            return {}
+        metrics, images = self.validation.measure(_local_params(state))
+        self.log.write(step, metrics)
+        self.log.write_images(step, images)
+        return metrics
+
+    def maybe_save(self, due: Due, state: TrainState, batches: Batches, measured: dict[str, float] | None) -> None:
+        if not due.save:
+            return
+        self.monitor.wait()
+        data_state = shared_state(batches)
+        self.log.write(due.step, {f"images_{name}": n for name, n in data_state["counters"].items()})
+        self.checkpoints.save(state, self.config, data_state, measured)
+        self.log.publish()
+        self.clock.restart()
+
+    def maybe_stop(self, due: Due) -> None:
+        if due.stop:
+            self.checkpoints.wait()
+            raise Interrupted(f"Stopped after step {due.step}; the same command resumes from there.")
+
+
+def _check_and_make_mesh(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Mesh:
+    check_config(config)
+    mesh = make_mesh()
+    check_divisible(config, mesh, jax.process_count())
+    check_workdir(config, workdir)
+    return mesh
 
 
 def _make_folder(workdir: epath.PathLike) -> epath.Path:
@@ -130,65 +171,43 @@ def _make_folder(workdir: epath.PathLike) -> epath.Path:
     return folder
 
 
-def _fresh_state(config, workdir: epath.Path, mesh, process: int) -> TrainState:
+def _step_function(config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual) -> _StepFunction:
+    """(state, step, this process's images) → (state, metrics); LPIPS takes part from `loss.rho_start_step` on."""
+    perceptual = jax.device_put(perceptual, replicated(mesh))
+    compiled = jit_train_step(config, mesh)
+
+    def run_step(state, step, rows):
+        images = global_batch(mesh, rows, config.data.batch_size)
+        return compiled(state, images, perceptual if step >= config.loss.rho_start_step else {})
+
+    return run_step
+
+
+def _restore_or_start(
+    config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh, checkpoints: Checkpoints
+) -> tuple[TrainState, dict | None]:
+    """(state, position in the data) of the newest checkpoint; without one, a new state and None."""
+    latest = checkpoints.latest_step()
+    if latest is not None:
+        check_same_run(checkpoints.restore_json(latest, "config"), config, workdir)
+        state = checkpoints.restore(abstract_state(config), latest)
+        return state, checkpoints.restore_json(latest, "data")
     starting = starting_weights(config)
-    if config.freeze_entropy and process == 0:
+    if config.freeze_entropy and jax.process_index() == 0:
         keep_coding(workdir, frozen_coding(starting))
-    return new_state(config, starting.weights, mesh)
+    return new_state(config, starting.weights, mesh), None
 
 
-def _measure(validation: Validation, state: TrainState, log: RunLog, step: int) -> dict[str, float]:
-    """Every process measures by itself, and all find the same."""
-    metrics, images = validation.measure(local_params(state))
-    log.write(step, metrics)
-    log.write_images(step, images)
-    return metrics
+def _progress_bar(start: int, end: int) -> tqdm:
+    hidden = jax.process_index() > 0
+    return tqdm(total=end, initial=start, unit="step", desc="training", smoothing=0.1, disable=hidden)
 
 
-def _sync_and_check(running: tuple | None, latest: int | None, log: RunLog) -> dict[str, float]:
-    """Waits for a step; its metrics. Raises CdcError where one is not finite, and lists this process's images."""
-    if running is None:
-        return {}
-    step, terms, names = running
-    values = {name: float(value) for name, value in jax.device_get(terms).items()}
-    not_finite = [name for name, value in values.items() if not np.isfinite(value)]
-    if not_finite:
-        kept = "no checkpoint was saved yet" if latest is None else f"the checkpoint of step {latest} is kept"
-        names = list(dict.fromkeys(names))
-        shown, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
-        if more > 0:
-            shown += f" and {more} more, listed in {log.add_text(f'batch_of_step_{step}_{jax.process_index()}', names)}"
-        raise CdcError(
-            f"{not_finite[0]} is {values[not_finite[0]]} at step {step}, trained on {shown}; {kept}: "
-            "start again with a lower optimizer.learning_rate, or without these images."
-        )
-    return values
+def _step_trace(run: _Run) -> StepTrace:
+    first = run.config.train.profile_step if jax.process_index() == 0 else 0
+    return StepTrace(run.log.folder / "profile", first)
 
 
-class _Clock:
-    """Step time and the share of it spent waiting for data, since the last reading."""
-
-    def __init__(self):
-        self.restart()
-
-    def restart(self) -> None:
-        self._since, self._waited_seconds, self.steps = time.perf_counter(), 0.0, 0
-
-    def waiting(self) -> _Clock:
-        return self
-
-    def __enter__(self) -> None:
-        self._entered = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        self._waited_seconds += time.perf_counter() - self._entered
-
-    def read(self, batch_size: int) -> dict[str, float]:
-        seconds = time.perf_counter() - self._since
-        values = {
-            "step_seconds": seconds / self.steps,
-            "images_per_second": batch_size * self.steps / seconds,
-            "data_wait_share": self._waited_seconds / seconds,
-        }
-        self.restart()
-        return values
+def _local_params(state: TrainState) -> Params:
+    """The weights that are measured, on this process's first device."""
+    return {name: value.addressable_data(0) for name, value in best_params(state).items()}

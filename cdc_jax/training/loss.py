@@ -2,8 +2,8 @@
 
     loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
 
-Every draw of step k follows from (seed, k) and the image's position in the global batch, so it does not matter over how
-many devices and processes the batch is spread.
+Every random number of step k follows from (seed, k) and the image's position in the global batch. It does not matter
+over how many devices and processes the batch is split.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from jaxtyping import Array, Float, Int
 from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss, one_step_image
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.metrics.lpips import load_lpips, lpips
+from cdc_jax.models.cdc import CDC
 from cdc_jax.models.compressor import Context
-from cdc_jax.models.config import LATENT_STRIDE, STRIDE
+from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
 
 
 class StepRandomness(NamedTuple):
-    """The random numbers of one step; all but `corner` are one per image, along the first axis.
+    """The random numbers of one step. All but `corner` have one entry per image, along the first axis.
 
     Attributes:
-      timesteps: n, uniform on {0, …, T−1}, one per image; spread evenly over the batch where the configuration asks
-        for it (the low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For its
-        `max_noise_fraction`, n = T − 1: no noisy image helps there, the U-Net has to learn to read the context maps.
+      timesteps: n, uniform on {0, …, T−1}. With `loss.spread_timesteps` they are spread evenly over the batch (the
+        low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For the first
+        `loss.max_noise_fraction` of the batch, n = T − 1: the noisy image does not help there, so that the U-Net has
+        to learn to read the context maps.
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
-      corner: top left corner of the denoised region, in pixels, multiples of 16; one for the batch.
-      noise_scale: factor on ε: 1, but for the images at n = T − 1 that the configuration gives less noise or none,
-        as decoding starts from γ·ε.
-      quality: from 0 to 1, spread evenly over the batch; 0 in a model of one rate.
+      corner: top left corner of the denoised region, in pixels, a multiple of 16; one for the batch.
+      noise_scale: factor on ε: 1, except for images at n = T − 1, whose factor is `loss.max_noise_gamma`, or 0 for the
+        first `loss.silent_fraction` of the batch. Decoding starts from γ·ε likewise.
+      quality: in [0, 1), spread evenly over the batch; 0 in a model of one rate.
     """
 
     timesteps: Int[Array, " b"]
@@ -53,37 +55,49 @@ class StepRandomness(NamedTuple):
 def step_randomness(
     config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32
 ) -> StepRandomness:
-    """The random numbers of step k for a global batch of `batch` images, in the weights' type."""
+    """The random numbers of step k for a global batch of `batch` images, as floats of type `dtype`."""
     model = model_config(config)
-    crop, window = config.data.crop, config.loss.unet_crop or config.data.crop
+    crop, size = config.data.crop, config.loss.unet_crop or config.data.crop
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     corner_key, batch_key = jax.random.split(key)
     quality_key = jax.random.fold_in(key, 2)
-    corner = jax.random.randint(corner_key, (2,), 0, (crop - window) // LATENT_STRIDE + 1) * LATENT_STRIDE
+    corner = jax.random.randint(corner_key, (2,), 0, (crop - size) // LATENT_STRIDE + 1) * LATENT_STRIDE
 
     def one(index):
         keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
         y, z = crop // LATENT_STRIDE, crop // STRIDE
         return (
             jax.random.uniform(keys[0], dtype=dtype),
-            jax.random.normal(keys[1], (window, window, 3), dtype),
+            jax.random.normal(keys[1], (size, size, 3), dtype),
             jax.random.uniform(keys[2], (y, y, model.latent_channels), dtype, -0.5, 0.5),
             jax.random.uniform(keys[3], (z, z, model.hyper_channels), dtype, -0.5, 0.5),
         )
 
     fractions, *noises = jax.vmap(one)(jnp.arange(batch))
     if config.loss.spread_timesteps:
-        first = one(0)[0]  # computed again: on every device, where fractions[0] would have to be sent around
+        first = one(0)[0]  # recomputed on every device: fractions[0] would have to be sent around
         fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
-    timesteps = jnp.minimum((fractions * model.num_timesteps).astype(jnp.int32), model.num_timesteps - 1)
-    is_content = jnp.arange(batch) < round(config.loss.max_noise_fraction * batch)
-    timesteps = jnp.where(is_content, model.num_timesteps - 1, timesteps)
-    is_silent = jnp.arange(batch) < round(config.loss.silent_fraction * batch)
-    noise_scale = jnp.where(is_silent, 0.0, jnp.where(is_content, config.loss.max_noise_gamma, 1.0)).astype(dtype)
+    timesteps, noise_scale = _noise_levels(config, fractions, model.num_timesteps)
     quality = jnp.zeros(batch, dtype)
     if model.variable_rate:
         quality = (jax.random.uniform(quality_key, dtype=dtype) + jnp.arange(batch, dtype=dtype) / batch) % 1
     return StepRandomness(timesteps, *noises, corner, noise_scale, quality)
+
+
+def _noise_levels(
+    config: ml_collections.ConfigDict, fractions: Float[Array, " b"], num_timesteps: int
+) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
+    """(timesteps, factors on the noise) of a batch, given fractions of the schedule in [0, 1).
+
+    The first images of the batch are those at the noisiest level, and the first of these see no noise at all.
+    """
+    batch = len(fractions)
+    last = num_timesteps - 1
+    timesteps = jnp.minimum((fractions * num_timesteps).astype(jnp.int32), last)
+    is_noisiest = jnp.arange(batch) < round(config.loss.max_noise_fraction * batch)
+    is_silent = jnp.arange(batch) < round(config.loss.silent_fraction * batch)
+    scale = jnp.where(is_silent, 0.0, jnp.where(is_noisiest, config.loss.max_noise_gamma, 1.0))
+    return jnp.where(is_noisiest, last, timesteps), scale.astype(fractions.dtype)
 
 
 def loss_and_metrics(
@@ -98,67 +112,74 @@ def loss_and_metrics(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
 
-    The rate is taken on the whole crop, where the hyperprior sees what it will see of whole images; the U-Net, which
-    costs most, on a region of it, cut from image and context maps alike.
+    The rate is the whole crop's. The U-Net, which costs most, sees a region cut from image and context maps alike.
 
     Args:
       config: the run's settings.
-      params: the weights.
+      params: the weights by name.
       image: the crops.
-      draws: of these images.
-      beta: β_rate; a model of every rate takes each image's from its quality instead.
+      randomness: the random numbers of these images.
+      beta: β_rate; a model of every rate takes each image's β from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
-      hyper_weight: of z's bits in the rate that is charged; the metrics have all of them.
+      hyper_weight: factor on z's bits in the loss. The metrics count all of them.
     """
-    model_settings = model_config(config)
-    model = merge(model_settings, params, **unet_options(config))
-    quality = randomness.quality if model_settings.transform else None
+    model = merge(model_config(config), params, **unet_options(config))
+    quality = randomness.quality if model.config.transform else None
     compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
     pixels = image.shape[1] * image.shape[2]
-    bpp = compressed.rate_bits / pixels
-    importance = jnp.ones_like(bpp)
-    if model_settings.variable_rate:
-        ratio = model_settings.beta_min / model_settings.beta_max
-        beta = model_settings.beta_max * ratio**quality
-        importance = ratio ** (config.loss.rate_balance * (0.5 - quality))
+    beta, importance = _prices(config, model.config, randomness.quality, beta)
+    bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels
+    charged = bpp + (hyper_weight - 1) * hyper_bpp
+    diffusion, target, estimate = _denoise(config, model, image, compressed.context, randomness, importance)
+    prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0
+    loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
+    metrics = {"bpp": jnp.mean(bpp), "hyper_bpp": jnp.mean(hyper_bpp), "diffusion_loss": diffusion, "prior_loss": prior}
+    if rho:
+        count = config.loss.lpips_images or len(target)
+        distance = lpips(perceptual, target[:count], estimate[:count])
+        loss += rho * jnp.mean(importance[:count] * distance)
+        metrics["lpips"] = jnp.mean(distance)
+    return loss, metrics | {"loss": loss}
 
+
+def _prices(
+    config: ml_collections.ConfigDict, model: ModelConfig, quality: Float[Array, " b"], beta: float | Float[Array, ""]
+) -> tuple[float | Float[Array, "..."], Float[Array, " b"]]:
+    """(β_rate, weight in the loss) of each image; in a model of one rate, `beta` and ones."""
+    if not model.variable_rate:
+        return beta, jnp.ones_like(quality)
+    ratio = model.beta_min / model.beta_max
+    return model.beta_max * ratio**quality, ratio ** (config.loss.rate_balance * (0.5 - quality))
+
+
+def _denoise(
+    config: ml_collections.ConfigDict,
+    model: CDC,
+    image: Float[Array, "b h w 3"],
+    context: Context,
+    randomness: StepRandomness,
+    importance: Float[Array, " b"],
+) -> tuple[Float[Array, ""], Float[Array, "b s s 3"], Float[Array, "b s s 3"]]:
+    """(diffusion loss, the region x₀ of the image, the U-Net's estimate x̂₀ of it)."""
     size = randomness.noise.shape[1]
     target = _cut(image, randomness.corner, size)
-    context = _cut_context(compressed.context, model_settings.fold, randomness.corner, size)
+    context = _cut_context(context, model.config.fold, randomness.corner, size)
 
-    schedule = schedule_for(model_settings)
+    schedule = schedule_for(model.config)
     alpha_bar = jnp.asarray(schedule.alpha_bar)[randomness.timesteps]
     level = NoiseLevel.of(alpha_bar).per_image()
     noisy = add_noise(target, randomness.noise * randomness.noise_scale[:, None, None, None], level)
     time = (randomness.timesteps / np.float32(schedule.num_timesteps)).astype(jnp.float32)
     unet = model.unet.prepare(context)
-    embedded = model.unet.embed(time, quality if model_settings.variable_rate else None)
+    embedded = model.unet.embed(time, randomness.quality if model.config.variable_rate else None)
     output = unet(noisy, embedded, rematerialize=config.train.rematerialize)
-    prediction = model_settings.prediction
-    rho = config.loss.rho if perceptual else 0.0
-    diffusion = diffusion_loss(
-        prediction,
-        output,
-        target,
-        randomness.noise,
-        alpha_bar,
-        weight_floor=config.loss.weight_floor,
-        importance=importance,
+
+    prediction, floor = model.config.prediction, config.loss.weight_floor
+    loss = diffusion_loss(
+        prediction, output, target, randomness.noise, alpha_bar, weight_floor=floor, importance=importance
     )
-    prior = model.compressor.prior.median_loss()
-    charged = bpp + (hyper_weight - 1) * compressed.hyper_bits / pixels
-    loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
-    metrics = {"bpp": jnp.mean(bpp), "diffusion_loss": diffusion, "prior_loss": prior}
-    metrics["hyper_bpp"] = jnp.mean(compressed.hyper_bits) / pixels
-    if rho:
-        estimate = one_step_image(prediction, output, noisy, level)
-        if prediction == "epsilon":
-            estimate = jnp.clip(estimate, -1, 1)
-        count = config.loss.lpips_images or len(target)
-        distance = lpips(perceptual, target[:count], estimate[:count])
-        metrics["lpips"] = jnp.mean(distance)
-        loss += rho * jnp.mean(importance[:count] * distance)
-    return loss, metrics | {"loss": loss}
+    estimate = one_step_image(prediction, output, noisy, level)
+    return loss, target, jnp.clip(estimate, -1, 1) if prediction == "epsilon" else estimate
 
 
 def perceptual_weights(config: ml_collections.ConfigDict) -> Mapping[str, Array]:
@@ -174,7 +195,7 @@ def unet_options(config: ml_collections.ConfigDict) -> dict:
 
 
 def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """β_rate at a step: from beta_start to beta, geometrically."""
+    """β_rate at a step. It rises geometrically from beta_start to beta over beta_ramp_steps."""
     options = config.loss
     if not options.beta_ramp_steps:
         return jnp.float32(options.beta)
@@ -183,7 +204,7 @@ def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Ar
 
 
 def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Weight of z's bits at a step: from a tenth up to 1 over hyper_ramp_steps, linearly."""
+    """Weight of z's bits at a step. It rises linearly from 0.1 to 1 over hyper_ramp_steps."""
     if not config.loss.hyper_ramp_steps:
         return jnp.float32(1)
     progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)

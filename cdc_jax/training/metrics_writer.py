@@ -1,8 +1,7 @@
-"""What a training run writes down: `metrics.jsonl` (a JSON object per line, each with its step), TensorBoard files, and
-whatever else is put into its `folder`.
+"""The log of a training run: `metrics.jsonl` (one JSON object per line, each with its step) and TensorBoard files.
 
-Object stores know neither append nor rename, so both are written locally; `publish`, called at every checkpoint,
-copies them where the run's folder lies in one.
+Object stores know neither append nor rename, so the log is written locally. Where the run's folder lies in an object
+store, `publish` copies the log there at every checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _TENSORBOARD = "tensorboard"
 
 
 def _writing(method):
-    """What cannot be written is a CdcError, in one line."""
+    """Turns a failure to write into a CdcError of one line."""
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
@@ -39,16 +38,15 @@ def _writing(method):
 
 
 class RunLog:
-    """The log of the run in `workdir`; a `with` block closes it. What reads the workdir or writes raises CdcError where
-    that is not possible.
+    """The log of the run in `workdir`; a `with` block closes it. Methods that read or write raise CdcError on failure.
 
     Args:
       workdir: the run's folder, local or in an object store.
-      active: False for all processes but the first of a run: nothing is written.
-      local: where to write first; None: `workdir` itself if it is local, else a temporary folder.
+      active: whether this process writes; only the first of a run does.
+      local: the local folder to write to; None: `workdir` itself if it is local, else a temporary folder.
 
     Attributes:
-      folder: where it is written first.
+      folder: the local folder that is written to.
     """
 
     def __init__(self, workdir: epath.PathLike, *, active: bool = True, local: str | Path | None = None):
@@ -68,7 +66,7 @@ class RunLog:
 
     @_writing
     def drop_after(self, step: int) -> None:
-        """Forgets what an interrupted run wrote after the checkpoint it resumes from (−1: all of it)."""
+        """Drops what an interrupted run wrote after the step that it resumes from; −1 drops everything."""
         if not self._active:
             return
         kept = [line for line in self.read() if line["step"] <= step]
@@ -97,7 +95,7 @@ class RunLog:
                 self._tensorboard.add_image(step, name, image)
 
     def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
-        """Writes a text file of these lines at once, every process its own; where it is."""
+        """Writes a text file of these lines at once, one per process. Returns its path."""
         path = self._workdir / f"{name}.txt"
         with reraise_as(f"Cannot write {path}", path):
             path.write_text("".join(f"{line}\n" for line in lines))
@@ -105,7 +103,7 @@ class RunLog:
 
     @_writing
     def publish(self) -> None:
-        """Makes all that was written visible in the run's folder."""
+        """Makes everything that was written visible in the run's folder."""
         if self._tensorboard is not None:
             self._tensorboard.flush()
         if not (self._active and self._must_copy):
@@ -114,7 +112,7 @@ class RunLog:
 
     @_writing
     def close(self) -> None:
-        """Publishes, and closes the files."""
+        """Publishes the log and closes its files."""
         self.publish()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -127,7 +125,7 @@ class RunLog:
             self.close()
 
     def read(self) -> list[dict]:
-        """All lines, metrics under their present names. One that an interruption cut short is left out."""
+        """All lines, with metrics under their present names. A line that an interruption cut short is left out."""
         path, lines = self.folder / _METRICS, []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -137,7 +135,7 @@ class RunLog:
         return lines
 
     def summary(self) -> dict[str, str]:
-        """The latest values that a person wants to watch."""
+        """The latest values for the progress bar, by short name."""
         names = {"loss": "loss", "bpp": "bpp", "validation_psnr_db_1": "PSNR"}
         shown = {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
         if "images_per_second" in self._latest:
@@ -147,15 +145,16 @@ class RunLog:
 
 
 class EventFile:
-    """TensorBoard's event file in a folder, written as we go: what cannot be written raises at once, and does
-    not hang a thread. Needs tensorboardX.
+    """TensorBoard's event file in a folder. It is written at once, so that a failure raises here and not in a thread.
+
+    Needs tensorboardX.
 
     Args:
-      folder: is made where it is missing.
-      first_step: what other files of the folder have from this step on is hidden.
+      folder: the folder, made where it is missing.
+      first_step: from this step on, the values of the folder's other files are hidden.
 
     Raises:
-      OSError: here and in all methods, the file cannot be written.
+      OSError: the file cannot be written; from all methods.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -180,11 +179,11 @@ class EventFile:
         self._add(step, summary=image_summary(title, image, dataformats="HWC"))
 
     def flush(self) -> None:
-        """Makes all of it visible to readers."""
+        """Makes everything visible to readers."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Flushes, and closes the file."""
+        """Flushes and closes the file."""
         self._writer.close()
 
     def _add(self, step: int, **content) -> None:

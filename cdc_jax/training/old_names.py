@@ -1,4 +1,4 @@
-"""Former names of settings, metrics and the data's state: read from older runs, refused where a user writes them."""
+"""Former names of settings, metrics and the data's state: older runs may have them, new configurations may not."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def current_data_state(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_old_names(names: Iterable[str]) -> None:
-    """Raises ConfigError where one of these settings (dotted) has another name now."""
+    """Raises ConfigError where one of these dotted settings has another name now."""
     for name in names:
         if name in OLD_NAMES:
             raise ConfigError(f"The setting {name} is now called {OLD_NAMES[name]}.")
 
 
 def refuse_old_name_in(error: Exception) -> None:
-    """The same for the error that a locked configuration raises where a setting that it does not have is assigned."""
+    """The same for the error of a locked configuration that is assigned a setting which it does not have."""
     match = re.search(r'Key "(\w+)" does not exist', str(error))
     if match:
         refuse_old_names(name for name in OLD_NAMES if name.partition(".")[2] == match[1])

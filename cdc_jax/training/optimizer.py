@@ -1,4 +1,4 @@
-"""The optimizer and the moving average of the weights, after the original's training recipe."""
+"""The optimizer and the moving average of the weights, as in the paper's recipe."""
 
 from __future__ import annotations
 
@@ -9,70 +9,67 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from cdc_jax.models.params import Params
-
-_GAINS = ("compressor.transform.log2_gain", "compressor.transform.gain_steps")
-_TRANSFORM = ("compressor.transform.analysis", "compressor.transform.synthesis")
-_HYPERPRIOR = tuple(f"compressor.{part}." for part in ("hyper_encoder", "hyper_decoder", "checkerboard", "prior"))
+from cdc_jax.models.weight_groups import Part, part_of
 
 
 def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """Step → learning rate, after `config.optimizer` and `config.train.steps`."""
+    """The learning rate as a function of the step, which counts from 0.
+
+    It rises linearly over `warmup_steps`, then follows `schedule`: a drop at `drop_step`, a cosine, or a constant with
+    a linear cooldown over the last `cooldown_steps` of `train.steps`.
+    """
     options = config.optimizer
+    peak, final = options.learning_rate, options.final_learning_rate
     if options.schedule == "step":
-        drop = options.final_learning_rate / options.learning_rate
-        schedule = optax.piecewise_constant_schedule(options.learning_rate, {options.drop_step: drop})
+        schedule = optax.piecewise_constant_schedule(peak, {options.drop_step: final / peak})
     elif options.schedule == "trapezoid":
         start = max(config.train.steps - options.cooldown_steps - options.warmup_steps, 0)
-        cooldown = optax.linear_schedule(
-            options.learning_rate, options.final_learning_rate, max(options.cooldown_steps, 1)
-        )
-        schedule = optax.join_schedules([optax.constant_schedule(options.learning_rate), cooldown], [start])
+        cooldown = optax.linear_schedule(peak, final, max(options.cooldown_steps, 1))
+        schedule = optax.join_schedules([optax.constant_schedule(peak), cooldown], [start])
     else:
         steps = max(config.train.steps - options.warmup_steps, 1)
-        schedule = optax.cosine_decay_schedule(
-            options.learning_rate, steps, alpha=options.final_learning_rate / options.learning_rate
-        )
+        schedule = optax.cosine_decay_schedule(peak, steps, alpha=final / peak)
     if options.warmup_steps:
-        ramp = optax.linear_schedule(0.0, options.learning_rate, options.warmup_steps)
+        ramp = optax.linear_schedule(0.0, peak, options.warmup_steps)
         schedule = optax.join_schedules([ramp, schedule], [options.warmup_steps])
     return schedule
 
 
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adam. Gradients go through `clip` first."""
-    return optax.adam(learning_rate_schedule(config), b2=config.optimizer.b2)
+def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.GradientTransformation:
+    """Clipping by the global norm, Adam, and the learning rate of each part of the model.
+
+    Args:
+      config: the run's settings; with `optimizer.clip_norm` 0, nothing is clipped.
+      params: the trained weights by name; only their names and shapes are used. The optimizer works on all of them as
+        one vector, in the order of `ravel_pytree`.
+    """
+    options = config.optimizer
+    clip = optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity()
+    factors = learning_rate_factors(config, params)
+    scale = optax.identity() if factors is None else optax.stateless(lambda updates, _: factors * updates)
+    return optax.chain(clip, optax.adam(learning_rate_schedule(config), b2=options.b2), scale)
 
 
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
-    """Factors on the learning rate of each weight, in the order of `ravel_pytree`; None where all are 1."""
+    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None where all are 1."""
     options = config.optimizer
-    groups = {
-        _GAINS: options.gains_factor,
-        _HYPERPRIOR: options.hyperprior_factor,
-        _TRANSFORM: options.transform_factor,
+    factors = {
+        Part.GAINS: options.gains_factor,
+        Part.HYPERPRIOR: options.hyperprior_factor,
+        Part.ANALYSIS: options.transform_factor,
+        Part.SYNTHESIS: options.transform_factor,
     }
-    if all(factor == 1 for factor in groups.values()):
+    if all(factor == 1 for factor in factors.values()):
         return None
-
-    def factor(name: str) -> float:
-        return next((value for prefixes, value in groups.items() if name.startswith(prefixes)), 1.0)
-
-    return ravel_pytree({name: jnp.full(value.shape, factor(name), jnp.float32) for name, value in params.items()})[0]
-
-
-def clip(
-    config: ml_collections.ConfigDict, gradients: Float[Array, " n"], norm: Float[Array, ""]
-) -> Float[Array, " n"]:
-    """Gradients scaled down to the global norm `config.optimizer.clip_norm` where they exceed it; 0 clips nothing."""
-    limit = config.optimizer.clip_norm
-    return gradients * jnp.minimum(1.0, limit / norm) if limit else gradients
+    filled = {name: jnp.full(leaf.shape, factors.get(part_of(name), 1.0), jnp.float32) for name, leaf in params.items()}
+    return ravel_pytree(filled)[0]
 
 
 def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Decay of the moving average when it is called after step k = 0, 1, 2 …
+    """The decay of the moving average, in [0, 1], after step k = 0, 1, 2 …
 
-    1 (no change) unless k is a multiple of `every`; 0 (a copy) up to k = start + every; from then on
-    min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warmup`, max_decay from the start.
+    The decay is 1 (no change) unless k is a multiple of `every`, and 0 (a copy) up to k = start + every. After that it
+    is min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warmup`, it is max_decay from the first step on.
     """
     options = config.ema
     since = jnp.maximum(step - options.start, 0).astype(jnp.float32)

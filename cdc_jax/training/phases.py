@@ -3,10 +3,10 @@
     --config=configs/vimeo90k.py:warmup
     --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup
 
-The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate; without
-it, the x model gives grey images. The second phase starts from its moving average, with a fresh optimizer, schedule
-and step counter, and asks for the wanted rate. `init_weights=raw` takes the raw weights instead; `freeze_entropy=true`
-trains the decoder alone, so that files of the model it starts from stay readable.
+The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate. Without
+it, the x model gives grey images. The second phase starts from the warmup's moving average, with a fresh optimizer,
+schedule and step counter, and trains for the wanted rate. `init_weights=raw` starts from the raw weights instead.
+`freeze_entropy=true` trains the decoder alone, so that files of the model it starts from stay readable.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _VALUES = {
 
 
 def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
-    """Changes a configuration to a phase of the recipe.
+    """Changes a configuration to a phase of the recipe, in place, and returns it.
 
     Args:
-      config: of the paper's settings; changed in place.
-      argument: "warmup" or "rate", and settings after it: beta, rho, init_from, init_weights, freeze_entropy;
-        prediction=epsilon for that variant.
+      config: the paper's settings.
+      argument: "warmup" or "rate", then settings, with commas between them: beta, rho, init_from, init_weights,
+        freeze_entropy, and prediction=epsilon for that variant.
 
     Raises:
       ConfigError: another phase, an unknown setting or prediction, or a second phase without beta or init_from.
@@ -47,21 +47,29 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
             raise ConfigError(f"The recipe has prediction=x and prediction=epsilon, not {prediction!r}.")
         if prediction == "epsilon":
             _use_epsilon(config)
-        if phase == "warmup":
-            config.loss.beta, config.loss.rho = WARMUP_BETA, 0.0
-            config.train.steps = WARMUP_STEPS
-        elif phase == "rate":
-            missing = [name for name in ("beta", "init_from") if name not in values]
-            if missing:
-                raise ConfigError(f"The phase rate needs {missing[0]}=…, as in rate,beta=0.0128,init_from=runs/warmup.")
-            config.train.steps = RATE_STEPS
-            config.ema.warmup = False
-        else:
-            raise ConfigError(f"The recipe has the phases warmup and rate, not {phase!r}.")
+        if phase not in _PHASES:
+            raise ConfigError(f"The recipe has the phases {' and '.join(_PHASES)}, not {phase!r}.")
+        _PHASES[phase](config, values)
         for name, value in values.items():
             (config if name in config else config.loss)[name] = value
         config.loss.beta_start = config.loss.beta
     return config
+
+
+def _use_warmup(config: ml_collections.ConfigDict, values: dict) -> None:
+    config.loss.beta, config.loss.rho = WARMUP_BETA, 0.0
+    config.train.steps = WARMUP_STEPS
+
+
+def _use_rate(config: ml_collections.ConfigDict, values: dict) -> None:
+    missing = [name for name in ("beta", "init_from") if name not in values]
+    if missing:
+        raise ConfigError(f"The phase rate needs {missing[0]}=…, as in rate,beta=0.0128,init_from=runs/warmup.")
+    config.train.steps = RATE_STEPS
+    config.ema.warmup = False
+
+
+_PHASES = {"warmup": _use_warmup, "rate": _use_rate}
 
 
 def _parse(setting: str) -> tuple[str, float | str | bool]:
@@ -74,7 +82,7 @@ def _parse(setting: str) -> tuple[str, float | str | bool]:
 
 
 def _use_epsilon(config: ml_collections.ConfigDict) -> None:
-    """What the released epsilon models were trained with: another rate, no clipping, no moving average."""
+    """The settings of the released epsilon models: another learning rate, no clipping, no moving average."""
     config.model.prediction = "epsilon"
     config.model.decode_steps = 200
     config.optimizer.learning_rate, config.optimizer.final_learning_rate = 4e-5, 2e-5

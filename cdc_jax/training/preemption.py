@@ -1,4 +1,4 @@
-"""Stopping a run between two steps: SIGTERM, or an accelerator's notice of preemption."""
+"""Stopping a run between two steps, on SIGTERM or an accelerator's notice of preemption."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Within a `with` block, SIGTERM does not end the process; `requested` reports it.
+    """Within a `with` block, SIGTERM does not end the process; `requested` reports it instead.
 
-    Several processes have to stop at the same step: JAX's preemption service lets them agree on it.
+    Several processes have to stop at the same step; JAX's preemption service makes them agree on it.
     """
 
     def __init__(self):

@@ -13,8 +13,8 @@ class StepTrace:
     """Traces three steps, or those that are left.
 
     Args:
-      folder: where the trace goes, on this machine.
-      first: the step to begin at; 0 traces nothing.
+      folder: the trace's folder on this machine.
+      first: the first step of the trace; 0 traces nothing.
     """
 
     def __init__(self, folder: Path, first: int):
@@ -22,7 +22,7 @@ class StepTrace:
         self._running = False
 
     def before(self, step: int) -> None:
-        """To be called before each step, counted from 0."""
+        """Starts or ends the trace; to be called before each step, counted from 0."""
         if self._running and step == self._first + _STEPS:
             self._stop()
         elif self._first and step == self._first:

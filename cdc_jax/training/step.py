@@ -1,7 +1,7 @@
 """One training step over all devices: gradient, update, moving average.
 
-Data parallel: each device works on its rows of the global batch, in `accumulate` micro-batches one after the other;
-then one all-reduce averages gradients and metrics, and every device makes the same update.
+The step is data-parallel. Each device works on its rows of the global batch, in `accumulate` micro-batches one after
+the other. Then one all-reduce averages gradients and metrics, and every device makes the same update.
 """
 
 from __future__ import annotations
@@ -21,22 +21,12 @@ from jaxtyping import Array, Float, Int, UInt8
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
+from cdc_jax.models.weight_groups import decides_symbols
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
 from cdc_jax.training.loss import StepRandomness, beta_at, hyper_weight_at, loss_and_metrics, step_randomness
-from cdc_jax.training.optimizer import (
-    clip,
-    ema_decay,
-    learning_rate_factors,
-    learning_rate_schedule,
-    make_optimizer,
-    update_ema,
-)
+from cdc_jax.training.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
 
-# What a file's symbols depend on; the way back from them (Tᵀ, context decoder, U-Net) may change.
-_CODING_PARTS = ("encoder.", "hyper_encoder.", "hyper_decoder.", "prior.", "checkerboard.")
-_CODING_PARTS += ("transform.analysis", "transform.deviations", "transform.log2_gain", "transform.gain_steps")
-ENTROPY_MODEL = tuple(f"compressor.{part}" for part in _CODING_PARTS)
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]
 
@@ -44,7 +34,11 @@ Perceptual = Mapping[str, Array]
 class TrainState(NamedTuple):
     """All that a step changes.
 
-    `ema` holds the averages of the trained weights; it is empty where the recipe has no moving average.
+    Attributes:
+      step: the number of steps done.
+      params: all weights by name.
+      ema: the moving averages of the trained weights; empty where the recipe has no moving average.
+      optimizer: the optimizer's state, for the trained weights as one vector.
     """
 
     step: Int[Array, ""]
@@ -54,12 +48,12 @@ class TrainState(NamedTuple):
 
 
 def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
-    """Whether a weight is trained: not so, with `freeze_entropy`, what a file's symbols depend on."""
-    return not (config.freeze_entropy and name.startswith(ENTROPY_MODEL))
+    """Whether a weight is trained. `freeze_entropy` keeps the weights that a file's symbols depend on."""
+    return not (config.freeze_entropy and decides_symbols(name))
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh (None: the first)."""
+    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh; None: on the first."""
     everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
     params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
     trained = _trained(config, params)
@@ -69,7 +63,7 @@ def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], m
 
 
 def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
-    """Shapes and types of a state; nothing is computed."""
+    """The shapes and types of a state; nothing is computed."""
     params = shapes(model_config(config))
     trained = _trained(config, params)
     optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
@@ -78,7 +72,7 @@ def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def best_params(state: TrainState) -> Params:
-    """What is tested and exported: the moving average where the recipe has one."""
+    """The weights that are measured and exported: the moving average where the recipe has one."""
     return {**state.params, **state.ema}
 
 
@@ -95,7 +89,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
 def jit_train_step(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
-    """The step as one program over the mesh: state replicated and donated, images split over the devices."""
+    """The step as one program over the mesh. The state is replicated and donated, images are split over the devices."""
     everywhere = replicated(mesh)
     return jax.jit(
         functools.partial(train_step, config, mesh),
@@ -117,9 +111,9 @@ def train_step(
     Args:
       config: the run's settings.
       mesh: the devices.
-      state: is donated.
-      images: the global batch.
-      perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
+      state: the state before the step.
+      images: the global batch of crops.
+      perceptual: LPIPS-VGG's weights; {} leaves LPIPS out of the loss.
     """
     prices = beta_at(config, state.step), hyper_weight_at(config, state.step)
     trained = _trained(config, state.params)
@@ -140,16 +134,15 @@ def train_step(
 def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
     """(weights, their moving average, optimizer state) after the step; unchanged where the gradient is not finite.
 
-    All weights are one vector here: a few operations to compile, where array by array they are 20,000.
+    All weights are one vector here, which takes a few operations to compile; array by array they would be 20,000.
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
-    factors = learning_rate_factors(config, trained)
+    transformation = make_optimizer(config, trained)
 
     def change(weights, average, optimizer):
-        clipped = clip(config, gradient, norm)
-        updates, optimizer = make_optimizer(config).update(clipped, optimizer, weights)
-        weights = weights + (updates if factors is None else factors * updates)
+        updates, optimizer = transformation.update(gradient, optimizer, weights)
+        weights = optax.apply_updates(weights, updates)
         if config.ema.enabled:
             average = update_ema(average, weights, ema_decay(config, state.step))
         return weights, average, optimizer
@@ -163,25 +156,15 @@ def _update(config, state: TrainState, trained: Params, gradients: Params, norm:
 
 
 def _fresh_optimizer(config: ml_collections.ConfigDict):
-    return lambda trained: make_optimizer(config).init(ravel_pytree(trained)[0])
+    return lambda trained: make_optimizer(config, trained).init(ravel_pytree(trained)[0])
 
 
 def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
     return {name: value for name, value in params.items() if is_trained(config, name)}
 
 
-def _gradients(
-    config,
-    mesh: Mesh,
-    trained: Params,
-    frozen: Params,
-    images,
-    randomness: StepRandomness,
-    prices,
-    perceptual: Perceptual,
-):
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, prices, perceptual):
     """Mean gradients and metrics of the global batch."""
-    count = config.train.accumulate
 
     def loss(trained, frozen, prices, perceptual, images, randomness):
         weights = {**frozen, **trained}
@@ -192,21 +175,7 @@ def _gradients(
     def device_share(*arguments):
         *shared, images, randomness = arguments
         gradient = functools.partial(jax.grad(loss, has_aux=True), *shared)
-        if count == 1:
-            return _average(gradient(images, randomness), mesh)
-        rows = (images, randomness._replace(corner=None))
-        rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
-
-        def add(total, rows):
-            images, row_randomness = rows
-            part = gradient(images, row_randomness._replace(corner=randomness.corner))
-            return jax.tree.map(jnp.add, total, part), None
-
-        first = jax.tree.map(lambda x: x[0], rows)
-        parts = jax.eval_shape(lambda images, d: gradient(images, d._replace(corner=randomness.corner)), *first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts)
-        total = jax.lax.scan(add, zeros, rows)[0]
-        return _average(jax.tree.map(lambda x: x / count, total), mesh)
+        return _average(_accumulate(gradient, images, randomness, config.train.accumulate), mesh)
 
     whole, split = PartitionSpec(), PartitionSpec(DATA)
     return jax.shard_map(
@@ -218,8 +187,27 @@ def _gradients(
     )(trained, frozen, prices, perceptual, images, randomness)
 
 
+def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: int):
+    """The mean of `gradient` over `count` micro-batches, which are computed one after the other."""
+    if count == 1:
+        return gradient(images, randomness)
+    rows = (images, randomness._replace(corner=None))
+    rows = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), rows)
+
+    def part(images, rows):
+        return gradient(images, rows._replace(corner=randomness.corner))
+
+    def add(total, rows):
+        return jax.tree.map(jnp.add, total, part(*rows)), None
+
+    first = jax.tree.map(lambda x: x[0], rows)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, *first))
+    total = jax.lax.scan(add, zeros, rows)[0]
+    return jax.tree.map(lambda x: x / count, total)
+
+
 def _average(share, mesh: Mesh):
-    """The mean over the devices, as one vector: so one all-reduce, into which XLA merges no more than 256 arrays."""
+    """The mean over the devices, taken on one vector: XLA merges at most 256 arrays into one all-reduce."""
     if mesh.size == 1:
         return share
     vector, unravel = ravel_pytree(share)

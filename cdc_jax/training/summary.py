@@ -1,4 +1,4 @@
-"""What a finished run has to show: a bundle, and the validation image through a real file."""
+"""The results of a finished run: a bundle, and the validation image, compressed to a file and decoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
     """Writes `bundle/`, and with a validation image `example.cdc`, `example.png`, `side_by_side.png`; prints metrics.
 
     Args:
-      config, state: of the finished run.
+      config: the settings of the finished run.
+      state: its last state.
       workdir: its folder, local or in an object store.
 
     Raises:
@@ -48,7 +49,7 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
 
 
 def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[str, float], coding) -> None:
-    """Into the local `folder`; messages speak of `shown`."""
+    """Writes into the local `folder`; messages call it `shown`."""
     params = {name: np.asarray(value) for name, value in best_params(state).items()}
     bundle = folder / "bundle"
     export_params(bundle, config, params, int(state.step), metrics=metrics, coding=coding, overwrite=True)
@@ -78,7 +79,7 @@ def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[st
 
 
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Images of one size next to each other, each under its caption."""
+    """Images of one size side by side, each under its caption."""
     height, width, _ = panels[0][1].shape
     sheet = PILImage.new("RGB", (width * len(panels), height + _CAPTION_HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
@@ -89,7 +90,7 @@ def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"
 
 
 def _print_progress(log: list[dict]) -> None:
-    """How far the run came: first and last value of what it measured."""
+    """Prints how far the run came: the first and last values of some metrics."""
     for name in ("diffusion_loss", "validation_bpp", "validation_psnr_db_1"):
         values = [(line["step"], line[name]) for line in log if name in line]
         if len(values) > 1:

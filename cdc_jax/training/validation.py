@@ -1,9 +1,8 @@
-"""What a run measures on images that it does not train on: rate, PSNR after few steps, and the loss that picks
-the best.
+"""What a run measures on images that it does not train on: rate, PSNR, and the loss that picks the best checkpoint.
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
 
-with the configuration's final β_rate and ρ, always on the same crops at the same noise levels and noise.
+with the configuration's final β_rate and ρ, always on the same crops, noise levels and noise.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from cdc_jax.training.config import model_config
 from cdc_jax.training.loss import loss_and_metrics, step_randomness
 
 MOST_IMAGES = 8
-MOST_PIXELS_A_SIDE = 512  # of an image; its middle is measured
-_ROWS = 4  # of the batch that the objective is taken on, at least
-_STEP = 2**31 - 1  # whose draws it uses: no run trains that long
+MOST_PIXELS_A_SIDE = 512  # of an image; of larger ones, the middle is measured
+_ROWS = 4  # least size of the batch that the objective is taken on
+_STEP = 2**31 - 1  # the objective uses this step's random numbers: no run trains that long
 
 
 class Validation:
@@ -38,8 +37,8 @@ class Validation:
 
     Args:
       config: the run's settings.
-      images: (name, image) each; MOST_IMAGES of them are plenty. Rate and PSNR of several are taken on their
-        middles, of the largest size that all of them have, in multiples of 64 pixels.
+      images: (name, image) pairs; `MOST_IMAGES` of them are plenty. Of several images, the middles are measured, in the
+        largest size that all of them have, a multiple of 64 pixels.
       perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
     """
 
@@ -61,37 +60,45 @@ class Validation:
         return bool(self._images)
 
     def measure(self, params: Params) -> tuple[dict[str, float], dict[str, Image]]:
-        """(metrics by name, averaged over the images; the first image and its decodes, by title)."""
-        config, model = self._config, model_config(self._config)
+        """Measures weights.
+
+        Returns:
+          The metrics by name, averaged over the images; and the first image and its decodes, by title.
+        """
+        variable_rate = model_config(self._config).variable_rate
+        qualities = self._config.train.eval_qualities if variable_rate else (None,)
         metrics: dict[str, list[float]] = {}
-        shown = {}
-        qualities = config.train.eval_qualities if model.variable_rate else (None,)
+        shown = {"original": self._images[0][1]}
         for index, (_, image) in enumerate(self._images):
-            height, width, _ = image.shape
-            padded = pad_to_multiple(image, STRIDE)[None]
-            if index == 0:
-                shown["original"] = image
             for quality in qualities:
-                level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
-                suffix = "" if quality is None else f"_q{quality}"
-                y_hat, rate_bits, hyper_bits = _compress(model, params, padded, level)
-                values = {f"validation_bpp{suffix}": float(rate_bits[0]) / (height * width)}
-                if model.transform:
-                    values[f"validation_hyper_share{suffix}"] = float(hyper_bits[0] / rate_bits[0])
-                for steps in config.train.eval_steps:
-                    settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
-                    rate = level if model.variable_rate else None
-                    decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings, rate)[0])
-                    decoded = decoded[:height, :width]
-                    values[f"validation_psnr_db_{steps}{suffix}"] = psnr_db(image, decoded)
-                    if index == 0:
-                        title = f"{steps} steps" if quality is None else f"{steps} steps, quality {quality}"
-                        shown[title] = decoded
+                values, decodes = self._measure_image(params, image, quality)
                 for name, value in values.items():
                     metrics.setdefault(name, []).append(value)
+                shown |= decodes if index == 0 else {}
         means = {name: float(np.mean(values)) for name, values in metrics.items()}
         means[OBJECTIVE] = float(self._objective(params, self._crops, self._perceptual))
         return means, shown
+
+    def _measure_image(
+        self, params: Params, image: Image, quality: int | None
+    ) -> tuple[dict[str, float], dict[str, Image]]:
+        """(metrics by name, decodes by title) of one image at one quality; None in a model of one rate."""
+        config, model = self._config, model_config(self._config)
+        height, width, _ = image.shape
+        level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
+        name_suffix, title_suffix = ("", "") if quality is None else (f"_q{quality}", f", quality {quality}")
+        y_hat, rate_bits, hyper_bits = _compress(model, params, pad_to_multiple(image, STRIDE)[None], level)
+        values = {f"validation_bpp{name_suffix}": float(rate_bits[0]) / (height * width)}
+        if model.transform:
+            values[f"validation_hyper_share{name_suffix}"] = float(hyper_bits[0] / rate_bits[0])
+        decodes = {}
+        for steps in config.train.eval_steps:
+            settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
+            rate = level if model.variable_rate else None
+            decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings, rate)[0])[:height, :width]
+            values[f"validation_psnr_db_{steps}{name_suffix}"] = psnr_db(image, decoded)
+            decodes[f"{steps} steps{title_suffix}"] = decoded
+        return values, decodes
 
     @functools.cached_property
     def _objective(self):
@@ -108,7 +115,7 @@ class Validation:
 
 
 def _of_one_size(images: list[tuple[str, Image]]) -> list[tuple[str, Image]]:
-    """Their middles: each size more would be compiled by itself, minutes of it on TPUs."""
+    """Their middles. Every further size would be compiled by itself, which takes minutes on TPUs."""
     smallest = (min(image.shape[axis] for _, image in images) for axis in (0, 1))
     height, width = (max(STRIDE, length // STRIDE * STRIDE) for length in smallest)
     return [(name, _middle(image, height, width)) for name, image in images]

@@ -17,10 +17,8 @@ from cdc_jax.aot.report import fits
 from cdc_jax.aot.topology import (
     AVAILABLE_HBM_GIB,
     GIB,
-    LOCK_FILE,
     LOCK_VARIABLE,
     Topology,
-    lock_holder,
     open_topology,
 )
 from cdc_jax.errors import CdcError
@@ -100,6 +98,8 @@ def test_an_unwritable_cache_names_the_remedy(slice_of_8, small, tmp_path):
 def test_the_lock_is_left_to_those_who_use_chips(slice_of_8):
     if os.environ.get(LOCK_VARIABLE) != "1":
         pytest.skip("the environment asks for the lock")
+    from tests.aot.lock import LOCK_FILE, lock_holder
+
     assert lock_holder(LOCK_FILE) != os.getpid()
 
 

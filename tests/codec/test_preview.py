@@ -16,7 +16,9 @@ from tests.codec.test_quality import flat, noise, smooth
 
 @pytest.fixture(scope="module")
 def synthesis(compact_codec) -> np.ndarray:
-    return np.asarray(compact_codec.params["compressor.transform.synthesis"])
+    """Tᵀ, [c, 768]."""
+    matrix, deviations = (compact_codec.params[f"compressor.transform.{name}"] for name in ("synthesis", "deviations"))
+    return np.asarray(matrix) * np.asarray(deviations)[:, None]
 
 
 def _naive(y_hat: np.ndarray, synthesis: np.ndarray) -> np.ndarray:

@@ -8,13 +8,25 @@ from flax import nnx
 from scipy.stats import norm
 
 from cdc_jax.entropy.factorized import FactorizedPrior
-from cdc_jax.entropy.gaussian import gaussian_likelihood, indexed_likelihood, scale_index
+from cdc_jax.entropy.gaussian import gaussian_likelihood
 from cdc_jax.entropy.quantize import likelihood_bits, lower_bound, straight_through_round
 from cdc_jax.entropy.tables import gaussian_tables, scale_table
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 
 CHANNELS = 8
+
+
+def scale_index(scale):
+    """0 … 255: the scale of `tables.scale_table` that is nearest in the logarithm; beyond its ends, the end."""
+    scales = scale_table()
+    midpoints = jnp.asarray((scales[:-1] * scales[1:]) ** 0.5, jnp.float32)
+    return jnp.searchsorted(midpoints, scale, side="right")
+
+
+def indexed_likelihood(y, mean, index):
+    """`gaussian_likelihood` under the scale of an index 0 … 255: what a file's tables give y, up to rounding."""
+    return gaussian_likelihood(y, mean, jnp.asarray(scale_table(), jnp.float32)[index])
 
 
 @pytest.fixture(scope="module")

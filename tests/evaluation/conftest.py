@@ -10,7 +10,8 @@ from cdc_jax.io.images import write_image
 pytest.importorskip("matplotlib", reason="an evaluation draws: pip install '.[eval]'")
 pytest.importorskip("bjontegaard", reason="an evaluation needs bjontegaard: pip install '.[eval]'")
 
-from cdc_jax.evaluation.evaluate import Settings, evaluate  # noqa: E402
+from cdc_jax.evaluation.evaluate import evaluate  # noqa: E402
+from cdc_jax.evaluation.settings import Settings  # noqa: E402
 from tests.evaluation.fakes import FakeBundles, FakeMetrics  # noqa: E402
 
 
@@ -44,6 +45,7 @@ class Runs:
             "steps": (1, 4),
             "metrics": ("psnr-rgb", "lpips-alex"),
             "codecs": ("jpeg", "webp"),
+            "codec_qualities": (3, 8, 18, 40, 70, 90),
             "report_images": 2,
         }
 

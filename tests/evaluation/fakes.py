@@ -7,36 +7,53 @@ import zlib
 
 import numpy as np
 
+from cdc_jax.errors import ConfigError
 from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.models.config import ModelConfig
 
 
 class FakeCodec:
-    """`Codec`'s interface: stores the image with fewer levels; more steps, more noise."""
+    """`Codec`'s interface: stores the image with fewer levels; more steps, more noise.
 
-    def __init__(self, name, *, levels=32, prediction="x"):
+    With `every_rate`, the higher the quality, the more levels: 64 apart at quality 0, 1 at 100.
+    """
+
+    def __init__(self, name, *, levels=32, prediction="x", every_rate=False):
         self.weights_sha256 = (name.encode().hex() * 64)[:64]
-        self.config = ModelConfig(prediction=prediction, width=8)
+        rates = {"transform": True, "rate_anchors": 4, "decode_steps": 1} if every_rate else {}
+        self.config = ModelConfig(prediction=prediction, width=8, **rates)
         self.levels = levels
         self.calls = []
 
-    def compress(self, image):
+    def compress(self, image, *, quality=None):
         self.calls.append("compress")
-        coarse = (image // self.levels).tobytes()
-        return np.array(image.shape[:2], "<u4").tobytes() + zlib.compress(coarse)
+        return self._file(image, quality)
+
+    def check_quality(self, quality):
+        if not (self.config.variable_rate and 0 <= quality <= 100):
+            raise ConfigError(f"quality is {quality}")
 
     def analyze(self, image):
+        self.calls.append("analyze")
         return image
 
     def write(self, latents, *, quality=None):
-        return self.compress(latents)
+        self.calls.append("write")
+        return self._file(latents, quality)
+
+    def part_bits(self, latents, *, quality=None):
+        return (10.0, 30.0)
+
+    def _file(self, image, quality):
+        levels = self.levels if quality is None else round(64 - 0.63 * quality)
+        return np.array([*image.shape[:2], levels], "<u4").tobytes() + zlib.compress((image // levels).tobytes())
 
     def decompress(self, data, *, steps, seed, gamma):
         self.calls.append(f"decompress {steps}")
-        height, width = np.frombuffer(data[:8], "<u4")
-        coarse = np.frombuffer(zlib.decompress(data[8:]), np.uint8).reshape(height, width, 3)
+        height, width, levels = map(int, np.frombuffer(data[:12], "<u4"))
+        coarse = np.frombuffer(zlib.decompress(data[12:]), np.uint8).reshape(height, width, 3)
         noise = np.random.default_rng(seed).integers(0, 1 + steps, coarse.shape)
-        return np.clip(coarse.astype(int) * self.levels + self.levels // 2 + noise, 0, 255).astype(np.uint8)
+        return np.clip(coarse.astype(int) * levels + levels // 2 + noise, 0, 255).astype(np.uint8)
 
 
 class FakeBundles:
@@ -49,7 +66,9 @@ class FakeBundles:
         name = str(path).rsplit("/", 1)[-1]
         levels = {"fine": 8, "middle": 16, "coarse": 32}.get(name, 24)
         prediction = "epsilon" if name.startswith("epsilon") else "x"
-        return self.codecs.setdefault(name, FakeCodec(name, levels=levels, prediction=prediction))
+        return self.codecs.setdefault(
+            name, FakeCodec(name, levels=levels, prediction=prediction, every_rate="every" in name)
+        )
 
     @property
     def calls(self):
@@ -59,7 +78,7 @@ class FakeBundles:
 class FakeMetrics:
     """`metrics.registry`'s interface: PSNR, and the same negated under the name of a distance."""
 
-    IMAGE_METRICS = ("psnr-rgb", "lpips-alex", "lpips-vgg")
+    IMAGE_METRICS = ("psnr-rgb", "ssim", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
     SET_METRICS = ("fid", "fd-vgg")
 
     def __init__(self, smallest_side=0):

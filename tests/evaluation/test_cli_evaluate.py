@@ -1,5 +1,7 @@
 """`cdc evaluate` as it is typed."""
 
+import csv
+import json
 import sys
 
 import pytest
@@ -17,6 +19,7 @@ def cdc(runs, monkeypatch, capsys):
         setattr(registry, name, getattr(fake, name))
     monkeypatch.setitem(sys.modules, "cdc_jax.metrics.registry", registry)
     monkeypatch.setattr("cdc_jax.metrics.registry", registry, raising=False)
+    monkeypatch.setattr("cdc_jax.evaluation.evaluate.shipped_bundle", lambda: "cdc_jax/every")
 
     def run(*words):
         return cli.main([str(word) for word in words], load_codec=runs.bundles), capsys.readouterr().err
@@ -26,7 +29,7 @@ def cdc(runs, monkeypatch, capsys):
 
 def test_a_whole_evaluation(cdc, runs):
     words = ["evaluate", "--images", runs.images, "--out", runs.out, "--metrics", "psnr-rgb", "lpips-alex"]
-    words += ["--codecs", "jpeg", "--qualities", 10, 50, 90, "--steps", 1, 4, "--seed", 3, "--gamma", 0.5]
+    words += ["--codecs", "jpeg", "--codec-quality", 10, 50, 90, "--steps", 1, 4, "--seed", 3, "--gamma", 0.5]
     code, err = cdc(*words, "--model", "x/fine", "x/coarse", "--anchor", "jpeg")
     assert code == 0 and "3 of 3 images evaluated" in err and str(runs.out / "report.html") in err
     assert "1 step" in (runs.out / "curves.csv").read_text()
@@ -36,14 +39,55 @@ def test_a_whole_evaluation(cdc, runs):
     assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "corrupt.png" in err
 
 
+def test_the_shipped_model_at_given_sizes(cdc, runs):
+    words = ["evaluate", "--images", runs.images, "--out", runs.out, "--target-bpp", 1, 2, "--codecs", "jpeg"]
+    assert cdc(*words, "--quiet") == (0, "")
+    (comparison,) = json.loads((runs.out / "same_size.json").read_text())
+    assert comparison["ours"] == "CDC, 1 step"
+    assert [(cell["codec"], cell["target_bpp"]) for cell in comparison["cells"]] == [
+        ("CDC, 1 step", 1.0),
+        ("JPEG", 1.0),
+        ("CDC, 1 step", 2.0),
+        ("JPEG", 2.0),
+    ]
+    assert list(comparison["cells"][0]["scores"]) == ["psnr-rgb", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists"]
+
+
+def test_qualities_of_a_model_and_of_the_others(cdc, runs):
+    words = [
+        "evaluate",
+        "--images",
+        runs.images,
+        "--out",
+        runs.out,
+        "--quiet",
+        "--metrics",
+        "psnr-rgb",
+        "--steps",
+        0,
+        2,
+    ]
+    words += ["--quality", 10, 62.5, "--codecs", "jpeg", "--codec-quality", 20]
+    assert cdc(*words) == (0, "")
+    with open(runs.out / "curves.csv", newline="") as file:
+        rows = [(row["codec"], row["setting"]) for row in csv.DictReader(file)]
+    ours = [(f"CDC, {steps}", f"quality {q}") for steps in ("0 steps (preview)", "2 steps") for q in ("10", "62.5")]
+    assert rows == [*ours, ("JPEG", "quality 20")]
+    assert cdc(*words, "--model") == (0, "")
+    assert "CDC" not in (runs.out / "curves.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--out", "o"], "--images"),
         (["--images", "."], "--out"),
         (["--images", "missing", "--out", "o", "--codecs", "jpeg"], "missing: There is no such folder"),
-        (["--images", ".", "--out", "o", "--qualities", "101"], "101"),
-        (["--images", ".", "--out", "o", "--steps", "0"], "0"),
+        (["--images", ".", "--out", "o", "--codec-quality", "101"], "101"),
+        (["--images", ".", "--out", "o", "--steps", "-1"], "-1"),
+        (["--images", ".", "--out", "o", "--target-bpp", "0"], "hold no image"),
+        (["--images", ".", "--out", "o", "--target-bpp", "1", "--quality", "5"], "not allowed with"),
+        (["--images", "IMAGES", "--out", "o", "--model", "fine", "--target-bpp", "1"], "fine has one rate"),
         (["--images", "IMAGES", "--out", "o", "--codecs", "bpg"], "bpg"),
         (["--images", "IMAGES", "--out", "o", "--codecs", "jpeg", "--metrics", "beauty"], "beauty"),
         (["--images", "IMAGES", "--out", "o", "--released", "."], "rhyang/CDC_params"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.evaluation.baselines import BASELINES, baseline_points
+from cdc_jax.evaluation.baselines import BASELINES, DEFAULT_BPP, baseline_points
 from cdc_jax.io.images import read_image, write_image
 from tests.evaluation.conftest import textured
 from tests.evaluation.fakes import FakeMetrics
@@ -18,7 +18,7 @@ from tests.evaluation.fakes import FakeMetrics
 def test_baselines_are_real_files_at_their_real_size(runs, name):
     if name == "jxl":
         pytest.importorskip("pillow_jxl", reason="JPEG XL needs pillow-jxl-plugin: pip install '.[eval]'")
-    result = runs(models=(), codecs=(name,), qualities=(20, 80))
+    result = runs(models=(), codecs=(name,), codec_qualities=(20, 80))
     for image, records in result.measured.records.items():
         low, high = sorted(records.values(), key=lambda record: record.file_bytes)
         assert low.setting == "quality 20" and high.setting == "quality 80"
@@ -45,7 +45,7 @@ def test_what_is_finished_is_not_done_again(runs):
 
 def test_an_interrupted_evaluation_resumes(runs):
     whole = runs(steps=(1,))
-    (runs.out / "results" / "b.png" / "webp-q30.json").unlink()
+    (runs.out / "results" / "b.png" / "webp-q40.json").unlink()
     (runs.out / "results" / "more" / "c.png" / "jpeg-q8.json").write_text('{"half')
     runs.bundles.codecs["fine"].calls.clear()
     runs.metrics.batches.clear()
@@ -137,10 +137,10 @@ def test_an_image_too_small_for_a_metric_is_left_out_of_that_metric(runs):
 
 
 def test_metrics_of_sets_compare_all_images(runs):
-    result = runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), qualities=(5, 95))
+    result = runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), codec_qualities=(5, 95))
     low, high = result.curves[0].scores["fd-vgg"]
     assert low > high >= 0
-    assert runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), qualities=(5, 95)).curves[0].scores == {
+    assert runs(metrics=("fd-vgg",), models=(), codecs=("jpeg",), codec_qualities=(5, 95)).curves[0].scores == {
         "fd-vgg": [low, high]
     }
 
@@ -165,6 +165,10 @@ def test_nothing_left_is_an_error(runs):
         ({"steps": (9000,)}, "9000"),
         ({"models": (["fine", "fine"],)}, "same weights"),
         ({"models": (["fine", "epsilon"],)}, "different variants"),
+        ({"models": (["fine", "every"],)}, "curve by itself"),
+        ({"models": (["fine"],), "targets_bpp": (1.0,)}, "fine has one rate"),
+        ({"models": (["every"],), "qualities": (101,)}, "101"),
+        ({"steps": (0,)}, "0 steps: 1 to"),
         ({"published": "missing.csv", "data_set": "kodak"}, "missing.csv"),
         ({"released": "."}, "rhyang/CDC_params.*aux0.0_2.pt"),
     ],
@@ -185,11 +189,43 @@ def test_several_families_are_several_curves(runs):
     assert [len(curve.bpp) for curve in result.curves] == [2, 2, 1, 1]
 
 
-def test_every_baseline_has_low_rates():
+def test_default_qualities_follow_from_the_sizes_of_files():
     skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     from pathlib import Path
 
     image = read_image(Path(skimage.__file__).parent / "data" / "coffee.png")
-    for name in ("jpeg", "webp", "avif"):
-        lowest = baseline_points([name])[0]
-        assert 8 * len(lowest.encode(image)) / (image.shape[0] * image.shape[1]) < 0.25, name
+    for name in ("jpeg", "webp"):
+        points = baseline_points([name], samples=lambda: [image])
+        sizes = [len(point.encode(image, point.quality(image))) for point in points]
+        bpp = [8 * size / (image.shape[0] * image.shape[1]) for size in sizes]
+        assert len(bpp) >= 5 and bpp == sorted(bpp), name
+        wanted = DEFAULT_BPP[-len(bpp) :]
+        assert all(0.7 * target < rate <= target for rate, target in zip(bpp, wanted, strict=True)), (name, bpp)
+
+
+@pytest.mark.parametrize("out", ["ev", "more/ev"])
+def test_results_below_the_images_are_no_images(runs, out):
+    runs.out = runs.images / out
+    first, again = runs(steps=(1,)), runs(steps=(1,))
+    assert list(first.measured.records) == list(again.measured.records) == ["a.png", "b.png", "more/c.png"]
+
+
+def test_images_below_the_results_are_evaluated_and_the_same_folder_is_refused(runs):
+    runs.out = runs.images.parent
+    assert len(runs(models=(), codecs=("jpeg",), codec_qualities=(20,)).measured.records) == 3
+    runs.out = runs.images
+    with pytest.raises(ConfigError, match="choose another folder"):
+        runs()
+
+
+def test_a_model_of_every_rate_is_a_curve_for_each_step_count(runs):
+    result = runs(models=(["runs/every"],), codecs=(), steps=(0, 3), qualities=(20, 60, 90))
+    assert [curve.name for curve in result.curves] == ["CDC, 0 steps (preview)", "CDC, 3 steps"]
+    for curve in result.curves:
+        assert curve.settings == ["quality 20", "quality 60", "quality 90"]
+        assert curve.bpp == sorted(curve.bpp) and curve.side_shares == [0.25] * 3
+        assert curve.scores["psnr-rgb"] == sorted(curve.scores["psnr-rgb"])
+    calls = runs.bundles.codecs["every"].calls
+    assert calls.count("analyze") == 3  # once an image, for all qualities
+    runs(models=(["runs/every"],), codecs=(), steps=(0, 3), qualities=(20, 60, 90))
+    assert calls.count("decompress 3") == 3 * 3 + 1

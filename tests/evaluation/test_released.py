@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from cdc_jax.evaluation.cdc import paper_steps
+from cdc_jax.evaluation.cdc import default_steps
 from cdc_jax.evaluation.released import import_released
+from cdc_jax.models.config import ModelConfig
 
 
 @pytest.fixture
@@ -63,5 +64,5 @@ def test_families_and_the_cache(tmp_path, monkeypatch):
 
 
 def test_the_papers_step_counts():
-    assert paper_steps("x") == (1, 5, 17, 65)
-    assert paper_steps("epsilon") == (5, 20, 200)
+    assert default_steps(ModelConfig()) == (1, 5, 17, 65)
+    assert default_steps(ModelConfig(prediction="epsilon")) == (5, 20, 200)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdc_jax.evaluation.report import inline_svg, number
+from cdc_jax.evaluation.report import inline_svg
+from cdc_jax.evaluation.tables import number
 from cdc_jax.io.images import read_image, write_image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -116,7 +117,7 @@ def test_names_of_files_cannot_become_markup(runs):
     (runs.images / folder).mkdir(parents=True)
     write_image(runs.images / folder / file, np.full((64, 64, 3), 9, np.uint8))
     (runs.images / "<i>corrupt.png").write_text("no image")
-    runs(models=(), codecs=("webp",), qualities=(20,), report_images=None)
+    runs(models=(), codecs=("webp",), codec_qualities=(20,), report_images=None)
     text = (runs.out / "report.html").read_text("utf-8")
     assert "alert(1)" in text and "<script>alert" not in text and "<i>corrupt" not in text
     assert name in {image["name"] for image in json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["images"]}

@@ -5,7 +5,7 @@
 Run it once for a new format version, when that is about to be released, and never again: the files of a version are
 what every later program must read, so they are made by the program that defines it. An existing folder is kept.
 
-  v1/bundle.zip     the model: random weights, width 1; in v2 a compact model of every rate
+  v1/bundle.zip     the model: random weights, width 1; in v2 a compact model of every rate, in float16
   v1/NAME.cdc       files
   v1/symbols.npz    NAME.z, NAME.y, NAME.mean, NAME.scale_index of each, as the encoder had them; in v2 NAME.y_hat, too
 """
@@ -58,9 +58,9 @@ _FACTORS = {
     },
     "v2": {
         "encoder.out": 20.0,
-        "hyper_encoder.convs.2": 8.0,
+        "hyper_encoder.convs.2": 4.0,
         **{f"hyper_decoder.convs.{i}": 3.0 for i in range(3)},
-        "checkerboard.out": 20.0,
+        "checkerboard.out": 4.0,
     },
 }
 
@@ -72,7 +72,7 @@ def _weights(version: str) -> dict[str, np.ndarray]:
     for name, array in weights.items():
         module = name.removeprefix("compressor.").rsplit(".", 1)[0]
         array = array * _FACTORS[version].get(module, 1.0)
-        step = 2.0**-6 if version == "v1" else 2.0 ** (np.frexp(max(np.abs(array).max(), 2.0**-20))[1] - 4)
+        step = 2.0**-6 if version == "v1" else 2.0 ** (np.frexp(max(np.abs(array).max(), 2.0**-20))[1] - 5)
         weights[name] = (np.rint(array / step) * step).astype(np.float32)
     medians = np.array([0.25, -0.5, 0.0, 1.75], np.float32)
     weights["compressor.prior.medians"] += medians
@@ -122,7 +122,7 @@ def make(version: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary, "bundle")
         provenance = "Random weights: golden files of the file format."
-        save_bundle(bundle, CONFIGS[version], _weights(version), provenance=provenance)
+        save_bundle(bundle, CONFIGS[version], _weights(version), provenance=provenance, half=version != "v1")
         codec, model = load_codec(bundle), CodingModel.load(bundle / "coding.npz")
         folder.mkdir()
         with zipfile.ZipFile(folder / "bundle.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

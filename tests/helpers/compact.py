@@ -1,12 +1,16 @@
 """A tiny compact model of every rate: all that the large one has, with random weights that make large symbols."""
 
+import runpy
+from dataclasses import asdict
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
+from tests.helpers.processes import ROOT
 
 COMPACT = ModelConfig(
     fold=4,
@@ -52,3 +56,12 @@ def save_compact_bundle(folder: Path, config: ModelConfig = COMPACT, **weights) 
     """Writes a bundle of these weights and returns its folder."""
     save_bundle(folder, config, compact_weights(config, **weights), provenance="random weights, for tests")
     return folder
+
+
+def compact_training_config(**changes) -> ml_collections.ConfigDict:
+    """configs/compact.py with the tiny model, crops of 64 pixels in batches of 2, and no LPIPS."""
+    config = runpy.run_path(str(ROOT / "configs" / "compact.py"))["get_config"]()
+    config.model.update({name: value for name, value in asdict(COMPACT).items() if name in config.model})
+    smaller = {"data.crop": 64, "data.batch_size": 2, "loss.unet_crop": 64, "loss.rho": 0.0, "train.steps": 2}
+    config.update_from_flattened_dict(smaller | changes)
+    return config

@@ -64,7 +64,7 @@ class RangeDecoder:
     def entry(self, counts: list[int]) -> int:
         scale = self.range >> 24
         quantile, below, entry = self.point // scale, 0, 0
-        while quantile >= below + counts[entry]:  # an IndexError: the stream is damaged
+        while quantile >= below + counts[entry]:  # an IndexError: the stream is corrupt
             below, entry = below + counts[entry], entry + 1
         self.point, self.range = self.point - scale * below, scale * counts[entry]
         if self.range < 2**32:

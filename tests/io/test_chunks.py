@@ -80,6 +80,7 @@ def test_random_bytes(data):
         (b"\x01abcd", "ends inside"),
         (b"\x01abcd\x05abc", "cut off"),
         (b"\x01abcd\xff\xff\xff\x7f" + bytes(50), "cut off"),
+        (b"\x01abcd\xff\xff\xff\xff\x7f" + bytes(50), "implausible size, beyond 268435455: it is corrupt"),
         (packed((b"abcd", b"x"), (b"abcd", b"x")), "out of order"),
         (packed((b"abcd", b"x"), (b"abcd", b"y")), "out of order"),
         (packed((b"b000", b""), (b"a000", b"")), "out of order"),

@@ -13,8 +13,8 @@ from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import merge, shapes
+from cdc_jax.models.plain_unet import plain_unet
 from tests.helpers.golden import relative_error
-from tests.models.plain_unet import plain_unet
 
 SIDE = 64
 
@@ -48,7 +48,7 @@ def test_values_and_every_gradient(case):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
-    plain = gradients(lambda weights, context: plain_unet(weights, x, time, context.maps))
+    plain = gradients(lambda weights, context: plain_unet(config, weights, x, time, context))
     quick = gradients(lambda weights, context: merge(config, weights).unet(x, time, context))
     (_, expected_output), (expected, expected_context) = plain(weights, context)
     (_, output), (found, found_context) = quick(weights, context)
@@ -81,7 +81,7 @@ def test_gradients_in_float64_and_rematerialized(case):
         def gradients(unet):
             return jax.jit(jax.grad(lambda weights: jnp.mean((unet(weights) - wanted) ** 2)))(weights)
 
-        expected = gradients(lambda weights: plain_unet(weights, x, time, context.maps))
+        expected = gradients(lambda weights: plain_unet(config, weights, x, time, context))
         for found in (gradients(ours(False)), gradients(ours(True))):
             for name, gradient in expected.items():
                 if name.startswith("unet."):
@@ -99,7 +99,7 @@ def test_steps_of_a_prepared_unet(case):
 
     @jax.jit
     def plain(weights):
-        return [plain_unet(weights, x, jnp.full((2,), t), context.maps) for t in time]
+        return [plain_unet(config, weights, x, jnp.full((2,), t), context) for t in time]
 
     for found, expected in zip(steps(weights), plain(weights), strict=True):
         assert relative_error(found, expected) < 1e-5

@@ -15,7 +15,7 @@ from cdc_jax.models.params import shapes
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config import check_config, model_config
 from cdc_jax.training.initialization import frozen_coding, keep_coding, read_coding, starting_weights
-from cdc_jax.training.step import ENTROPY_MODEL, is_trained
+from cdc_jax.training.step import is_trained
 from tests.helpers.object_store import unreachable_store
 from tests.helpers.training import run_main, tiny_config
 
@@ -70,9 +70,11 @@ def test_an_object_store_that_does_not_answer_is_one_line(random_bundle, tmp_pat
 def test_what_is_frozen():
     config = tiny_config(freeze_entropy=True, init_from="somewhere")
     names = shapes(model_config(config))
-    frozen = [name for name in names if not is_trained(config, name)]
-    assert frozen == [name for name in names if name.startswith(ENTROPY_MODEL)]
-    assert not any("context_decoder" in name or name.startswith("unet") for name in frozen)
+    frozen = {name.split(".")[1] for name in names if not is_trained(config, name)}
+    assert frozen == {"encoder", "hyper_encoder", "hyper_decoder", "prior"}
+    trained = {name.partition(".")[0] if name.startswith("unet") else name.split(".")[1] for name in names} - frozen
+    assert trained == {"context_decoder", "unet"}
+    assert all(is_trained(config, name) for name in names if name.startswith(("compressor.context_decoder", "unet")))
     assert all(is_trained(tiny_config(), name) for name in names)
 
 

@@ -1,7 +1,8 @@
-"""The U-Net written down plainly, from its definition: what the package's faster forms are measured against.
+"""The U-Net written down plainly: its definition, to be read, and what the faster form is measured against.
 
 Concatenated inputs, transposed convolutions over zeros put between the samples, attention as its four products: the
-program of the original, in NHWC. Nothing of `cdc_jax` but the names of the weights.
+program of the original, in NHWC. `models.precomputed` is its optimization, which everything else runs; tests hold the
+two together, in values and gradients.
 """
 
 from __future__ import annotations
@@ -12,44 +13,55 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LEVELS = 6
+from cdc_jax.models.compressor import Context
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.transform import fold, unfold
 
 
 def plain_unet(
+    config: ModelConfig,
     params: Mapping[str, Array],
     x: Float[Array, "b h w 3"],
     time: Float[Array, " b"],
-    context: tuple[Float[Array, "b _ _ _"], ...],
+    context: Context,
+    quality: Float[Array, " b"] | None = None,
 ) -> Float[Array, "b h w 3"]:
     """The U-Net's prediction.
 
     Args:
+      config: the model.
       params: float32 weights by dotted name, `unet.…`.
-      x, time, context: as of `cdc_jax.models.unet.UNet`.
+      x, time, context, quality: as of `cdc_jax.models.unet.UNet`.
     """
-    embedded = _linear(params, "unet.time_embedding.first", time[:, None])
+    conditions = time[:, None] if quality is None else jnp.stack([time, quality], axis=-1)
+    embedded = _linear(params, "unet.time_embedding.first", conditions)
     embedded = _linear(params, "unet.time_embedding.second", jax.nn.gelu(embedded, approximate=False))
-    kept = []
-    for i in range(LEVELS):
-        if i < len(context):
-            x = jnp.concatenate([x, context[i]], axis=-1)
-        x = _level(params, f"unet.downs.{i}", x, embedded)
+    levels, kept = len(config.unet_channels), []
+    x = fold(x, config.fold)
+    for i in range(levels):
+        known = list(context.maps[i : i + 1])
+        if i == 0 and context.preview is not None:
+            known.append(fold(context.preview, config.fold))
+        x = _level(params, f"unet.downs.{i}", jnp.concatenate([x, *known], axis=-1), embedded)
         kept.append(x)
-        if i < LEVELS - 1:
+        if i < levels - 1:
             x = _conv(params, f"unet.downs.{i}.resize", x, stride=2)
     x = _resnet(params, "unet.middle.0", x, embedded)
     x = _attention(params, "unet.middle_attention", x)
     x = _resnet(params, "unet.middle.1", x, embedded)
-    for i in range(LEVELS - 1):
+    for i in range(levels if config.compact else levels - 1):  # the paper's never uses the map of level 0
         x = _level(params, f"unet.ups.{i}", jnp.concatenate([x, kept.pop()], axis=-1), embedded)
-        x = _transposed(params, f"unet.ups.{i}.resize", x)
-    return _conv(params, "unet.final_conv", _norm(params, "unet.final_norm", x))
+        if i < levels - 1:
+            x = _transposed(params, f"unet.ups.{i}.resize", x)
+    x = unfold(_conv(params, "unet.final_conv", _norm(params, "unet.final_norm", x)), config.fold)
+    corrects = context.preview is not None and config.prediction == "x"
+    return x + context.preview if corrects else x
 
 
 def _level(params, name, x, time):
     x = _resnet(params, f"{name}.block1", x, time)
     x = _resnet(params, f"{name}.block2", x, time)
-    return _attention(params, f"{name}.attention", x)
+    return _attention(params, f"{name}.attention", x) if f"{name}.attention.qkv.kernel" in params else x
 
 
 def _resnet(params, name, x, time):

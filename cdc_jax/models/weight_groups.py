@@ -1,0 +1,42 @@
+"""Which part of the model a weight belongs to, by the weight's dotted name.
+
+Training asks here which weights `freeze_entropy` keeps and which learning rate a weight has.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Part(enum.Enum):
+    """The parts of the model. Every weight belongs to exactly one."""
+
+    ENCODER = ("compressor.encoder.",)
+    ANALYSIS = ("compressor.transform.analysis", "compressor.transform.deviations")
+    GAINS = ("compressor.transform.log2_gain", "compressor.transform.gain_steps")
+    HYPERPRIOR = (
+        "compressor.hyper_encoder.",
+        "compressor.hyper_decoder.",
+        "compressor.checkerboard.",
+        "compressor.prior.",
+    )
+    SYNTHESIS = ("compressor.transform.synthesis",)
+    CONTEXT_DECODER = ("compressor.context_decoder.",)
+    UNET = ("unet.",)
+
+
+# A file's symbols depend on these parts; the way back from the symbols to the image may change.
+CODING_PARTS = frozenset({Part.ENCODER, Part.ANALYSIS, Part.GAINS, Part.HYPERPRIOR})
+
+
+def part_of(name: str) -> Part:
+    """The part that the weight `name` belongs to. Raises ValueError where the model has no such part."""
+    for part in Part:
+        if name.startswith(part.value):
+            return part
+    raise ValueError(f"The weight {name} belongs to no part of the model.")
+
+
+def decides_symbols(name: str) -> bool:
+    """Whether a file's symbols depend on the weight `name`."""
+    return part_of(name) in CODING_PARTS
