@@ -70,14 +70,18 @@ def test_the_documentation_lists_every_public_name(module):
     assert set(module.__all__) <= documented
 
 
-def test_the_documentation_lists_every_attribute_of_a_codec(random_codec):
-    public = {name for name in {*vars(cdc_jax.Codec), *vars(random_codec)} if not name.startswith("_")}
-    assert public == set(re.findall(r"^\| `codec\.(\w+)", API, flags=re.MULTILINE))
+def test_the_documentation_lists_every_method_of_a_codec():
+    methods = {name for name in vars(cdc_jax.Codec) if not name.startswith("_")}
+    assert methods <= set(re.findall(r"^\| `codec\.(\w+)", API, flags=re.MULTILINE))
 
 
 def test_the_documentation_lists_nothing_else():
     known = {*cdc_jax.__all__, *cdc_jax.metrics.__all__}
     assert set(re.findall(r"^\| `(\w+)[`(]", API, flags=re.MULTILINE)) == known
+    attributes = set(re.findall(r"^\| `codec\.(\w+)", API, flags=re.MULTILINE))
+    instance_attributes = {"config", "max_pixels", "compute_type", "weights_sha256"}
+    instance_attributes |= {"params", "coding", "coder", "decoder"}
+    assert attributes == {name for name in vars(cdc_jax.Codec) if not name.startswith("_")} | instance_attributes
 
 
 def test_headers_of_both_formats(tmp_path):
