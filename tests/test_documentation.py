@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from cdc_jax.codec import shipped
+from cdc_jax.codec import bundle_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md")])
@@ -21,7 +21,7 @@ def snippets(page: Path) -> list[str]:
 @pytest.fixture
 def folder_with_a_photo(tmp_path, photograph, compact_bundle, monkeypatch):
     """The working directory; a tiny model takes the place of the one inside the package."""
-    monkeypatch.setattr(shipped, "_FOLDER", compact_bundle)
+    monkeypatch.setattr(bundle_folder, "_SHIPPED", compact_bundle)
     monkeypatch.chdir(tmp_path)
     PILImage.fromarray(photograph[:64, :100]).save("photo.jpg")
     return tmp_path

@@ -1,4 +1,4 @@
-"""Where bundles lie: what counts as one, and where a new one may go. Standard library only."""
+"""Where bundles lie: what counts as one, where a new one may go, and the one that comes with the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from cdc_jax.errors import BundleError
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -23,3 +25,17 @@ def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise BundleError(f"{path} exists already and was kept: choose another folder, or replace it (--force).")
     if not is_bundle(path):
         raise BundleError(f"{path} is not a bundle and was kept: choose another folder.")
+
+
+def shipped_bundle() -> Path:
+    """The folder of the bundle that is used where no model is named.
+
+    Raises:
+      BundleError: this installation has none.
+    """
+    if not is_bundle(_SHIPPED):
+        raise BundleError(
+            "This installation of cdc_jax came without its model: install it again from a full copy, or name a bundle "
+            "(--model BUNDLE)."
+        )
+    return _SHIPPED

@@ -24,6 +24,7 @@ from cdc_jax.codec import memory, tiling
 from cdc_jax.codec.batch_decoder import decode_files
 from cdc_jax.codec.batching import Progress, collect
 from cdc_jax.codec.bundle import Bundle, load_bundle
+from cdc_jax.codec.bundle_folder import shipped_bundle
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import rate_bits
@@ -32,7 +33,6 @@ from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
 from cdc_jax.codec.image_input import ImageLike, as_image
 from cdc_jax.codec.preview import synthesis_matrix
-from cdc_jax.codec.shipped import shipped_bundle
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BundleError, CdcError, ConfigError
 from cdc_jax.io import cdc_file

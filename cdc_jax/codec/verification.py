@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cdc_jax.codec.bundle import Bundle, load_bundle, weights_hash
+from cdc_jax.codec.bundle_folder import shipped_bundle
 from cdc_jax.codec.codec import Codec
-from cdc_jax.codec.shipped import shipped_bundle
 from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 from cdc_jax.entropy.latents import LatentModel, Pass

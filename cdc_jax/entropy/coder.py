@@ -87,7 +87,7 @@ class EntropyCoder:
         y: Int[np.ndarray, "4*h 4*w c"],
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> bytes:
-        """The stream of a picture's symbols.
+        """The stream of an image's symbols.
 
         Args:
           z, y: int32, each in [-2^23, 2^23]; clip before.

@@ -179,7 +179,7 @@ class CodingModel:
         """Reads `coding.npz` and checks all of it: whatever it holds, a loaded model codes exactly or not at all.
 
         Raises:
-          BundleError: the file is missing, damaged, of a newer format, or breaks a promise of the format.
+          BundleError: the file is missing, corrupt, of a newer format, or breaks a promise of the format.
         """
         arrays = read_npz(Path(path), _names)
         for name, array in arrays.items():

@@ -28,7 +28,7 @@ from cdc_jax.entropy.integer_layer import (
 from cdc_jax.entropy.tables import Tables, draw_symbols
 from cdc_jax.errors import BundleError
 
-_CALIBRATION_SIDE = 16  # the picture that export tries the net on has 16x16 samples of z
+_CALIBRATION_SIDE = 16  # the image that export tries the net on has 16x16 samples of z
 
 
 def _half_range_bits(largest: float, most_bits: int) -> int:
@@ -80,7 +80,7 @@ def quantize_hyper_decoder(
     """Turns the float hyper decoder into integers. Deterministic: the same weights give the same net everywhere.
 
     Weights get one power of two per layer, the finest that fits 18 bits. Input and activations get 16 fractional bits,
-    or fewer: so many that on a picture drawn from z's tables by a fixed generator at most half the range is used.
+    or fewer: so many that on an image drawn from z's tables by a fixed generator at most half the range is used.
 
     Args:
       layers: three (kernel, bias), float32, kernels in the order of `IntegerLayer.kernel`.

@@ -42,7 +42,7 @@ class _TileResult(NamedTuple):
 
 
 def _window(x: np.ndarray, origin: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-    """x[rows, columns] in a picture's coordinates, where x starts at `origin`; zeros where x has no samples."""
+    """x[rows, columns] in an image's coordinates, where x starts at `origin`; zeros where x has no samples."""
     window = np.zeros((rows[1] - rows[0], columns[1] - columns[0], x.shape[2]))
     source, target = [], []
     for start, (first, last), size in zip(origin, (rows, columns), x.shape, strict=False):

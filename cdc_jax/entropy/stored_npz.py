@@ -47,7 +47,7 @@ def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -
         that it does not know.
 
     Raises:
-      BundleError: the file is missing, damaged, of a newer format, or has other arrays.
+      BundleError: the file is missing, corrupt, of a newer format, or has other arrays.
     """
     if not path.is_file():
         raise BundleError(f"{path} does not exist: the bundle is incomplete.")
@@ -68,7 +68,7 @@ def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -
             return {name: _parse_npy(archive, info, len(content)) for name, info in zip(names, members, strict=True)}
     except BundleError:
         raise
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged input; all mean the same here
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds on corrupt input; all mean the same here
         raise BundleError(f"{path} is not a readable coding model ({error}): export the bundle again.") from error
 
 

@@ -108,7 +108,7 @@ def integer_counts(probability: Float[np.ndarray, " entries"]) -> Int[np.ndarray
     counts = np.maximum(np.rint(np.ldexp(probability, PRECISION_BITS)).astype(np.int64), least)
     surplus = int(counts.sum()) - TOTAL_COUNT
     if abs(surplus) > 2 * len(counts) + ESCAPE_COUNT:
-        raise BundleError("A table's probabilities do not sum to one: the prior's parameters are damaged.")
+        raise BundleError("A table's probabilities do not sum to one: the prior's parameters are corrupt.")
     step = -1 if surplus > 0 else 1
     # One count less costs p log(c / (c - 1)) ~ p / (c - 1/2); one more gains p log((c + 1) / c) ~ p / (c + 1/2).
     mass, count = probability.tolist(), counts.tolist()

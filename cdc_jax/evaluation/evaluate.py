@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cdc_jax.codec.shipped import shipped_bundle
+from cdc_jax.codec.bundle_folder import shipped_bundle
 from cdc_jax.errors import CdcError, ConfigError, ImageError
 from cdc_jax.evaluation.baselines import baseline_points
 from cdc_jax.evaluation.cdc import OurSettings, our_points

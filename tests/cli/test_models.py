@@ -41,7 +41,7 @@ def test_without_a_name_the_shipped_model_is_used(cdc, bundles, photo):
 
 @pytest.mark.parametrize("words", [["compress", "photo.png", "b.png"], ["decompress", "a.cdc", "b.cdc"]])
 def test_a_missing_shipped_model_is_told_once(cdc, photo, monkeypatch, words):
-    monkeypatch.setattr("cdc_jax.codec.shipped._FOLDER", Path("nowhere"))
+    monkeypatch.setattr("cdc_jax.codec.bundle_folder._SHIPPED", Path("nowhere"))
     put("b.png"), put("a.cdc"), put("b.cdc")
     fails(cdc(*words, "--quiet", "--force", load_codec=None), 1, "without its model", "--model BUNDLE")
 

@@ -143,6 +143,6 @@ def test_the_limit_on_pixels(verify, files, random_bundle):
 
 def test_usage(verify, files, monkeypatch, tmp_path):
     assert verify("--model", "bundle")[0] == 2
-    monkeypatch.setattr("cdc_jax.codec.shipped._FOLDER", tmp_path)
+    monkeypatch.setattr("cdc_jax.codec.bundle_folder._SHIPPED", tmp_path)
     code, out, err = verify(files / "a.cdc")
     assert code == 1 and not out and len(err) == 1 and "without its model" in err[0]
