@@ -37,7 +37,7 @@ print(hashlib.sha256(np.exp(x).tobytes() + np.exp(x.astype(np.float32)).tobytes(
 _HAS_PACKAGES = """
 import sys
 from importlib.metadata import version
-for name in ("flax", "orbax-checkpoint", "constriction", "pillow", "jaxtyping"):
+for name in ("flax", "orbax-checkpoint", "safetensors", "constriction", "pillow", "jaxtyping"):
     version(name)
 import numpy
 assert sys.version_info >= (3, 11)
