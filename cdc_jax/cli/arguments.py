@@ -177,6 +177,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"cdc: {sentence} (see '{self.prog} --help').\n")
 
 
+def renamed(new: str) -> type[argparse.Action]:
+    """An action for a former option: fails with a line that names the new one."""
+
+    class Renamed(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None):
+            parser.error(f"{option_string} is now {new}")
+
+    return Renamed
+
+
 class _NoQuality(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         parser.error("-q is the quality of cdc compress; to print errors only, give --quiet")

@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole(0, 100),
         help="of each of them, 0 to 100 (default: those whose files have 0.15 to 1.5 bits per pixel)",
     )
+    add("--qualities", nargs="*", action=arguments.renamed("--codec-quality"), help=argparse.SUPPRESS)
     add("--anchor", metavar="NAME", help="the curve that BD-rates refer to (default: the first of --codecs)")
     add(
         "--min-overlap",

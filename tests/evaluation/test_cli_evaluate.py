@@ -112,3 +112,8 @@ def test_a_missing_package_is_named_before_the_work(cdc, runs, monkeypatch, pack
     code, err = cdc("evaluate", "--images", runs.images, "--out", runs.out, "--codecs", "jpeg")
     assert code == 1 and package in err and "pip install '.[eval]'" in err
     assert not runs.out.exists()
+
+
+def test_a_former_option_names_the_new_one(cdc):
+    code, err = cdc("evaluate", "--images", "x", "--out", "y", "--qualities", 30)
+    assert code == 2 and err.count("\n") == 1 and "--qualities is now --codec-quality" in err
