@@ -36,14 +36,6 @@ class ImageLatents(NamedTuple):
     z: Int[np.ndarray, "h/4 w/4 z"]
 
 
-class WrittenFile(NamedTuple):
-    """A file, and the ideal bits of its two parts under the tables."""
-
-    data: bytes
-    z_bits: float
-    y_bits: float
-
-
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
     """A quality in units of 1/256, as files store it; None in a model of format 1.
 

@@ -91,7 +91,7 @@ class CropReader:
         return {"image": None, "report": Report("", attempts, tuple(corrupt), tuple(small), False)}
 
     def _read(self, record: int, frame: int) -> Image:
-        """From memory where the source is small enough to stay there."""
+        """From memory where it was kept: the first images that are read, up to `cache_bytes`."""
         image = self._cache.get((record, frame))
         if image is None:
             image = self.source.read(record, frame)

@@ -22,7 +22,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cdc_jax.entropy.integer_gains import MAX_LEVEL
 from cdc_jax.entropy.integer_layer import (
     CHUNK_VALUES,
     MAX_ACTIVATION,
@@ -33,6 +32,7 @@ from cdc_jax.entropy.integer_layer import (
     finish_sums,
 )
 from cdc_jax.errors import BundleError
+from cdc_jax.io.cdc_file import MAX_LEVEL
 
 TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]  # of a 3x3 kernel: the positions that are anchors
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cdc_jax.errors import BundleError
+from cdc_jax.io.cdc_file import MAX_LEVEL
 
 LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds that it is held against
 INVERSE_BITS = 16  # of 1/g, beyond those of the latents
-MAX_LEVEL = 100 << 8  # quality 100 in units of 1/256
 MAX_LOG2 = 7 << LOG2_BITS  # |log2 g|: then a symbol times 1/g fits 62 bits
 MAX_ANCHORS = 64
 

@@ -9,7 +9,7 @@ Kernels are 18-bit signed integers. The integers travel in float64, where produc
 no file can break the promise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,10 +82,7 @@ class IntegerLayer:
 
     def largest_sum(self) -> int:
         """The largest |sum| that any input can lead to, intermediate sums in any order included."""
-        weights = [np.abs(matrix).sum(axis=0) for _, _, _, matrix in self.phases]  # integers below 2^53: exact
-        per_channel = np.max(weights, axis=0).astype(np.int64)
-        largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, self.bias, strict=True))
-        return largest + (1 << (self.shift - 1))
+        return largest_sum([matrix for _, _, _, matrix in self.phases], self.bias, self.shift)
 
     @cached_property
     def phases(self) -> list[tuple[int, int, list[tuple[int, int]], np.ndarray]]:
@@ -143,11 +140,17 @@ def finish_sums(
     return sums, int(saturated)
 
 
+def largest_sum(matrices: Sequence[np.ndarray], bias: Int[np.ndarray, " out"], shift: int) -> int:
+    """The largest |sum| of any of these weights [inputs, out] with any 24-bit inputs, bias and rounding included."""
+    weights = [np.abs(matrix.astype(np.float64)).sum(axis=0) for matrix in matrices]  # integers below 2^53: exact
+    per_channel = np.max(weights, axis=0).astype(np.int64)
+    largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, bias, strict=True))
+    return largest + (1 << (shift - 1))
+
+
 def check_sums(weights: np.ndarray, bias: np.ndarray, shift: int) -> None:
     """Raises BundleError unless |sums| stay below 2^53 for weights [inputs, out] and any 24-bit inputs."""
     if np.abs(weights.astype(np.int64)).max() > MAX_WEIGHT:
         raise BundleError("A weight of the integer network has more than 18 bits.")
-    per_channel = np.abs(weights.astype(np.int64)).sum(axis=0)
-    largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, bias, strict=True))
-    if largest + (1 << (shift - 1)) >= EXACT_LIMIT:
+    if largest_sum([weights], bias, shift) >= EXACT_LIMIT:
         raise BundleError("Sums in the integer network could exceed 2^53 and would not be exact.")

@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy.factorized import FactorizedPrior
+from cdc_jax.entropy.integer_checkerboard import anchor_mask
+from cdc_jax.entropy.latents import LOG2_SCALE_SHIFT
 from cdc_jax.entropy.quantize import lower_bound
 from cdc_jax.models.blocks import (
     ConditionEmbedding,
@@ -32,7 +35,7 @@ from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.transform import Transform, fold
 
 SCALE_MIN = 0.1  # lower bound of σ, in units of y's quantization step
-LOG2_SCALE_UNIT = 4.0  # log₂ σ per unit of the normalized hyper decoder's output, so that few steps move it far
+LOG2_SCALE_UNIT = 2.0**LOG2_SCALE_SHIFT  # log₂ σ per unit of the hyper decoder's output, so that few steps move it far
 
 
 class Encoder(nnx.Module):
@@ -138,11 +141,6 @@ def log2_magnitude(symbols: Float[Array, "..."]) -> Float[Array, "..."]:
     return exponent + (magnitude - power) / power
 
 
-def anchor_mask(height: int, width: int) -> Float[Array, "h w 1"]:
-    """1 at the anchors, where row + column is even; they are coded first."""
-    return (1 - (jnp.arange(height)[:, None] + jnp.arange(width)) % 2).astype(jnp.float32)[..., None]
-
-
 class Context(NamedTuple):
     """What the U-Net is given of ŷ.
 
@@ -246,7 +244,7 @@ class Compressor(nnx.Module):
         features = self.hyper_decoder.features(z_hat)
         output = self.hyper_decoder.convs[2](features)
         if self.checkerboard is not None:
-            mask = anchor_mask(*output.shape[1:3])
+            mask = anchor_mask(*output.shape[1:3])[..., None].astype(np.float32)
             mean = jnp.split(output, 2, axis=-1)[0]
             anchors = quantize(mean)
             symbols = jax.lax.stop_gradient(jnp.round((anchors - mean) * jnp.exp2(log2_gain)))
