@@ -54,11 +54,17 @@ def golden(request, shared_dir):
 
 @pytest.fixture(scope="session")
 def trained_workdir(tmp_path_factory) -> Path:
-    """A finished run of the command a user types: a model of width 8, trained for about a minute on photographs."""
+    """A finished run of the command a user types: a model of width 8, trained for about a minute on photographs.
+
+    Set CDC_TEST_RUN to a folder to train once and use that run in later sessions, too, while you work on other things
+    than training.
+    """
     pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     from tests.helpers.training import run_main, tiny_settings
 
-    workdir = tmp_path_factory.mktemp("trained") / "run"
+    workdir = Path(os.environ.get("CDC_TEST_RUN") or tmp_path_factory.mktemp("trained") / "run")
+    if (workdir / "stdout.txt").exists():
+        return workdir
     finished = run_main(workdir, **tiny_settings())
     if finished.returncode:
         raise RuntimeError(f"training the tiny model failed:\n{finished.stderr[-3000:]}")
