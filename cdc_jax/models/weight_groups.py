@@ -28,6 +28,15 @@ class Part(enum.Enum):
 # A file's symbols depend on these parts; the way back from the symbols to the image may change.
 CODING_PARTS = frozenset({Part.ENCODER, Part.ANALYSIS, Part.GAINS, Part.HYPERPRIOR})
 
+# The last layers of networks that start, or should stay, close to zero: a small step of all their weights together is a
+# large one of the output.
+_OUTPUTS = (
+    "compressor.encoder.out.",
+    "compressor.hyper_decoder.convs.2.",
+    "compressor.checkerboard.out.",
+    "unet.final_conv.",
+)
+
 
 def part_of(name: str) -> Part:
     """The part that the weight `name` belongs to. Raises ValueError where the model has no such part."""
@@ -40,3 +49,8 @@ def part_of(name: str) -> Part:
 def decides_symbols(name: str) -> bool:
     """Whether a file's symbols depend on the weight `name`."""
     return part_of(name) in CODING_PARTS
+
+
+def is_output(name: str) -> bool:
+    """Whether the weight `name` belongs to the last layer of a network whose output is a small correction."""
+    return name.startswith(_OUTPUTS)

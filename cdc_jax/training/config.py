@@ -110,8 +110,12 @@ def _optimizer_settings() -> ml_collections.ConfigDict:
     settings.drop_step = 100_000
     settings.cooldown_steps = 0
     settings.b2 = 0.999  # Adam's decay of the second moment
+    settings.epsilon = 1e-8  # added to its root; weights whose (clipped) gradients are smaller hardly move
     settings.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
     settings.hyperprior_factor = 1.0  # on that of the entropy model
+    settings.encoder_factor = 1.0  # on that of the encoder
+    settings.output_factor = 1.0  # on that of last layers whose outputs are small corrections (`models.weight_groups`)
+    settings.max_fan_in = 0  # kernels with more inputs have a learning rate as much smaller (Yang et al. 2022); 0: off
     settings.transform_factor = 1.0  # on that of T and Tᵀ, whose entries are about 0.04
     settings.warmup_steps = 0
     settings.clip_norm = 1.0  # of the global gradient; 0: no clipping
@@ -241,6 +245,8 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
         if _value(config, name) not in choices:
             options = ", ".join(map(repr, choices))
             raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}.")
+    if not config.optimizer.epsilon > 0:
+        raise ConfigError(f"optimizer.epsilon is {config.optimizer.epsilon}; it must be positive.")
     if not 0 <= config.loss.rho < 1:
         raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1.")
     if config.data.workers < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 import ml_collections
 import optax
@@ -9,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from cdc_jax.models.params import Params
-from cdc_jax.models.weight_groups import Part, part_of
+from cdc_jax.models.weight_groups import Part, is_output, part_of
 
 
 def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -47,22 +49,30 @@ def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.G
     clip = optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity()
     factors = learning_rate_factors(config, params)
     scale = optax.identity() if factors is None else optax.stateless(lambda updates, _: factors * updates)
-    return optax.chain(clip, optax.adam(learning_rate_schedule(config), b2=options.b2), scale)
+    return optax.chain(clip, optax.adam(learning_rate_schedule(config), b2=options.b2, eps=options.epsilon), scale)
 
 
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
     """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None where all are 1."""
+    factors = {name: _factor(config, name, leaf.shape) for name, leaf in params.items()}
+    if all(factor == 1 for factor in factors.values()):
+        return None
+    return ravel_pytree({name: jnp.full(leaf.shape, factors[name], jnp.float32) for name, leaf in params.items()})[0]
+
+
+def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]) -> float:
     options = config.optimizer
-    factors = {
+    parts = {
         Part.GAINS: options.gains_factor,
         Part.HYPERPRIOR: options.hyperprior_factor,
+        Part.ENCODER: options.encoder_factor,
         Part.ANALYSIS: options.transform_factor,
         Part.SYNTHESIS: options.transform_factor,
     }
-    if all(factor == 1 for factor in factors.values()):
-        return None
-    filled = {name: jnp.full(leaf.shape, factors.get(part_of(name), 1.0), jnp.float32) for name, leaf in params.items()}
-    return ravel_pytree(filled)[0]
+    factor = parts.get(part_of(name), 1.0) * (options.output_factor if is_output(name) else 1.0)
+    if options.max_fan_in and name.endswith(".kernel"):
+        factor *= min(options.max_fan_in / math.prod(shape[:-1]), 1.0)
+    return factor
 
 
 def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:

@@ -1,9 +1,11 @@
-"""The results of a finished run: a bundle, and the validation image, compressed to a file and decoded."""
+"""The results of a finished run: a bundle, and a validation image compressed with it, JPEG and the shipped model."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -12,11 +14,17 @@ from jaxtyping import UInt8
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from cdc_jax.codec.codec import load_codec
+from cdc_jax.codec.codec import Codec, load_codec
+from cdc_jax.codec.model_selection import Target, choose
 from cdc_jax.data.sources import validation_images
+from cdc_jax.errors import CdcError
+from cdc_jax.evaluation.baselines import BASELINES, MAX_QUALITY, decode, encode
+from cdc_jax.evaluation.size_search import largest_within
 from cdc_jax.io.files import copy_tree, is_remote, write_atomically
 from cdc_jax.io.images import Image, write_image
+from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics.distortion import psnr_db
+from cdc_jax.metrics.lpips import load_lpips, lpips
 from cdc_jax.training.export import export_params
 from cdc_jax.training.initialization import read_coding
 from cdc_jax.training.metrics_writer import RunLog
@@ -62,36 +70,71 @@ def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[st
     codec = load_codec(bundle)
     data = codec.compress(image)
     write_atomically(folder / "example.cdc", data)
-    bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-
-    panels = [(f"original, {name}", image)]
-    for steps in config.train.eval_steps:
-        decoded = codec.decompress(data, steps=steps)
-        psnr = psnr_db(image, decoded)
-        panels.append((f"{steps} step{'s' if steps > 1 else ''}: {bpp:.3f} bpp, {psnr:.2f} dB", decoded))
-        print(f"{name}: {len(data)} bytes, {bpp:.3f} bpp, {steps}-step decode {psnr:.2f} dB PSNR")
-        if steps == config.model.decode_steps:
-            write_image(folder / "example.png", decoded)
-    if config.model.decode_steps not in config.train.eval_steps:
-        write_image(folder / "example.png", codec.decompress(data))
-    write_image(folder / "side_by_side.png", side_by_side(panels))
+    write_image(folder / "example.png", codec.decompress(data))
+    panels = _compared(name, image, codec, data)
+    for panel in panels[1:]:
+        print(f"{name}, {panel.caption}")
+    write_image(folder / "side_by_side.png", side_by_side([(panel.caption, panel.image) for panel in panels]))
     print(f"look at: {shown}/side_by_side.png")
 
 
+class _Panel(NamedTuple):
+    caption: str
+    image: Image
+
+
+def _compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]:
+    """The original, the file, and at most as many bytes of JPEG and of the shipped model, each decoded."""
+    height, width, _ = image.shape
+    lpips_of = _lpips_alex()
+
+    def panel(label: str, size_bytes: int, decoded: Image, remark: str = "") -> _Panel:
+        bpp, psnr = 8 * size_bytes / (height * width), psnr_db(image, decoded)
+        lpips = "" if lpips_of is None else f", LPIPS {lpips_of(image, decoded):.3f}"
+        return _Panel(f"{label}: {bpp:.3f} bpp{remark}, {psnr:.2f} dB{lpips}", decoded)
+
+    jpeg = BASELINES["jpeg"]
+    quality = largest_within(lambda q: len(encode(jpeg, image, q)), 0, MAX_QUALITY, len(data))
+    jpeg_data = encode(jpeg, image, quality or 0)
+    panels = [
+        _Panel(f"original, {name}", image),
+        panel("JPEG", len(jpeg_data), decode(jpeg, jpeg_data), " (its smallest)" if quality is None else ""),
+        panel("this model", len(data), codec.decompress(data)),
+    ]
+    try:
+        shipped = load_codec()
+        choice = choose(["shipped"], lambda _: shipped, image, Target(file_bytes=len(data)))
+    except CdcError:  # this installation has no model, or it makes no file so small
+        return panels
+    return [*panels, panel("the model of the package", len(choice.data), shipped.decompress(choice.data))]
+
+
+def _lpips_alex() -> Callable[[Image, Image], float] | None:
+    """LPIPS-Alex of two uint8 images; None where its weights are not installed."""
+    try:
+        weights = load_lpips("alex")
+    except CdcError:
+        return None
+    return lambda image, decoded: float(lpips(weights, to_unit_range(image[None]), to_unit_range(decoded[None]))[0])
+
+
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Images of one size side by side, each under its caption."""
+    """Images of one size under their captions: two rows of two where there are four, else one row."""
     height, width, _ = panels[0][1].shape
-    sheet = PILImage.new("RGB", (width * len(panels), height + _CAPTION_HEIGHT), "white")
+    columns = 2 if len(panels) == 4 else len(panels)
+    rows = -(-len(panels) // columns)
+    sheet = PILImage.new("RGB", (width * columns, (height + _CAPTION_HEIGHT) * rows), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (caption, image) in enumerate(panels):
-        draw.text((i * width + 8, 6), caption, fill="black", font=ImageFont.load_default(size=15))
-        sheet.paste(PILImage.fromarray(image), (i * width, _CAPTION_HEIGHT))
+        x, y = width * (i % columns), (height + _CAPTION_HEIGHT) * (i // columns)
+        draw.text((x + 8, y + 6), caption, fill="black", font=ImageFont.load_default(size=15))
+        sheet.paste(PILImage.fromarray(image), (x, y + _CAPTION_HEIGHT))
     return np.asarray(sheet)
 
 
 def _print_progress(log: list[dict]) -> None:
     """Prints how far the run came: the first and last values of some metrics."""
-    for name in ("diffusion_loss", "validation_bpp", "validation_psnr_db_1"):
+    for name in ("diffusion_loss", "validation_objective"):
         values = [(line["step"], line[name]) for line in log if name in line]
         if len(values) > 1:
             (first_step, first), (last_step, last) = values[0], values[-1]

@@ -12,11 +12,11 @@ import numpy as np
 
 from tests.helpers.processes import ROOT, user_environment
 
-DEMO = ROOT / "configs" / "demo.py"
+CONFIG = ROOT / "tests" / "helpers" / "paper_layout.py"
 
 
 def tiny_settings(**changes) -> dict[str, object]:
-    """What differs from the demo's configuration."""
+    """What differs from the tests' configuration."""
     return {
         "model.width": 8,
         "model.decode_steps": 2,
@@ -34,16 +34,16 @@ def tiny_settings(**changes) -> dict[str, object]:
 
 def tiny_config(**changes) -> ml_collections.ConfigDict:
     """The same as a configuration, for tests that call the trainer's functions."""
-    config = runpy.run_path(str(DEMO))["get_config"]()
+    config = runpy.run_path(str(CONFIG))["get_config"]()
     config.update_from_flattened_dict(tiny_settings(**changes))
     return config
 
 
 def main_command(workdir: Path, *arguments: str, **settings) -> list[str]:
-    """The command line of a run with the demo's configuration and these settings."""
+    """The command line of a run with the tests' configuration and these settings."""
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
     return [
-        sys.executable, "-m", "cdc_jax.main", f"--config={DEMO}", f"--workdir={workdir}", *overrides, *arguments
+        sys.executable, "-m", "cdc_jax.main", f"--config={CONFIG}", f"--workdir={workdir}", *overrides, *arguments
     ]  # fmt: skip
 
 
