@@ -1,9 +1,9 @@
-"""The `cdc` command: what can be asked for, and who does it.
+"""The `cdc` command and its subcommands.
 
-One function for the arguments and one that runs it per subcommand; `_COMMANDS`, at the end, lists them. Whatever needs
-NumPy, Pillow or JAX is imported inside the subcommand that needs it, so that `cdc info` and `--help` answer at once.
+Each subcommand has a function that adds its arguments and a function that runs it; `_COMMANDS` at the end lists them.
+NumPy, Pillow and JAX are imported only inside the functions that need them, so that `cdc info` and `--help` are fast.
 
-Exit codes: 0 all done, 1 a file failed, 2 usage, 3 the file needs another model, 130 interrupted.
+Exit codes: 0 success, 1 a file failed, 2 usage error, 3 a file needs another model, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     """Runs one command line.
 
     Args:
-      argv: the arguments after `cdc`; None: those of the process.
-      load_codec: in place of `cdc_jax.load_codec`, for tests and other front ends.
+      argv: the arguments after `cdc`; by default those of the process.
+      load_codec: replaces `cdc_jax.load_codec` in tests and other front ends.
 
     Returns:
       The exit code.
     """
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of them is in our own messages
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages report what matters
             args = arguments.parse(sys.argv[1:] if argv is None else list(argv), _COMMANDS)
             return args.run(args, Environment(load_codec, is_process=argv is None))
     except SystemExit as stop:  # argparse: --help, --version, usage
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     except KeyboardInterrupt:
         console.log("Interrupted.")
         return 130
-    except BrokenPipeError:  # as when the output goes to `head`: nobody wants to hear about it
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended: not worth a message
         return 1
     except Exception as error:
         line = console.describe(error)
@@ -51,21 +51,21 @@ _COMMANDS = (
     Command(
         "compress",
         "IN... [-q QUALITY] [-o OUT] [options]",
-        "make .cdc files of images",
+        "compress images to .cdc files",
         compress.add_arguments,
         compress.run,
     ),
     Command(
         "decompress",
         "IN... [-o OUT] [options]",
-        "make images of .cdc files",
+        "decompress .cdc files to images",
         decompress.add_arguments,
         decompress.run,
     ),
     Command(
         "info",
         "FILE... [--json]",
-        "show what .cdc files hold; needs no model",
+        "print size, rate and model of .cdc files; needs no model",
         info.add_arguments,
         info.run,
     ),
@@ -86,14 +86,14 @@ _COMMANDS = (
     Command(
         "import-torch",
         "FILE.pt OUT_DIR [--force]",
-        "make a bundle of a released PyTorch checkpoint",
+        "convert a released PyTorch checkpoint to a bundle",
         bundles.add_import_torch,
         bundles.run_import_torch,
     ),
     Command(
         "export",
         "WORKDIR OUT_DIR [--step N] [--force]",
-        "make a bundle of a training run's checkpoint",
+        "convert a checkpoint of a training run to a bundle",
         bundles.add_export,
         bundles.run_export,
     ),

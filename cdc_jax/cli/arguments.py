@@ -1,4 +1,4 @@
-"""Arguments of the `cdc` command: the parser, the options that several subcommands share, the kinds of values."""
+"""Arguments of the `cdc` command: the parser, options that several subcommands share, and argument types."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.version import __version__
 
-_EXIT_CODES = "exit codes: 0 all done, 1 a file failed, 2 usage, 3 the file needs another model"
+_EXIT_CODES = "exit codes: 0 success, 1 a file failed, 2 usage error, 3 a file needs another model"
 _FILES = """\
-Without -o, outputs are written beside their inputs. With several inputs, or a folder (read with its subfolders),
--o names a folder, which gets the same tree. '-' is standard input or output. Existing files are kept unless --force
-is given. A file that fails does not stop the others.
+Without -o, every output is written next to its input. With several inputs, or a folder (searched recursively), -o names
+a folder, which gets the same subfolders. '-' is standard input or output. Existing files are kept unless --force is
+given. A file that fails does not stop the others.
 """
 
 
 class Environment(NamedTuple):
-    """What a command line runs in.
+    """The surroundings of a command line.
 
     Attributes:
-      load_codec: in place of `cdc_jax.load_codec`; None: that one.
-      is_process: whether the process is this command line's, so that Ctrl-C may end it.
+      load_codec: replaces `cdc_jax.load_codec`, unless None.
+      is_process: whether the process exists for this command line alone, so that Ctrl-C may end it at once.
     """
 
     load_codec: Callable | None = None
@@ -32,7 +32,7 @@ class Environment(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A subcommand: `add_arguments` fills its parser, `run` does it and returns the exit code."""
+    """A subcommand: `add_arguments` fills its parser, `run` executes it and returns the exit code."""
 
     name: str
     usage: str
@@ -42,13 +42,14 @@ class Command(NamedTuple):
 
 
 def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespace:
-    """The arguments of one subcommand, with its `run` among them.
+    """Parses a command line; returns the arguments of its subcommand, with the subcommand's `run` function among them.
 
-    A subcommand that has an argument `inputs` (`nargs="*"`) may have them anywhere between its options, and needs one
-    at least; after `--` everything is an input, also what begins with a dash.
+    If a subcommand has an argument `inputs` (`nargs="*"`), inputs may stand anywhere between its options, and at least
+    one is required. Everything after `--` is an input, even if it begins with a dash.
 
     Raises:
-      SystemExit: --help and --version (0), or a usage error (2), reported in one line on standard error.
+      SystemExit: for --help and --version (code 0), and for a usage error (code 2), which is reported in one line on
+        standard error.
     """
     parser = _parser(commands)
     end = argv.index("--") if "--" in argv else len(argv)
@@ -58,7 +59,7 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
     flags = [word for word in more if word.startswith("-") and word != "-"]
     more += argv[end + 1 :]
     if flags or (more and not hasattr(args, "inputs")):
-        args.parser.error(f"unrecognized arguments: {' '.join(flags or more)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(flags or more)}; usage: {args.parser.usage}")
     if hasattr(args, "inputs"):
         args.inputs = args.inputs + more
         bundles = [word for word in args.inputs if is_bundle(word)] if hasattr(args, "model") else []
@@ -70,7 +71,7 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
 
 
 def add_files(parser: argparse.ArgumentParser, what: str) -> None:
-    """Inputs, output, model and limits: what compress and decompress have in common."""
+    """Adds inputs, output, model and limits, which compress and decompress have in common."""
     parser.epilog = _FILES
     parser.add_argument("inputs", metavar="IN", nargs="*", help=f"{what}, folders of them, or -")
     parser.add_argument("-o", "--output", metavar="OUT", help="the output file (or folder, see below), or -")
@@ -80,14 +81,14 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """The bundles, and the limit on what is read with them."""
+    """Adds --model and --max-pixels."""
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
         action="append",
         default=[],
-        help="the folder of a model, once for each (default: the one that comes with cdc_jax); each file is read with "
-        "the one that it was written with",
+        help="a model's bundle; repeat the option for several (default: the model shipped with cdc_jax); each file is "
+        "read with the model whose fingerprint it has",
     )
     parser.add_argument(
         "--max-pixels",
@@ -99,25 +100,28 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How to decode: what compress, which may have to, and decompress have in common."""
+    """Adds the options of decoding; `cdc compress` needs them for --min-psnr."""
     steps, seed = whole_number(0), whole_number(0, 2**32 - 1)
     parser.add_argument(
-        "--steps", type=steps, metavar="N", help="diffusion steps (default: the model's); 0: a preview without network"
+        "--steps",
+        type=steps,
+        metavar="N",
+        help="diffusion steps (default: the model's); 0: a preview without running a network",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise that decoding starts from")
-    parser.add_argument("--gamma", type=gamma, metavar="G", help="scale of that noise (default: the model's)")
-    parser.add_argument("--bfloat16", action="store_true", help="run the U-Net in bfloat16 (other pixels)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the starting noise")
+    parser.add_argument("--gamma", type=gamma, metavar="G", help="scale of the starting noise (default: the model's)")
+    parser.add_argument("--bfloat16", action="store_true", help="run the U-Net in bfloat16 (changes pixels slightly)")
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """--quiet; -q is the quality of `cdc compress`."""
+    """Adds --quiet. -q, which is the quality in `cdc compress`, is an error that names --quiet in other subcommands."""
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     if not parser.prog.endswith(" compress"):
         parser.add_argument("-q", action=_NoQuality, nargs="?", help=argparse.SUPPRESS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """An argument type: whole numbers from `least` to `most`, both included."""
+    """Returns an argument type: whole numbers from `least` to `most` inclusive, or without an upper bound."""
 
     def parse_number(text: str) -> int:
         try:
@@ -133,7 +137,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    """An argument type: numbers from `least` to `most`, both included."""
+    """Returns an argument type: numbers from `least` to `most` inclusive."""
 
     def parse_number(text: str) -> float:
         try:
@@ -148,7 +152,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def gamma(text: str) -> float:
-    """An argument type: finite numbers, 0 or more."""
+    """The argument type of finite numbers of 0 or more."""
     try:
         value = float(text)
     except ValueError:
@@ -159,7 +163,7 @@ def gamma(text: str) -> float:
 
 
 def memory_size(text: str) -> int:
-    """An argument type: bytes, as a number with K, M, G or T (powers of 1024) after it or without."""
+    """The argument type of a size in bytes: a number, with an optional suffix K, M, G or T (powers of 1024)."""
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
     try:
@@ -178,7 +182,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def renamed(new: str) -> type[argparse.Action]:
-    """An action for a former option: fails with a line that names the new one."""
+    """Returns the action of a renamed option: a usage error that gives the new name."""
 
     class Renamed(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):

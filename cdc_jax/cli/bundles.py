@@ -1,4 +1,4 @@
-"""`cdc import-torch` and `cdc export`: the commands that make bundles."""
+"""`cdc import-torch` and `cdc export`, the commands that create bundles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_jax.codec.bundle_folder import check_new_bundle
 
 
 def add_import_torch(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `cdc import-torch`."""
+    """Adds the arguments of `cdc import-torch`."""
     parser.add_argument("file", metavar="FILE.pt", help="a checkpoint of the original program")
     parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -19,26 +19,26 @@ def add_import_torch(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import_torch(args: argparse.Namespace, environment: Environment) -> int:
-    """Makes a bundle of a PyTorch checkpoint; the exit code."""
+    """Converts a PyTorch checkpoint to a bundle; returns the exit code."""
     from cdc_jax.codec.import_torch import import_torch
 
     return _make_bundle(args, args.file, lambda folder: import_torch(args.file, folder, overwrite=args.force))
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `cdc export`."""
+    """Adds the arguments of `cdc export`."""
     parser.add_argument("workdir", metavar="WORKDIR", help="the folder of a training run")
     parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
     which = parser.add_mutually_exclusive_group()
     step = arguments.whole_number(0)
-    which.add_argument("--step", type=step, metavar="N", help="which checkpoint (default: the latest)")
+    which.add_argument("--step", type=step, metavar="N", help="the checkpoint's step (default: the latest)")
     which.add_argument("--best", action="store_true", help="the checkpoint with the lowest validation loss")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments.add_quiet(parser)
 
 
 def run_export(args: argparse.Namespace, environment: Environment) -> int:
-    """Makes a bundle of a training run's checkpoint; the exit code."""
+    """Converts a checkpoint of a training run to a bundle; returns the exit code."""
     from cdc_jax.training.export import export_workdir
 
     def make(folder: str) -> None:
@@ -48,7 +48,7 @@ def run_export(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], object]) -> int:
-    check_new_bundle(args.output, overwrite=args.force)  # before the work
+    check_new_bundle(args.output, overwrite=args.force)  # before spending time on it
     make(args.output)
     if not args.quiet:
         console.log(f"{source} -> {args.output}")

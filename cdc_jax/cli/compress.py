@@ -1,4 +1,4 @@
-"""`cdc compress`: from the command line to the codec, and the files that it makes."""
+"""`cdc compress`: compresses images to `.cdc` files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX
 from cdc_jax.io.image_folders import image_suffixes
 
-_MOST_NAMES = 20  # of skipped files in one line
+_MOST_NAMES = 20  # skipped files that a message names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `cdc compress`."""
+    """Adds the arguments of `cdc compress`."""
     arguments.add_files(parser, "images (any format that Pillow reads, such as PNG, JPEG, WebP, AVIF, TIFF)")
     quality = arguments.number(0, 100)
     parser.add_argument(
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
-    """`cdc compress`: the exit code."""
+    """Runs `cdc compress`; returns the exit code."""
     by_target = target_options.has_target(args)
     if len(args.model) > 1 and not by_target:
-        raise paths.UsageError("`cdc compress` takes one --model: without a target size there is nothing to choose by.")
+        raise paths.UsageError("`cdc compress` takes one --model, or several with a target such as --target-bpp.")
     if by_target and args.quality is not None:
-        raise paths.UsageError("A target chooses the quality: give -q or a target, not both.")
+        raise paths.UsageError("A target determines the quality: give -q or a target, not both.")
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=image_suffixes(), new_suffix=CDC_SUFFIX)
     if not args.quiet:
         _log_skipped([path for path in plan.skipped if not path.lower().endswith(CDC_SUFFIX)])
@@ -51,16 +51,16 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
                 console.log(f"warning: {note}")
         codec = models.load(models.paths[0])
         start = time.perf_counter()
-        picked = ""
+        chosen = ""
         if by_target:
             data, choice = target_options.choose_model(args, models, image)
-            picked = f", by {choice}"
+            chosen = f", by {choice}"
             if not args.quiet and len(plan.tasks) > 1:
                 console.log(f"{console.shown(source)}: {choice}")
         else:
             data = codec.compress(image, quality=args.quality)
         bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{picked}"
+        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{chosen}"
 
     outcomes = pipeline.one_by_one(pipeline.target_check(args, plan), convert)
     return pipeline.run_tasks(args, plan, outcomes, interruptible=environment.is_process)
@@ -70,4 +70,4 @@ def _log_skipped(names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        console.log(f"{files} skipped, since the suffix is no image format's: {', '.join(names[:_MOST_NAMES])}{more}.")
+        console.log(f"{files} skipped, without the suffix of an image format: {', '.join(names[:_MOST_NAMES])}{more}.")

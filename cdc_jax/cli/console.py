@@ -1,4 +1,4 @@
-"""What the user sees of a command: messages, progress, the exit code."""
+"""Messages, progress bar and exit code of a command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TypeVar
 from cdc_jax.cli.paths import STANDARD, standard_output_errors
 from cdc_jax.errors import CdcError, reason_of
 
-# Held while standard error is turned away from the user (`silent_libraries`), and while something is written there.
+# Held while standard error is redirected (`silent_libraries`), and while a message is written to it.
 _STANDARD_ERROR = threading.RLock()
 
 Item = TypeVar("Item")
 
 
 def log(text: str) -> None:
-    """One line on standard error, above the progress bar where there is one."""
-    if sys.stderr is None:  # closed by the caller: cdc … 2>&-; print would take standard output instead
+    """Writes one line to standard error, above the progress bar if there is one."""
+    if sys.stderr is None:  # closed by the caller (cdc … 2>&-); print would use standard output instead
         return
     line = "cdc: " + " ".join(text.splitlines())
     tqdm = sys.modules.get("tqdm")
-    with _STANDARD_ERROR, contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
+    with _STANDARD_ERROR, contextlib.suppress(OSError, ValueError):  # a lost message is no reason to stop
         if tqdm is not None:
             tqdm.tqdm.write(line, file=sys.stderr)
         else:
@@ -32,10 +32,10 @@ def log(text: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """One line on standard output, whatever characters it has.
+    """Writes one line to standard output. Characters that its encoding lacks are escaped.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: standard output cannot be written to.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     line = " ".join(text.splitlines()).encode(encoding, "backslashreplace").decode(encoding)
@@ -44,12 +44,17 @@ def print_line(text: str) -> None:
 
 
 def shown(name: str, stream: str = "input") -> str:
-    """What to call a source or target in a message."""
+    """The name of a source or target in messages: `standard input` (or `stream`) for `-`."""
     return f"standard {stream}" if name == STANDARD else name
 
 
 def describe(error: BaseException, name: str = "") -> str | None:
-    """What to report to the user about an error that a user can cause; None for one that only a bug of ours can."""
+    """The message for an error that a user can cause, or None for an error that only a bug of ours can cause.
+
+    Args:
+      error: the error.
+      name: what it is about, such as a path. It precedes the message unless the message contains it.
+    """
     if isinstance(error, CdcError):
         text = str(error)
     elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter is XLA's
@@ -63,13 +68,13 @@ def describe(error: BaseException, name: str = "") -> str | None:
 
 
 def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
-    """The items, with a bar on standard error if there are several."""
+    """Yields the items, with a progress bar on standard error if `total` is 2 or more."""
     if quiet or total < 2:
         yield from items
         return
     from tqdm import tqdm
 
-    # In a log file every refresh is a line of its own.
+    # In a log file every refresh is a separate line.
     seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 10.0
     with tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds) as bar:
         for item in items:
@@ -80,7 +85,7 @@ def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[It
 
 @contextlib.contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Keeps what image libraries write to standard error by themselves (libtiff, past Python) out of our one line."""
+    """Discards what image libraries such as libtiff write to standard error, so that only our own line appears."""
     import logging
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -99,7 +104,7 @@ def silent_libraries() -> Iterator[None]:
 
 
 def exit_code_of(failures: Iterable[int]) -> int:
-    """0 without failures, the code that all share (3: model mismatches), else 1."""
+    """The exit code of a command: 0 without failures, the code that all failures share, otherwise 1."""
     codes = set(failures)
     if not codes:
         return 0

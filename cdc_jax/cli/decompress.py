@@ -1,4 +1,4 @@
-"""`cdc decompress`: from the command line to the codec, and the images that it makes."""
+"""`cdc decompress`: decodes `.cdc` files to images."""
 
 from __future__ import annotations
 
@@ -15,36 +15,44 @@ from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
 
 @dataclass
 class _Stream:
-    """A file to decompress: where from, its bytes, its header, the codec for it, and how long that took by itself."""
+    """A file to decompress.
+
+    Attributes:
+      source: its path, or `-`.
+      data: its bytes.
+      header: its header.
+      codec: the codec with the file's fingerprint.
+      decode_seconds: the time of its decoding, if it was decoded alone.
+    """
 
     source: str
     data: bytes
     header: object
     codec: object
-    seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `cdc decompress`."""
+    """Adds the arguments of `cdc decompress`."""
     arguments.add_files(parser, ".cdc files")
     formats = list(IMAGE_FORMATS)
-    parser.add_argument("--format", choices=formats, help="format of outputs whose suffix names none (default: png)")
+    parser.add_argument("--format", choices=formats, help="format of outputs without a known suffix (default: png)")
     tiles = parser.add_mutually_exclusive_group()
     tiles.add_argument(
         "--max-memory",
         type=arguments.memory_size,
         metavar="SIZE",
-        help="decode in the largest tiles for which this much memory is enough, such as 4G or 800M, file by file "
-        "(default: the tiles depend on the image's size alone)",
+        help="decode file by file, in the largest tiles that fit into this much memory, such as 4G or 800M "
+        "(default: tiles depend only on the image's size)",
     )
     arguments.add_decoding(parser)
-    tiles.add_argument("--tile", type=_tile, metavar="N", help="decode in tiles of N pixels a side, a multiple of 64")
+    tiles.add_argument("--tile", type=_tile, metavar="N", help="decode in tiles of N×N pixels, a multiple of 64")
     eta = arguments.number(0, 1)
-    parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="noise added at every step, 0 to 1")
+    parser.add_argument("--eta", type=eta, default=0.0, metavar="E", help="DDIM's η: noise added at each step, 0 to 1")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
-    """`cdc decompress`: the exit code."""
+    """Runs `cdc decompress`; returns the exit code."""
     format = args.format or "png"
     new_suffix = IMAGE_FORMATS[format][0]
     plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
@@ -65,7 +73,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             for index, stream in enumerate(streams):
                 start = time.perf_counter()
                 image = _decode_one(args, stream, settings)
-                stream.seconds = time.perf_counter() - start
+                stream.decode_seconds = time.perf_counter() - start
                 yield index, image
             return
         for codec in dict.fromkeys(stream.codec for stream in streams):
@@ -76,8 +84,8 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     def finish(stream: _Stream, image) -> tuple[bytes, str]:
         from cdc_jax.io.images import encode_image
 
-        words = f"{stream.header.width}x{stream.header.height}, {stream.seconds:.2f} s"
-        return encode_image(image, format), words
+        details = f"{stream.header.width}x{stream.header.height}, {stream.decode_seconds:.2f} s"
+        return encode_image(image, format), details
 
     concurrent = args.max_memory is None and args.tile is None
     convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, concurrent=concurrent)
@@ -85,7 +93,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _tile(text: str) -> int:
-    """An argument type: what `codec.tiling.check_tile` allows."""
+    """The argument type of --tile, with the bounds of `codec.tiling.check_tile`."""
     side = arguments.whole_number(192)(text)
     if side % 64:
         raise argparse.ArgumentTypeError(f"{text} is not a multiple of 64")
@@ -93,7 +101,7 @@ def _tile(text: str) -> int:
 
 
 def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
-    """The image, or the error that prevents it."""
+    """The image, or the exception that its decoding raised."""
     try:
         if args.tile is not None:
             settings = {**settings, "tile": args.tile}
@@ -105,18 +113,18 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
                 whole = tile >= max(stream.header.height, stream.header.width)
                 console.log(
                     f"{console.shown(stream.source)}: decoded {'whole' if whole else f'in tiles of {tile} pixels'} "
-                    "for --max-memory, which gives a slightly different image than without"
+                    "for --max-memory; the pixels differ slightly from those without it"
                 )
         return stream.codec.decompress(stream.data, **settings)
-    except Exception as error:  # too little memory, for one: the files after it may be smaller
+    except Exception as error:  # such as too little memory: the files after it may be smaller
         return error
 
 
-def _format_of_output(output: str, asked: str | None) -> str:
-    named = image_format(output)
-    if named is None and asked is None:
+def _format_of_output(output: str, requested: str | None) -> str:
+    by_suffix = image_format(output)
+    if by_suffix is None and requested is None:
         formats = ", ".join(IMAGE_FORMATS)
         raise paths.UsageError(f"{output}: The suffix names no image format; give --format ({formats}).")
-    if named and asked and named != asked:
-        raise paths.UsageError(f"{output}: The suffix means {named}, but --format is {asked}.")
-    return asked or named
+    if by_suffix and requested and by_suffix != requested:
+        raise paths.UsageError(f"{output}: The suffix means {by_suffix}, but --format is {requested}.")
+    return requested or by_suffix

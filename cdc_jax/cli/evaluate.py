@@ -1,4 +1,4 @@
-"""`cdc evaluate`: its arguments, and what it reports to the user."""
+"""`cdc evaluate`: compares models and other codecs on a folder of images."""
 
 from __future__ import annotations
 
@@ -12,37 +12,55 @@ from cdc_jax.io.files import MAX_PIXELS
 
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
 _EPILOG = """\
-A model of every rate is a curve by itself, each --quality a point on it; of models of one rate, those after one --model
-make a curve. Every step count is a curve of its own. --target-bpp compares the codecs' largest files within a size,
-image by image. Finished results in the folder of --out are used again,
-so the same command resumes after an interruption. --released DIR evaluates the authors' checkpoints at the paper's
-settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
+Every --model is a curve: one model of every rate with a point per --quality, or several models of one rate. Every step
+count gives a separate curve. --target-bpp instead compares the codecs' largest files within a size, image by image.
+Results in the folder --out are reused, so the same command resumes after an interruption. --released DIR evaluates the
+authors' checkpoints at the paper's settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `cdc evaluate`."""
+    """Adds the arguments of `cdc evaluate`."""
     parser.epilog = _EPILOG
-    whole = arguments.whole_number
-    add = parser.add_argument
-    add("--images", metavar="DIR", required=True, help="the images to evaluate on")
-    add("--out", metavar="DIR", required=True, help="results, plots, report.html")
+    parser.add_argument("--images", metavar="DIR", required=True, help="the images to evaluate on")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder for results, plots and report.html")
+    _add_models(parser)
+    _add_metrics(parser)
+    _add_baselines(parser)
+    _add_published(parser)
+    count = arguments.whole_number
+    parser.add_argument(
+        "--report-images", metavar="N", type=count(0), default=24, help="images in the report (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=count(1),
+        default=MAX_PIXELS,
+        help="refuse images with more pixels (default: %(default)s)",
+    )
+    arguments.add_quiet(parser)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    """Adds our models, and the settings that they compress and decode with."""
+    count, add = arguments.whole_number, parser.add_argument
     add(
         "--model",
         metavar="BUNDLE",
         nargs="*",
         action="append",
-        help="the bundles of one curve (default: the model that comes with cdc_jax); --model alone: none",
+        help="the bundles of one curve (default: the model shipped with cdc_jax); --model alone: no model",
     )
-    add("--released", metavar="DIR", help="a folder of the authors' .pt files")
-    add("--steps", metavar="N", nargs="+", type=whole(0), help="diffusion steps; 0: the preview (default: several)")
+    add("--released", metavar="DIR", help="a folder with the authors' .pt files")
+    add("--steps", metavar="N", nargs="+", type=count(0), help="diffusion steps; 0: the preview (default: several)")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality",
         metavar="Q",
         nargs="+",
         type=arguments.number(0, 100),
-        help="of our models of every rate, 0 to 100 (default: 5 15 25 … 85)",
+        help="qualities for models of every rate, 0 to 100 (default: 5 15 25 … 85)",
     )
     rate.add_argument(
         "--target-bpp",
@@ -50,51 +68,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_bits_per_pixel,
         default=(),
-        help="compare, image by image, every codec's largest file within these bits per pixel",
+        help="compare, image by image, every codec's largest file within this number of bits per pixel",
     )
-    add("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0, help="of the noise that decoding starts from")
-    add("--gamma", metavar="G", type=arguments.gamma, help="scale of that noise (default: the model's)")
-    add(
+    add("--seed", metavar="N", type=count(0, 2**32 - 1), default=0, help="seed of the starting noise")
+    add("--gamma", metavar="G", type=arguments.gamma, help="scale of the starting noise (default: the model's)")
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Adds the metrics, and how curves are compared by them."""
+    parser.add_argument(
         "--metrics",
         metavar="NAME",
         nargs="+",
         help="psnr-rgb, psnr-y, ssim, ms-ssim-rgb, lpips-alex, lpips-vgg, dists, fid, fd-vgg "
         f"(default: {' '.join(DEFAULT_METRICS)}; with --target-bpp {' '.join(SAME_SIZE_METRICS)})",
     )
-    add("--fid-weights", metavar="FILE", help="the Inception weights of pytorch-fid, for the metric fid")
-    add("--codecs", metavar="NAME", nargs="*", help="to compare with: jpeg, webp, avif, jxl (default: all)")
+    parser.add_argument("--fid-weights", metavar="FILE", help="the Inception weights of pytorch-fid, required for fid")
+    parser.add_argument(
+        "--anchor", metavar="NAME", help="the reference curve of BD-rates (default: the first of --codecs)"
+    )
+    parser.add_argument(
+        "--min-overlap",
+        metavar="SHARE",
+        type=arguments.number(0, 1),
+        default=MIN_OVERLAP,
+        help="report no BD-rate if curves share less of their quality range (default: %(default)s)",
+    )
+
+
+def _add_baselines(parser: argparse.ArgumentParser) -> None:
+    """Adds the codecs to compare with."""
+    add = parser.add_argument
+    add("--codecs", metavar="NAME", nargs="*", help="baselines: jpeg, webp, avif, jxl (default: all)")
     add(
         "--codec-quality",
         metavar="Q",
         nargs="+",
-        type=whole(0, 100),
-        help="of each of them, 0 to 100 (default: those whose files have 0.15 to 1.5 bits per pixel)",
+        type=arguments.whole_number(0, 100),
+        help="qualities for all baselines, 0 to 100 (default: for each, those that give 0.15 to 1.5 bits per pixel)",
     )
     add("--qualities", nargs="*", action=arguments.renamed("--codec-quality"), help=argparse.SUPPRESS)
-    add("--anchor", metavar="NAME", help="the curve that BD-rates refer to (default: the first of --codecs)")
-    add(
-        "--min-overlap",
-        metavar="PART",
-        type=arguments.number(0, 1),
-        default=MIN_OVERLAP,
-        help="refuse a BD-rate where curves share less of their range of quality (default: %(default)s)",
-    )
-    add("--published", metavar="FILE.csv", help="published curves to draw beside, for the same data set and metrics")
-    add("--published-codecs", metavar="NAME", nargs="+", help="which of them (default: a short list)")
-    add("--data-set", metavar="NAME", help="what the images are called in that file (default: kodak, if they are)")
-    add("--report-images", metavar="N", type=whole(0), default=24, help="images in the report (default: %(default)s)")
-    add(
-        "--max-pixels",
-        metavar="N",
-        type=whole(1),
-        default=MAX_PIXELS,
-        help="refuse images with more pixels (default: %(default)s)",
-    )
-    arguments.add_quiet(parser)
+
+
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    """Adds the published curves to compare with."""
+    add = parser.add_argument
+    add("--published", metavar="FILE.csv", help="published curves to draw, for the same data set and metrics")
+    add("--published-codecs", metavar="NAME", nargs="+", help="which of these curves (default: a short list)")
+    add("--data-set", metavar="NAME", help="the images' name in that file (default: kodak for the Kodak images)")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
-    """Evaluates; 1 if an image had to be left out."""
+    """Runs `cdc evaluate`; returns the exit code, which is 1 if an image was excluded."""
     from cdc_jax.evaluation.evaluate import evaluate
     from cdc_jax.runtime import compilation_cache
 
@@ -143,6 +168,6 @@ def _total(result) -> int:
 def _progress_bar(total: int):
     from tqdm import tqdm
 
-    # In a log file every refresh is a line of its own.
+    # In a log file every refresh is a separate line.
     seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 30.0
     return tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds, smoothing=0.05)

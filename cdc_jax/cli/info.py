@@ -1,4 +1,4 @@
-"""`cdc info`: what `.cdc` files hold, without a model."""
+"""`cdc info`: prints what the headers of `.cdc` files contain. Needs no model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from cdc_jax.cli import console, paths
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
-from cdc_jax.io.header import read_header
+from cdc_jax.io.header import Header, read_header
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `cdc info`."""
+    """Adds the arguments of `cdc info`."""
     parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
-    parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line and file")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
-    """Prints a line for each file; the exit code."""
+    """Prints a line for each file; returns the exit code."""
     failures = []
     for path in args.inputs:
         try:
@@ -29,23 +29,29 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             console.log(console.describe(error, console.shown(path)))
             failures.append(1)
             continue
-        facts = {
-            "file": path,
-            "width": header.width,
-            "height": header.height,
-            "bytes": header.num_bytes,
-            "bpp": header.bpp,
-            "format_version": header.format_version,
-            "fingerprint": header.fingerprint.hex(),
-        }
-        quality = ""
-        if header.quality is not None:
-            facts["quality"] = header.quality
-            facts["chunks"] = dict(header.chunks)
-            quality = f"quality {header.quality:g}, "
-        text = (
-            "{file}: {width}x{height} pixels, {bytes} bytes, {bpp:.4f} bpp, "
-            f"{quality}format {{format_version}}, model {{fingerprint}}"
-        ).format(**facts)
-        console.print_line(json.dumps(facts) if args.json else text)
+        console.print_line(json.dumps(_facts(path, header)) if args.json else _line(path, header))
     return console.exit_code_of(failures)
+
+
+def _facts(path: str, header: Header) -> dict[str, object]:
+    """What --json prints; quality and chunks only for format 2."""
+    facts = {
+        "file": path,
+        "width": header.width,
+        "height": header.height,
+        "bytes": header.num_bytes,
+        "bpp": header.bpp,
+        "format_version": header.format_version,
+        "fingerprint": header.fingerprint.hex(),
+    }
+    if header.quality is not None:
+        facts |= {"quality": header.quality, "chunks": dict(header.chunks)}
+    return facts
+
+
+def _line(path: str, header: Header) -> str:
+    quality = "" if header.quality is None else f"quality {header.quality:g}, "
+    return (
+        f"{path}: {header.width}x{header.height} pixels, {header.num_bytes} bytes, {header.bpp:.4f} bpp, "
+        f"{quality}format {header.format_version}, model {header.fingerprint.hex()}"
+    )

@@ -15,11 +15,11 @@ class Models:
     """The bundles of a command line, each loaded when it is first needed.
 
     Attributes:
-      paths: of the bundles; `SHIPPED` alone where none was named.
+      paths: the paths of the bundles; `SHIPPED` alone if none was given.
     """
 
     def __init__(self, args: argparse.Namespace, load_codec: Callable | None):
-        """`load_codec` is called in place of `cdc_jax.load_codec`, None: that one."""
+        """Takes the bundles and limits of `args`. `load_codec` replaces `cdc_jax.load_codec`, unless None."""
         self.paths = args.model or [SHIPPED]
         self._load_codec = load_codec
         self._options = {"max_pixels": args.max_pixels}
@@ -29,7 +29,7 @@ class Models:
         self._loading = threading.Lock()
 
     def load(self, path: str):
-        """The codec of one bundle."""
+        """The codec of the bundle at `path`, one of `paths`."""
         with self._loading:
             if path not in self._codecs:
                 load_codec = self._load_codec
@@ -43,7 +43,11 @@ class Models:
             return self._codecs[path]
 
     def for_file(self, fingerprint: bytes, name: str):
-        """The first codec with a file's fingerprint."""
+        """The first codec that has a file's fingerprint.
+
+        Raises:
+          ModelMismatchError: none has; the message names the file, its fingerprint and those of the bundles.
+        """
         others = []
         for path in self.paths:
             codec = self.load(path)

@@ -1,4 +1,4 @@
-"""Which files a command reads and which it writes: folders, names beside the input, `-`, what must be kept."""
+"""The files that a command reads and writes: folders, default output names, `-`, and outputs that must be kept."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ STANDARD = "-"
 
 
 class UsageError(CdcError):
-    """The command line asks for something that cannot be done; nothing has been read or written."""
+    """The command line asks for something impossible. Nothing has been read or written."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Task:
-    """One file to make: from `source` to `target`, both paths or `-`."""
+    """One conversion, from `source` to `target`. Both are paths or `-`."""
 
     source: str
     target: str
@@ -32,13 +32,13 @@ class Task:
 
 @dataclass
 class Plan:
-    """All that one command line asks for.
+    """Everything that a command line asks for.
 
     Attributes:
-      tasks: what to do, in the order of the command line, folders in the order of their names.
-      problems: inputs that there is nothing to do for (missing, empty folder), one line each.
-      skipped: files in the folders that have another suffix; hidden ones do not count.
-      makes_folders: the output is a folder, made where it is missing.
+      tasks: the conversions, in the order of the command line; within a folder, in the order of the names.
+      problems: one line for each input without a task, because it is missing or an empty folder.
+      skipped: files in folders that have another suffix, without hidden files.
+      makes_folders: whether the output is a folder, which is created if it is missing.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -48,20 +48,21 @@ class Plan:
 
 
 def plan_tasks(inputs: Sequence[str], output: str | None, *, suffixes: Collection[str], new_suffix: str) -> Plan:
-    """Pairs inputs with outputs, without reading or writing.
+    """Pairs inputs with outputs, without reading or writing files.
 
-    A single file goes to `output`, or beside itself under `new_suffix`; several files or a folder go below the folder
-    `output`, folders recursively and with their tree, or each beside itself. A single `-` is standard input.
+    The output of a single file is `output`, or by default its own path with `new_suffix`. Outputs of several files or
+    of a folder go into the folder `output`, with the subfolders of the input, or by default next to their inputs. A
+    single `-` is standard input.
 
     Args:
       inputs: files and folders.
-      output: `-o`.
-      suffixes: what to look for in folders (lower case, any case matches), and what `new_suffix` replaces.
-      new_suffix: such as `.cdc`.
+      output: the value of `-o`, or None.
+      suffixes: in lower case: those of the files to find in folders (ignoring case), which `new_suffix` replaces.
+      new_suffix: the suffix of outputs, such as `.cdc`.
 
     Raises:
-      UsageError: two inputs share an output, an output is an input, or `output` is a file where a folder is needed or
-        the other way round.
+      UsageError: two inputs have the same output; an output is also an input; or `output` is a file where a folder is
+        needed, or a folder where a file is needed.
     """
     if len(inputs) == 1 and not os.path.isdir(inputs[0]):
         plan = _plan_one(inputs[0], output, suffixes, new_suffix)
@@ -114,7 +115,7 @@ def _kind(suffixes: Collection[str]) -> str:
 
 
 def _with_suffix(path: str, suffixes: Collection[str], new_suffix: str) -> str:
-    """`photo.png` → `photo.cdc`, but `scan.2024` → `scan.2024.cdc`: only the suffix of a known format is replaced."""
+    """Replaces a known suffix: `photo.png` → `photo.cdc`. Appends to others: `scan.2024` → `scan.2024.cdc`."""
     root, suffix = os.path.splitext(path)
     return (root if suffix.lower() in suffixes else path) + new_suffix
 
@@ -134,7 +135,7 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
 
 
 def _identity(path: str) -> object:
-    """The same for two names of one file, also before it exists, and where upper and lower case are one."""
+    """A value that is equal for two names of one file, even before the file exists or if case does not matter."""
     try:
         status = os.stat(path)
         return status.st_dev, status.st_ino
@@ -144,7 +145,7 @@ def _identity(path: str) -> object:
 
 
 def _is_device(path: str) -> bool:
-    """Whether something is there that is neither file nor folder: `/dev/null`, a pipe."""
+    """Whether `path` exists but is neither a file nor a folder, such as `/dev/null` or a pipe."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -153,17 +154,18 @@ def _is_device(path: str) -> bool:
 
 
 def check_target(target: str, *, force: bool, makes_folders: bool) -> None:
-    """Finds out before the work whether its result may be written.
+    """Checks that an output may be written, before its contents are computed.
 
     Raises:
-      CdcError: a file is there already (unless `force`), or a folder; or the folder to write to is missing.
+      CdcError: the file exists already (unless `force`), or is a folder; or its folder is missing (unless
+        `makes_folders`) or cannot be written to.
     """
     if target == STANDARD or _is_device(target):
         return
     if os.path.isdir(target):
-        raise CdcError(f"{target}: This is a folder, where the output should go.")
+        raise CdcError(f"{target}: This is a folder, so the output cannot be written there.")
     if os.path.exists(target) and not force:
-        raise CdcError(f"{target}: Exists already and was kept; --force replaces it.")
+        raise CdcError(f"{target}: The file exists and was kept; --force replaces it.")
     folder = os.path.dirname(os.path.realpath(target))
     if not makes_folders and not os.path.isdir(folder):
         raise CdcError(f"{target}: There is no folder {folder} to write to.")
@@ -172,11 +174,11 @@ def check_target(target: str, *, force: bool, makes_folders: bool) -> None:
 
 
 def read_source(source: str, *, magic: bytes = b"") -> bytes:
-    """All of a file, or of standard input for `-`; only the first bytes of one that does not begin with `magic`.
+    """Reads a file, or standard input for `-`. If it does not begin with `magic`, reads no more than those bytes.
 
     Raises:
-      CdcError: it is a folder, or standard input is closed.
-      OSError: it cannot be read.
+      CdcError: the source is a folder, or standard input is closed.
+      OSError: the source cannot be read.
     """
     if os.path.isdir(source):
         raise CdcError(f"{source}: This is a folder, not a file.")
@@ -186,11 +188,11 @@ def read_source(source: str, *, magic: bytes = b"") -> bytes:
 
 
 def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
-    """All of a file, whole or not at all; or to standard output for `-`.
+    """Writes a file, completely or not at all, or standard output for `-`.
 
     Raises:
       CdcError: standard output is closed.
-      OSError: it cannot be written.
+      OSError: the target cannot be written.
     """
     if target == STANDARD:
         stream = standard_stream("stdout")
@@ -204,21 +206,21 @@ def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
 
 
 def standard_stream(name: str):
-    """The binary stream under `sys.stdin` or `sys.stdout`."""
+    """The binary stream of `sys.stdin` or `sys.stdout`, by its name in `sys`."""
     stream = getattr(sys, name)
-    if stream is None:  # closed by the caller: cdc … >&-
+    if stream is None:  # closed by the caller (cdc … >&-)
         raise CdcError(f"Standard {'input' if name == 'stdin' else 'output'} is closed.")
     return stream.buffer
 
 
 @contextlib.contextmanager
 def standard_output_errors() -> Iterator[None]:
-    """Lets an OSError inside name standard output, and be the only one: at its end, Python would fail again."""
+    """Adds the name "standard output" to an OSError, and keeps Python from raising it again when it exits."""
     try:
         yield
     except OSError as error:
         error.filename = "standard output"
-        with contextlib.suppress(OSError, ValueError):  # it is no file of the system's, in tests
+        with contextlib.suppress(OSError, ValueError):  # in tests, standard output has no file descriptor
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
             os.close(null)

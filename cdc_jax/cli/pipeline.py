@@ -1,8 +1,8 @@
-"""From tasks to outcomes, with reading, decoding and writing of different files at the same time.
+"""Runs the tasks of a command, so that reading, decoding and writing of different files overlap.
 
-The devices take one batch at a time. One thread keeps them busy; others read the files of the next window and encode
-decoded images as PNG, JPEG and so on. The caller takes the outcomes as they are ready and writes the files; at most
-`WAITING_BYTES` of decoded images wait for it. A single task runs in the caller's thread.
+The devices process one batch at a time. One thread feeds them. Other threads read the files of the next window, and
+encode decoded images as PNG, JPEG and so on. The caller receives the outcomes as they become ready, and writes the
+files. At most `WAITING_BYTES` of decoded images are queued for it. A single task runs in the caller's thread.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from cdc_jax.cli.paths import STANDARD, Plan, Task, UsageError, check_target, wr
 from cdc_jax.errors import BundleError, CdcError
 
 WORKERS = 4
-WINDOW = 64  # files that are read together, so that those of one size share batches
-WAITING_BYTES = 64 << 20  # of decoded images that are not yet files
+WINDOW = 64  # files that are read together, so that images of the same size share batches
+WAITING_BYTES = 64 << 20  # limit on decoded images that are queued for encoding
 
 File, Image = TypeVar("File"), TypeVar("Image")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """The result of a task: the bytes to write, or an error.
 
     Attributes:
       task: the task.
-      data: the bytes to write, if there is no error.
-      details: a few words about them.
-      error: what stopped it.
+      data: the bytes to write; empty if there is an error.
+      details: a short description of the result for the user.
+      error: the exception that ended the task, or None.
       subject: the file that the error is about.
     """
 
@@ -51,18 +51,18 @@ Convert = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 
 def target_check(args: argparse.Namespace, plan: Plan) -> Callable[[Task], None]:
-    """`check_target` for the tasks of a plan."""
+    """Returns `check_target` with the settings of a plan, as a function of a task."""
     return lambda task: check_target(task.target, force=args.force, makes_folders=plan.makes_folders)
 
 
 def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interruptible: bool) -> int:
-    """Converts every file of a plan; a failed one costs one line and does not stop the others.
+    """Converts every file of a plan. A file that fails is reported in one line and does not stop the others.
 
     Args:
-      args: `force`; `quiet`, to report errors only.
+      args: the options `force` and `quiet` (report errors only).
       plan: what to read and write.
-      convert: makes the outcomes of the plan's tasks, in any order, and perhaps several ahead of what is written.
-      interruptible: whether Ctrl-C ends the process at once during a conversion; otherwise it raises
+      convert: yields the outcomes of the plan's tasks in any order, and may run ahead of the writing.
+      interruptible: whether Ctrl-C during a conversion ends the process at once. Otherwise it raises
         KeyboardInterrupt, as usual in Python.
 
     Returns:
@@ -71,52 +71,63 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interru
     Raises:
       UsageError: a file would go to a terminal.
     """
-    if not args.force and any(task.target == STANDARD for task in plan.tasks):
-        if sys.stdout is not None and sys.stdout.isatty():
-            raise UsageError("Standard output is a terminal: redirect it, or name a file with -o.")
-    failures: list[int] = []
+    _refuse_terminal(args, plan)
     for problem in plan.problems:
         console.log(problem)
-        failures.append(CdcError.exit_code)
+    failures = [CdcError.exit_code] * len(plan.problems)
     start = time.perf_counter()
     written_bytes = 0
     outcomes = _outcomes(plan, convert, interruptible=interruptible)
     for outcome in console.with_progress(outcomes, len(plan.tasks), args.quiet):
-        task, data = outcome.task, outcome.data
-        source, target = console.shown(task.source), console.shown(task.target, "output")
-        subject = outcome.subject  # of an error message
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            subject = target
-            write_target(task.target, data, makes_folders=plan.makes_folders)
-        except (BundleError, BrokenPipeError):
-            raise  # neither is about this file alone
-        except Exception as error:
-            line = console.describe(error, subject)
-            if line is None:
-                raise
-            console.log(line)
-            failures.append(error.exit_code if isinstance(error, CdcError) else CdcError.exit_code)
+        failure = _write(outcome, plan)
+        if failure is not None:
+            failures.append(failure)
             continue
-        written_bytes += len(data)
+        written_bytes += len(outcome.data)
         if not args.quiet and len(plan.tasks) == 1:
+            source, target = console.shown(outcome.task.source), console.shown(outcome.task.target, "output")
             console.log(f"{source} -> {target}: {outcome.details}")
     if not args.quiet and len(plan.tasks) > 1:
-        done = len(plan.tasks) + len(plan.problems) - len(failures)
-        console.log(
-            f"{done} of {done + len(failures)} files done, {written_bytes} bytes written, "
-            f"{time.perf_counter() - start:.1f} s"
-        )
+        total = len(plan.tasks) + len(plan.problems)
+        seconds = time.perf_counter() - start
+        console.log(f"{total - len(failures)} of {total} files done, {written_bytes} bytes written, {seconds:.1f} s")
     return console.exit_code_of(failures)
 
 
+def _refuse_terminal(args: argparse.Namespace, plan: Plan) -> None:
+    if not args.force and any(task.target == STANDARD for task in plan.tasks):
+        if sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError("Standard output is a terminal: redirect it, or name a file with -o.")
+
+
+def _write(outcome: Outcome, plan: Plan) -> int | None:
+    """Writes the file of an outcome. If that or the task failed, reports the error and returns its exit code."""
+    subject = outcome.subject
+    try:
+        if outcome.error is not None:
+            raise outcome.error
+        subject = console.shown(outcome.task.target, "output")
+        write_target(outcome.task.target, outcome.data, makes_folders=plan.makes_folders)
+    except (BundleError, BrokenPipeError):
+        raise  # they concern all files
+    except Exception as error:
+        line = console.describe(error, subject)
+        if line is None:
+            raise
+        console.log(line)
+        return error.exit_code if isinstance(error, CdcError) else CdcError.exit_code
+    return None
+
+
 def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[bytes, str]]) -> Convert:
-    """Each file by itself, some at a time.
+    """Converts each file separately, several at a time.
 
     Args:
       check: raises an error if a task's target must not be written.
-      convert: from a source to the target's bytes and a few words about them; called in threads.
+      convert: maps a source to the target's bytes and a short description of them; called in threads.
+
+    Returns:
+      A function from tasks to their outcomes.
     """
 
     def outcome(task: Task) -> Outcome:
@@ -142,16 +153,19 @@ def in_batches(
     *,
     concurrent: bool = True,
 ) -> Convert:
-    """Files that the devices take many of at once.
+    """Converts files in batches, since devices process several at once.
 
     Args:
       check: raises an error if a task's target must not be written.
-      read: reads a source; called in threads, while earlier files are decoded.
-      decode: yields (index, image or error) of the files in any order; called in one thread. If it raises, it is
+      read: reads a source; called in threads while earlier files are decoded.
+      decode: yields (index, image or error) for each file in any order; called in one thread. If it raises, it is
         called again with each of the remaining files alone.
-      finish: makes the target's bytes and a short description of them; called in threads.
-      concurrent: whether the next files are read and earlier images finished during a decode. False: one step after
-        the other, so that at most one decoded image is in memory.
+      finish: returns the target's bytes and a short description of them; called in threads.
+      concurrent: whether to read the next files and finish earlier images during a decode. If False, the steps run one
+        after the other, so that at most one decoded image is in memory.
+
+    Returns:
+      A function from tasks to their outcomes.
     """
 
     batches = _Batches(check, read, decode, finish)
@@ -174,7 +188,7 @@ class _Batches:
     finish: Callable[[File, Image], tuple[bytes, str]]
 
     def load(self, task: Task) -> Outcome | tuple[Task, File]:
-        """The task's file, or the outcome where it cannot be read."""
+        """Reads a task's file. Returns the task with the file, or the outcome if that failed."""
         problem = _problem(self.check, task)
         if problem is not None:
             return problem
@@ -184,7 +198,7 @@ class _Batches:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
     def decoded(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Image | Exception] | Outcome]:
-        """Outcomes of the files that cannot be read, images or errors of the others."""
+        """Yields the outcomes of files that cannot be read, and (task, file, image or error) for the others."""
         for loaded in _windows(self.load, tasks):
             yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
             yield from self._images([item for item in loaded if not isinstance(item, Outcome)])
@@ -194,7 +208,7 @@ class _Batches:
         try:
             for index, image in self.decode([file for _, file in files]):
                 yield *left.pop(index), image
-        except Exception as error:  # such as too little memory for one of them: which one is not known
+        except Exception as error:  # such as too little memory for one of the files, but it is unknown which
             if len(files) == 1:
                 yield *files[0], error
                 return
@@ -202,7 +216,7 @@ class _Batches:
                 yield from self._images([item])
 
     def complete(self, item: tuple[Task, File, Image | Exception] | Outcome) -> Outcome:
-        """The outcome of what `decoded` yields."""
+        """Turns an item of `decoded` into an outcome."""
         if isinstance(item, Outcome):
             return item
         task, file, image = item
@@ -224,7 +238,7 @@ def _in_background(items: Iterator) -> Iterator:
 
 
 def _windows(function: Callable, items: Sequence) -> Iterator[list]:
-    """The function's results for `WINDOW` items at a time, those of the next window made meanwhile."""
+    """Yields the function's results for `WINDOW` items at a time, and computes the next window in the background."""
     windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
     if len(windows) < 2:
         yield from (list(_parallel(function, window)) for window in windows)
@@ -266,12 +280,12 @@ def _outcomes(plan: Plan, convert: Convert, *, interruptible: bool) -> Iterator[
 
 @contextlib.contextmanager
 def _ctrl_c_ends_process() -> Iterator[None]:
-    """XLA does not look at Python's signal flag: a decode of minutes could not be interrupted before its end.
+    """Restores the default action of SIGINT: XLA ignores Python's signal flag, so Ctrl-C would wait for the decode.
 
-    None of the user's files is written inside, nor in another thread, so none can be left half-written.
+    No file of the user is written inside or in another thread, so none can be left half-written.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)

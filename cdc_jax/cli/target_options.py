@@ -1,20 +1,25 @@
-"""`cdc compress` with a target: the options, and the choice of model and quality."""
+"""The target options of `cdc compress`, and the choice of model and quality by a target."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from cdc_jax.cli import arguments
 from cdc_jax.cli.models import Models
 
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
 
 def add_targets(parser: argparse.ArgumentParser) -> None:
-    """What to choose the quality, or one of several models, by."""
+    """Adds the targets, which determine the quality, and the model if there are several."""
     group = parser.add_mutually_exclusive_group()
-    choose, whole = "choose quality and model for the", arguments.whole_number(1)
+    choose, count = "choose quality and model for the", arguments.whole_number(1)
     group.add_argument("--target-bpp", metavar="X", type=_positive, help=f"{choose} largest file up to X bpp")
-    group.add_argument("--target-bytes", metavar="N", type=whole, help=f"{choose} largest file up to N bytes")
+    group.add_argument("--target-bytes", metavar="N", type=count, help=f"{choose} largest file up to N bytes")
     group.add_argument(
         "--min-psnr",
         metavar="P",
@@ -24,12 +29,12 @@ def add_targets(parser: argparse.ArgumentParser) -> None:
 
 
 def has_target(args: argparse.Namespace) -> bool:
-    """Whether one of `add_targets` is given."""
+    """Whether one of the options of `add_targets` is given."""
     return any(value is not None for value in (args.target_bpp, args.target_bytes, args.min_psnr))
 
 
 def _positive(text: str) -> float:
-    """An argument type: finite numbers above 0."""
+    """The argument type of finite numbers above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -39,11 +44,19 @@ def _positive(text: str) -> float:
     return value
 
 
-def choose_model(args: argparse.Namespace, models: Models, image) -> tuple[bytes, str]:
-    """The file of the model that keeps to the target, and words about the choice.
+def choose_model(args: argparse.Namespace, models: Models, image: UInt8[np.ndarray, "h w 3"]) -> tuple[bytes, str]:
+    """Compresses an image to a target.
+
+    Args:
+      args: the command's arguments, with a target.
+      models: the models to choose from.
+      image: uint8 [height, width, 3], sRGB.
+
+    Returns:
+      The file, and a short description of the choice for the user.
 
     Raises:
-      CdcError: no model does; the message names the nearest.
+      CdcError: no model meets the target; the message names the nearest.
     """
     from cdc_jax.codec.model_selection import Target, choose
 

@@ -1,4 +1,4 @@
-"""`cdc verify`: reports for each file whether it, the bundle and this machine agree."""
+"""`cdc verify`: checks for each file that the file, the bundle and this machine agree."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
 
 _EPILOG = """\
-Decodes the symbols of each file and encodes them again, and checks the hash of the bundle's weights and the machine's
-arithmetic; makes no image. Prints the bundle's hash, and a line for each file that agrees.
+Decodes the symbols of each file and encodes them again, checks the hash of the bundle's weights, and tests that the
+machine's arithmetic is exact. Decodes no image. Prints the bundle's hash, and a line for each file that agrees.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the subcommand."""
+    """Adds the arguments of `cdc verify`."""
     parser.epilog = _EPILOG
     parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
     arguments.add_model(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object per file and line, failed ones too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line and file, also on failure")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         try:
             facts = _verify(args, models, path)
         except BundleError:
-            raise  # not about this file alone
+            raise  # it concerns all files
         except (CdcError, OSError, MemoryError) as error:
             line = console.describe(error, console.shown(path))
             console.log(line)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _verify(args: argparse.Namespace, models: Models, path: str) -> dict:
-    """What is known of a file that agrees. Raises CdcError or OSError for one that does not."""
+    """What --json prints for a file that agrees. Raises CdcError or OSError for a file that does not."""
     data = paths.read_source(path, magic=cdc_file.MAGIC)
     header = cdc_file.unpack(data, max_pixels=args.max_pixels)
     verifier = models.for_file(header.fingerprint, path)

@@ -1,4 +1,4 @@
-"""The command line, with a codec in place of the real one that stores the pixels."""
+"""Fixtures that run the command line with a fake codec, which stores the pixels."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ def bundles():
 
 @pytest.fixture
 def cdc(capfd, bundles, tmp_path, monkeypatch):
-    """Runs a command line in `tmp_path`: (exit code, standard output, lines of standard error).
+    """Runs a command line in `tmp_path`; returns (exit code, standard output, lines of standard error).
 
-    capfd comes first, so that what a test puts in place of sys.stdout is taken away before it ends.
+    capfd comes before monkeypatch, so that a replaced sys.stdout is restored before capfd ends.
     """
     monkeypatch.chdir(tmp_path)
 

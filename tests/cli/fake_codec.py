@@ -1,4 +1,4 @@
-"""A codec in place of the real one that stores the pixels, and what tests of the command line do around it."""
+"""A fake codec that stores the pixels, and helpers of the command line's tests."""
 
 import io
 import os
@@ -19,7 +19,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, limi
 
 
 class StoringCodec:
-    """`Codec`'s interface; the stream is the pixels, plus one byte per unit of quality in a model of every rate."""
+    """Has `Codec`'s interface. The stream is the pixels, plus one byte per unit of quality in a model of every rate."""
 
     def __init__(self, fingerprint=FINGERPRINT, variable_rate=False):
         self.fingerprint = fingerprint
@@ -55,7 +55,7 @@ class StoringCodec:
         return None if max_memory_bytes > 2**30 else 6
 
     def decompress_each(self, files, **settings):
-        """Last first: any order is allowed. A stream that cannot be read is an error in the place of the image."""
+        """Yields the last file first, since any order is allowed, and an error in place of an image it cannot read."""
         self.batches = [*getattr(self, "batches", []), len(files)]
         for index in reversed(range(len(files))):
             try:
@@ -65,7 +65,7 @@ class StoringCodec:
 
 
 class Bundles:
-    """A loader of codecs that remembers what it loaded; what a bundle is like follows from its name."""
+    """Loads fake codecs and records their paths. The bundle's path determines what its codec is like."""
 
     def __init__(self):
         self.loaded, self.codecs = [], {}
@@ -98,7 +98,7 @@ def tree(folder="."):
 
 
 def fails(result, code, *words):
-    """One line on standard error, that holds all the words; nothing on standard output."""
+    """Asserts one line on standard error that contains all the words, and nothing on standard output."""
     exit_code, out, err = result
     assert exit_code == code and out == "" and len(err) == 1, result
     for word in words:

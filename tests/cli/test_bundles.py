@@ -16,12 +16,12 @@ FILES = ["coding.npz", "config.json"]
 
 @pytest.fixture
 def makers(monkeypatch):
-    """Stand-ins for the modules that make bundles; what they were asked for."""
-    asked = []
+    """Replaces the modules that create bundles; returns the list of their calls."""
+    calls = []
 
     def make(name):
         def maker(source, folder, *, overwrite, **options):
-            asked.append((name, source, options))
+            calls.append((name, source, options))
             if source == "bad":
                 raise CheckpointError(f"no weights for {folder}")
             check_new_bundle(folder, overwrite=overwrite)
@@ -35,7 +35,7 @@ def makers(monkeypatch):
     importer.import_torch, exporter.export_workdir = make("import"), make("export")
     monkeypatch.setitem(sys.modules, "cdc_jax.codec.import_torch", importer)
     monkeypatch.setitem(sys.modules, "cdc_jax.training.export", exporter)
-    return asked
+    return calls
 
 
 def put_bundle(folder: str) -> None:
@@ -44,7 +44,7 @@ def put_bundle(folder: str) -> None:
         (Path(folder) / file).write_text("precious")
 
 
-def test_bundles_are_made(cdc, makers):
+def test_bundles_are_created(cdc, makers):
     assert cdc("import-torch", "x.pt", "out")[::2] == (0, ["cdc: x.pt -> out"])
     assert cdc("export", "run", "out2", "--step=5", "--quiet") == (0, "", [])
     assert makers == [("import", "x.pt", {}), ("export", "run", {"step": 5, "best": False})]
@@ -69,7 +69,7 @@ def test_an_existing_bundle_is_kept_unless_forced(cdc, makers):
 
 
 def test_force_replaces_nothing_but_bundles(cdc, makers):
-    """Nor a run, which may hold the same files."""
+    """In particular not a run, which may hold files of the same names."""
     put_bundle("run")
     Path("run/checkpoints").mkdir()
     Path("home").mkdir()

@@ -1,4 +1,4 @@
-"""Which model a file is read with, where the command line names them, and which there is without a name."""
+"""The models of a command line: which of several reads a file, and which is the default."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_decompress_picks_the_model_by_fingerprint(cdc, bundles, photo):
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress", "verify"])
-def test_a_bundle_among_the_inputs_gets_the_form_in_the_error(cdc, bundles, photo, command):
+def test_a_bundle_among_the_inputs_is_an_error_that_shows_the_right_form(cdc, bundles, photo, command):
     for bundle in ("first", "second"):
         Path(bundle).mkdir()
         for file in ("coding.npz", "config.json"):
@@ -31,7 +31,7 @@ def test_a_bundle_among_the_inputs_gets_the_form_in_the_error(cdc, bundles, phot
     assert bundles.loaded == []
 
 
-def test_without_a_name_the_shipped_model_is_used(cdc, bundles, photo):
+def test_the_shipped_model_is_the_default(cdc, bundles, photo):
     assert cdc("compress", "photo.png")[0] == cdc("decompress", "photo.cdc", "-o", "back.png")[0] == 0
     assert bundles.loaded == ["None", "None"]  # as `load_codec` takes it
     np.testing.assert_array_equal(read_image("back.png"), photo)
@@ -40,7 +40,7 @@ def test_without_a_name_the_shipped_model_is_used(cdc, bundles, photo):
 
 
 @pytest.mark.parametrize("words", [["compress", "photo.png", "b.png"], ["decompress", "a.cdc", "b.cdc"]])
-def test_a_missing_shipped_model_is_told_once(cdc, photo, monkeypatch, words):
+def test_a_missing_shipped_model_is_reported_once(cdc, photo, monkeypatch, words):
     monkeypatch.setattr("cdc_jax.codec.bundle_folder._SHIPPED", Path("nowhere"))
     put("b.png"), put("a.cdc"), put("b.cdc")
     fails(cdc(*words, "--quiet", "--force", load_codec=None), 1, "without its model", "--model BUNDLE")

@@ -13,7 +13,7 @@ from cdc_jax.io.images import read_image
 from tests.cli.fake_codec import StoringCodec, Stream, fails, put, tree
 
 
-def test_there_and_back_beside_the_input(cdc, photo):
+def test_round_trip_next_to_the_input(cdc, photo):
     code, out, err = cdc("compress", "photo.png", "--model=b")
     size = Path("photo.cdc").stat().st_size
     assert (code, out) == (0, "") and len(err) == 1
@@ -52,11 +52,11 @@ def test_only_known_suffixes_are_replaced(cdc):
     assert tree() == ["scan.2024", "scan.2024.cdc"]
 
 
-def test_quiet_tells_nothing(cdc, photo):
+def test_quiet_prints_nothing(cdc, photo):
     assert cdc("compress", "photo.png", "--quiet", "--model=b") == (0, "", [])
 
 
-def test_decoding_options_arrive(cdc, bundles):
+def test_decoding_options_reach_the_codec(cdc, bundles):
     put("a.cdc")
     options = ["--steps=7", "--seed=5", "--gamma=0.25", "--eta=0.5", "--tile=192", "--max-pixels=1000"]
     assert cdc("decompress", "a.cdc", "-o", "1.png", "--model=b")[0] == 0
@@ -69,14 +69,14 @@ def test_decoding_options_arrive(cdc, bundles):
     assert bundles.codecs["b"].calls[-1] == {**defaults, "steps": 0}
 
 
-def test_tiles_are_for_every_file(cdc, bundles):
+def test_the_tile_applies_to_every_file(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--tile=256", "-o", "1", "--quiet", "--model=b") == (0, "", [])
     assert [call["tile"] for call in bundles.codecs["b"].calls] == [256, 256]
     fails(cdc("decompress", "a.cdc", "--tile=256", "--max-memory=1G", "--model=b"), 2, "--tile", "--max-memory")
 
 
-def test_max_memory_is_for_each_file_and_logged_where_it_changes_the_image(cdc, bundles):
+def test_max_memory_applies_to_each_file_and_is_logged_if_it_changes_the_image(cdc, bundles):
     put("a.cdc"), put("b.cdc", size=(6, 5))
     assert cdc("decompress", "a.cdc", "b.cdc", "--max-memory=1.5g", "-o", "1", "--quiet", "--model=b") == (0, "", [])
     code, _, err = cdc("decompress", "a.cdc", "b.cdc", "--max-memory=900M", "-o", "2", "--model=b")

@@ -1,4 +1,4 @@
-"""What is refused before any work, and what is kept."""
+"""Command lines that are refused before any work, and files that are kept."""
 
 from pathlib import Path
 
@@ -45,6 +45,11 @@ def test_contradictions_are_refused_before_any_work(cdc, bundles, words, expecte
 @pytest.mark.parametrize("words", [[], ["squash"], ["compress"], ["compress", "a.png", "--model"], ["info"]])
 def test_usage_errors(cdc, words):
     fails(cdc(*words), 2, "--help")
+
+
+def test_unknown_arguments_are_named_with_the_usage(cdc):
+    expected = "cdc: Unrecognized arguments: -q; usage: cdc info FILE... [--json] (see 'cdc info --help')."
+    assert cdc("info", "-q", "a.cdc") == (2, "", [expected])
 
 
 def test_an_existing_output_is_kept_unless_forced(cdc, bundles, photo):

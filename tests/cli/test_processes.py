@@ -1,4 +1,4 @@
-"""`cdc` as a process of its own: how quick it is, pipes, full disks, Ctrl-C, devices."""
+"""`cdc` as a separate process: start-up time, pipes, full disks, Ctrl-C, devices."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def test_version_and_help(cdc):
 @POSIX
 @pytest.mark.parametrize("target", ["pipe", "/dev/full"])
 @pytest.mark.parametrize("words", [["info"], ["decompress", "--model=b", "-o", "-"]])
-def test_nobody_reads_the_output(tmp_path, target, words):
+def test_an_output_without_a_reader(tmp_path, target, words):
     put(tmp_path / "a.cdc")
     if target == "pipe":
         reader, writer = os.pipe()
@@ -103,7 +103,7 @@ def test_nobody_reads_the_output(tmp_path, target, words):
 
 
 @POSIX
-def test_what_is_no_cdc_file_is_not_read_to_its_end():
+def test_a_file_of_another_kind_is_not_read_to_its_end():
     run = process("info", "/dev/zero", shell_limit="ulimit -v 2000000")
     assert run.communicate(timeout=60) == (b"", b"cdc: /dev/zero: This is not a .cdc file.\n")
     assert run.returncode == 1
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_the_process_at_once_and_leaves_nothing_behind(tmp_path):
     run = process("compress", "a.png", "--model=b", code=FAKE.format(setup=BUSY), cwd=tmp_path, text=True)
     try:
         assert run.stdout.readline() == "busy\n"
-        time.sleep(0.3)  # so that it is in there
+        time.sleep(0.3)  # so that the codec is busy
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=20)
     finally:

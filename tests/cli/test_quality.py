@@ -1,4 +1,4 @@
-"""The quality of `cdc compress`: a number, or what a target needs, in a model of every rate."""
+"""The quality of `cdc compress` with a model of every rate: given as a number, or found for a target."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ def quality_of(path):
 
 
 @pytest.mark.parametrize("option, quality", [("-q37.25", 37.25), ("-q=0", 0), ("--quality=100", 100), ("-q 5", 5)])
-def test_it_arrives(cdc, bundles, photo, option, quality):
+def test_the_quality_reaches_the_codec(cdc, bundles, photo, option, quality):
     assert cdc("compress", *option.split(), "photo.png", MODEL)[0] == 0
     assert bundles.codecs["every-rate"].written == [quality]
     assert quality_of("photo.cdc") == (2, quality)
     assert f"quality {quality:g}, format 2" in cdc("info", "photo.cdc")[1]
 
 
-def test_without_one_the_codec_decides(cdc, bundles, photo):
+def test_the_default_is_the_codecs(cdc, bundles, photo):
     for model in ("every-rate", "b"):
         assert cdc("compress", "photo.png", f"--model={model}", "--force")[0] == 0
         assert bundles.codecs[model].written == [None]
@@ -31,12 +31,12 @@ def test_without_one_the_codec_decides(cdc, bundles, photo):
 
 
 @pytest.mark.parametrize("value", ["-1", "100.1", "nan", "inf", "high", "1e3", ""])
-def test_invalid_ones_are_usage_errors(cdc, bundles, photo, value):
+def test_invalid_qualities_are_usage_errors(cdc, bundles, photo, value):
     fails(cdc("compress", "photo.png", MODEL, f"--quality={value}"), 2, "-q/--quality", "0 to 100")
     assert bundles.loaded == [] and tree() == ["photo.png"]
 
 
-def test_a_model_of_one_rate_is_told_once(cdc, photo):
+def test_a_model_of_one_rate_is_reported_once(cdc, photo):
     put("b.png")
     fails(cdc("compress", "photo.png", "b.png", "--model=b", "-q", "50"), 2, "one rate")
     assert tree() == ["b.png", "photo.png"]
@@ -44,14 +44,14 @@ def test_a_model_of_one_rate_is_told_once(cdc, photo):
 
 @pytest.mark.parametrize("words", [["-q"], ["-q50"], ["-q", "50"]])
 @pytest.mark.parametrize("command", ["decompress", "import-torch", "export", "evaluate"])
-def test_elsewhere_q_names_quiet(cdc, bundles, command, words):
+def test_in_other_subcommands_q_is_an_error_that_names_quiet(cdc, bundles, command, words):
     put("a.cdc")
     fails(cdc(command, "a.cdc", *words), 2, "-q is the quality of cdc compress", "--quiet")
     assert bundles.loaded == []
 
 
 @pytest.mark.parametrize("target", ["--target-bpp=1", "--target-bytes=900", "--min-psnr=30"])
-def test_a_target_takes_its_place(cdc, bundles, photo, target):
+def test_a_target_excludes_a_quality(cdc, bundles, photo, target):
     fails(cdc("compress", "photo.png", MODEL, target, "--quality=50"), 2, "-q or a target")
     assert bundles.loaded == [] and tree() == ["photo.png"]
 
@@ -75,7 +75,7 @@ def _size(cdc, quality):
     return Path("photo.cdc").stat().st_size
 
 
-def test_the_choice_is_told_for_every_file(cdc):
+def test_the_choice_is_logged_for_every_file(cdc):
     put("in/a.png", 1), put("in/b.png", 2)
     code, _, err = cdc("compress", "in", MODEL, "--target-bytes=200")
     logged = [line for line in err if "quality" in line]

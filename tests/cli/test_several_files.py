@@ -1,4 +1,4 @@
-"""Several files and folders at once: what becomes of each, and what runs together."""
+"""Several files and folders at once: the result of each, and which steps overlap."""
 
 import threading
 from pathlib import Path
@@ -25,20 +25,20 @@ def test_a_folder_keeps_its_tree(cdc):
     assert (code, out) == (0, "")
     assert tree("made/out") == ["B.cdc", "a.cdc", "sub/a.cdc", "sub/deep/c.cdc", "sub/deep/d.cdc"]
     assert "5 of 5 files done" in err[-1]
-    assert err[0] == "cdc: 1 file is skipped, since the suffix is no image format's: in/notes.txt."
+    assert err[0] == "cdc: 1 file is skipped, without the suffix of an image format: in/notes.txt."
     assert any("5/5" in line for line in err)  # the bar
     assert cdc("decompress", "made/out", "-o", "back", "--format=bmp", "--model=b")[0] == 0
     assert tree("back") == ["B.bmp", "a.bmp", "sub/a.bmp", "sub/deep/c.bmp", "sub/deep/d.bmp"]
 
 
-def test_a_folder_without_o_is_done_in_place(cdc):
+def test_without_o_outputs_are_next_to_their_inputs(cdc):
     put("in/a.png")
     put("in/sub/b.png")
     assert cdc("compress", "in/", "--model=b")[0] == 0
     assert tree("in") == ["a.cdc", "a.png", "sub/b.cdc", "sub/b.png"]
 
 
-def test_a_folder_s_images_of_every_format_are_taken_and_the_rest_is_listed(cdc):
+def test_images_of_every_format_in_a_folder_are_compressed_and_other_files_are_listed(cdc):
     for name in ("a.gif", "b.ppm", "c.tga"):
         Path("in").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(f"in/{name}")
@@ -46,7 +46,7 @@ def test_a_folder_s_images_of_every_format_are_taken_and_the_rest_is_listed(cdc)
         Path(f"in/{i:02}.svg").touch()
     assert cdc("compress", "in", "--model=b", "--quiet") == (0, "", [])
     assert [name for name in tree("in") if name.endswith(".cdc")] == ["a.cdc", "b.cdc", "c.cdc"]
-    code, _, err = cdc("compress", "in", "--model=b", "--force")  # the .cdc files there are no news
+    code, _, err = cdc("compress", "in", "--model=b", "--force")  # .cdc files are not listed
     assert code == 0 and err[0].startswith("cdc: 23 files are skipped") and err[0].endswith("in/19.svg and 3 more.")
 
 
@@ -89,7 +89,7 @@ def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bund
     assert code == 1 and "8 of 11 files done" in err[-1]
     logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
     assert sorted(line.split(":")[1].strip() for line in logged) == ["in/corrupt.cdc", "in/foreign.cdc", "out/3.png"]
-    assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one that is no file
+    assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one of another kind
     for value in (0, 1, 2, 4, 5, 6, 7, 8):
         np.testing.assert_array_equal(read_image(f"out/{value}.png"), np.full((8 + value % 2, 8, 3), value))
     assert Path("out/3.png").read_bytes() == b"precious"
@@ -116,8 +116,8 @@ def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, wo
     assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
 
 
-def test_images_are_finished_while_others_are_decoded(cdc, monkeypatch):
-    """The second image is not given out before the first one's file is being made."""
+def test_images_are_encoded_while_others_are_decoded(cdc, monkeypatch):
+    """The codec yields the second image only once the first one is being encoded."""
     finishing = threading.Event()
 
     def decompress_each(self, files, **settings):
@@ -135,8 +135,8 @@ def test_images_are_finished_while_others_are_decoded(cdc, monkeypatch):
     assert tree() == ["a.cdc", "a.png", "b.cdc", "b.png", "c.cdc", "c.png"]
 
 
-def test_files_are_worked_on_together(cdc, monkeypatch):
-    """Each compression waits for another one: one after the other they would never end."""
+def test_files_are_compressed_in_parallel(cdc, monkeypatch):
+    """Each compression waits for another one, so one after the other they would time out."""
     meeting = threading.Barrier(2, timeout=30)
     compress = StoringCodec.compress
     monkeypatch.setattr(StoringCodec, "compress", lambda self, image, **_: (meeting.wait(), compress(self, image))[1])

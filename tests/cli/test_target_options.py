@@ -1,4 +1,4 @@
-"""`cdc compress` with several models and a target: it picks one and logs which, or refuses and names the nearest."""
+"""`cdc compress` with several models and a target: the choice is logged; a failure names the nearest model."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.evaluation.fakes import FakeBundles
 
 @pytest.fixture
 def compress(tmp_path, monkeypatch, capsys):
-    """Compresses one image with the models coarse, middle, fine; (exit code, the file or None, standard error)."""
+    """Compresses an image with three models; returns (exit code, the file or None, standard error)."""
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(60, 190, (64, 96, 3)).astype(np.uint8)
     write_image("a.png", image)
@@ -37,7 +37,7 @@ def compress(tmp_path, monkeypatch, capsys):
         (["--min-psnr", 38, "--steps", 1], "fine", "dB"),
     ],
 )
-def test_the_choice_is_made_and_told(compress, words, name, reason):
+def test_the_choice_is_made_and_logged(compress, words, name, reason):
     code, data, err = compress(*words)
     assert code == 0 and len(data) == compress.sizes[name]
     assert f", by {name} (" in err and reason in err
@@ -51,13 +51,13 @@ def test_the_choice_is_made_and_told(compress, words, name, reason):
         (["--min-psnr", 90, "--steps", 1], ["a.png", "90 dB", "nearest is fine with"]),
     ],
 )
-def test_invalid_targets_are_one_line(compress, words, parts):
+def test_impossible_targets_are_one_line(compress, words, parts):
     code, data, err = compress(*words)
     assert code == 1 and data is None
     assert err.count("\n") == 1 and all(part in err for part in parts)
 
 
 @pytest.mark.parametrize("words", [["--target-bpp", 0], ["--min-psnr", "x"], ["--min-psnr", 3, "--target-bpp", 1], []])
-def test_mistakes(compress, words):
+def test_usage_errors(compress, words):
     code, data, err = compress(*words)
     assert code == 2 and data is None and err.count("\n") == 1

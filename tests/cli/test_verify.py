@@ -1,4 +1,4 @@
-"""`cdc verify`: what agrees is reported, what does not is named, and no image is made."""
+"""`cdc verify` reports each file that agrees and names each that does not, without decoding images."""
 
 import io
 import json
@@ -20,10 +20,10 @@ from tests.entropy.npz import rewrite
 
 @pytest.fixture
 def verify(capfd, monkeypatch):
-    """Runs `cdc verify` with these words: (exit code, lines of standard output, lines of standard error)."""
+    """Runs `cdc verify`; returns (exit code, lines of standard output, lines of standard error)."""
 
     def no_image(*_):
-        raise AssertionError("verify made an image")
+        raise AssertionError("verify decoded an image")
 
     monkeypatch.setattr(cdc_jax.codec.image_decoder, "synthesize", no_image)
 
@@ -86,7 +86,7 @@ def test_as_json(verify, files, random_bundle):
         ("other.cdc", 3, ["other.cdc", "01020304"]),
     ],
 )
-def test_what_does_not_agree(verify, files, random_bundle, name, code, words):
+def test_files_that_do_not_agree(verify, files, random_bundle, name, code, words):
     returned, out, err = verify(files / name, "--model", random_bundle)
     assert returned == code and not out and len(err) == 1
     assert all(word in err[0] for word in words)
@@ -109,7 +109,7 @@ def test_the_right_bundle_is_chosen(verify, files, random_bundle, tmp_path):
     assert code == 3 and not out and len(err) == 1 and fingerprint in err[0]
 
 
-def test_weights_that_are_not_the_bundles(verify, files, random_bundle, tmp_path):
+def test_weights_with_another_hash_than_the_bundle_states(verify, files, random_bundle, tmp_path):
     bundle = shutil.copytree(random_bundle, tmp_path / "bundle")
     facts = json.loads((bundle / "config.json").read_text())
     (bundle / "config.json").write_text(json.dumps({**facts, "weights_sha256": "0" * 64}))
