@@ -1,4 +1,4 @@
-"""Images to bytes and back: bundles, `encoding`, `decoding`, and the `codec` that ties them to the entropy coder.
+"""The codec: bundles, the encoder's and decoder's networks, and `Codec`, which connects them to the entropy coder.
 
 `Codec` and `load_codec` are imported on first use, so importing this package does not load JAX.
 """

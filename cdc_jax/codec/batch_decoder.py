@@ -1,4 +1,4 @@
-"""Many files at once: streams are read on the host while the devices are busy with the batch before."""
+"""Decodes many files. The host decodes the streams of one batch while the devices process the previous batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ def decode_files(
     settings: DecodeSettings,
     tile: int | None,
 ) -> Iterator[tuple[int, Image | CdcError]]:
-    """(index, image) as images get ready, and the error in place of a bad file's image."""
+    """Yields (index, image) in order of completion, and (index, error) for an invalid file.
+
+    Args:
+      files: the bytes of each file.
+      reader, decoder, devices: those of the model.
+      settings: how to decode.
+      tile: largest side of a tile in pixels; None for the default of the image's size.
+    """
     sizes = []
     for index, data in enumerate(files):
         try:

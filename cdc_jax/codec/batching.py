@@ -1,4 +1,4 @@
-"""Many images at once: which share a batch, and their results in order."""
+"""Groups images of one padded size into batches, and collects results in order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Batch(NamedTuple):
     """Images of one padded size.
 
     Attributes:
-      members: their indices.
-      size: what the batch is padded to, a multiple of the devices; the same for all batches of a size.
+      members: the images' indices.
+      size: the padded batch size, a multiple of the number of devices; equal for all batches of one image size.
     """
 
     members: list[int]
@@ -26,15 +26,15 @@ class Batch(NamedTuple):
 def plan_batches(
     sizes: Sequence[tuple[int, int] | None], devices: int, device_pixels: int = WHOLE_PIXELS
 ) -> list[Batch]:
-    """Groups images of the same size into batches that a device decodes in the memory of one large image.
+    """Groups images of the same size into batches.
 
     Args:
-      sizes: padded (height, width) of each image; None leaves it out.
-      devices: how many share a batch.
-      device_pixels: each device gets at most this many pixels, or one image.
+      sizes: padded (height, width) of each image in pixels; an image with None is left out.
+      devices: the number of devices that share a batch.
+      device_pixels: limit on the pixels of a device's share of a batch. Each device gets at least one image.
 
     Returns:
-      Batches in the order of their first images.
+      The batches, ordered by their first images.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
@@ -44,14 +44,23 @@ def plan_batches(
     for (height, width), members in groups.items():
         most = devices * max(1, device_pixels // (height * width))
         count = -(-len(members) // most)
-        size = -(-len(members) // count)  # as even as can be, so that little is padded and one program does for all
+        size = -(-len(members) // count)  # even sizes, so that one program serves all batches with little padding
         size += -size % devices
         batches += [Batch(members[i : i + size], size) for i in range(0, len(members), size)]
     return sorted(batches, key=lambda batch: batch.members[0])
 
 
 def collect(ready: Iterator[tuple[int, object]], total: int, progress: Progress | None) -> list:
-    """The results in the order of their indices; raises the first that is an error."""
+    """The results in the order of their indices.
+
+    Args:
+      ready: yields (index, result) in any order.
+      total: the number of results.
+      progress: called as `progress(done, total)` after each result.
+
+    Raises:
+      CdcError: the first result that is one.
+    """
     results = [None] * total
     for done, (index, result) in enumerate(ready, 1):
         if isinstance(result, CdcError):

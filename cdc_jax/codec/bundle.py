@@ -1,11 +1,11 @@
-"""A bundle: the directory that inference needs, and all it needs.
+"""A bundle is a directory with everything that inference needs.
 
-    weights/        every weight, with orbax; or weights.safetensors, in float16 (`bundle_weights`)
-    coding.npz      tables and integer hyper decoder: what the file format depends on (`entropy.coding_model`)
+    weights/        all weights, written by orbax; or weights.safetensors, in float16 (`bundle_weights`)
+    coding.npz      the tables and integer networks that the file format depends on (`entropy.coding_model`)
     config.json     the model's settings, its fingerprint, the hash of its weights
-    model_card.md   data, licence, provenance, measurements
+    model_card.md   data, license, provenance, measurements
 
-Nothing in it is a pickle. Two bundles with one fingerprint open each other's files.
+It contains no pickles. Bundles with the same fingerprint open each other's files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
-_CALIBRATION_SIDE = 8  # of the square of random symbols z that the model card counts saturations on
+_CALIBRATION_SIDE = 8  # the model card counts saturations for 8×8 random symbols z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Bundle:
     Attributes:
       config: the model's settings.
       params: float32 weights by dotted name.
-      coding: what both ends of the file format share.
-      weights_sha256: hash of all weights, as hexadecimal digits.
-      path: absolute path of its folder; None for a bundle that was not loaded from one.
+      coding: the tables and integer networks that encoder and decoder share.
+      weights_sha256: SHA-256 of all weights according to config.json, as hexadecimal digits.
+      path: absolute path of the folder it was loaded from, or None.
     """
 
     config: ModelConfig
@@ -52,7 +52,7 @@ class Bundle:
 
 
 def weights_hash(params: Mapping[str, Array]) -> str:
-    """SHA-256 over every weight's name, shape and float32 bytes, in the order of the names."""
+    """SHA-256 of every weight's name, shape and float32 bytes, in the order of the names, as hexadecimal digits."""
     digest = hashlib.sha256()
     for name in sorted(params):
         array = np.ascontiguousarray(np.asarray(params[name]), "<f4")
@@ -73,21 +73,21 @@ def save_bundle(
     half: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Writes a bundle, whole or not at all.
+    """Writes a bundle, completely or not at all.
 
     Args:
-      out_dir: where to; its parent folder is created if it is missing.
-      config, params: the model.
-      provenance: for the model card: where the weights come from, under which licence.
-      measurements: for the model card's table.
-      coding: of a bundle whose files this one must open; None builds it from the weights.
-      lpips: a perceptual network that came with the weights, kept aside as `lpips_vgg.npz`.
-      half: store float16 weights, for a bundle of half the size; `coding` is then built from the rounded ones.
-      overwrite: replace a bundle that is at `out_dir`.
+      out_dir: the bundle's folder; its parent folder is created if it is missing.
+      config, params: the model's settings and weights by dotted name.
+      provenance: text for the model card: the origin and license of the weights.
+      measurements: rows of the model card's table, by title.
+      coding: the coding model of a bundle whose files this one must open; by default built from the weights.
+      lpips: a perceptual network that came with the weights, stored as `lpips_vgg.npz`.
+      half: store float16 weights, which halves the size. `coding` is then built from the rounded weights.
+      overwrite: replace an existing bundle.
 
     Raises:
-      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle), cannot be written, or the weights do not
-        make a bundle.
+      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle) or cannot be written, or the weights do not
+        fit into a bundle.
     """
     check_new_bundle(out_dir, overwrite=overwrite)
     params = round_to_half(params) if half else params
@@ -115,7 +115,7 @@ def load_bundle(path: str | Path) -> Bundle:
     """Reads a bundle.
 
     Raises:
-      BundleError: missing, incomplete, corrupt, or of a newer version; the message names the part.
+      BundleError: the bundle is missing, incomplete, corrupt, or of a newer version; the message names the part.
     """
     path = Path(path)
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""Where bundles lie: what counts as one, where a new one may go, and the one that comes with the package."""
+"""Folders of bundles: what counts as a bundle, where a new one may be written, and the shipped one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder looks like a bundle; a training run's, which may hold the same files, does not."""
-    folder = path if hasattr(path, "is_file") else Path(path)  # it may lie in an object store (`etils.epath.Path`)
+    """Whether a folder has the files of a bundle. A training run's folder may have them too, but does not count."""
+    folder = path if hasattr(path, "is_file") else Path(path)  # an `etils.epath.Path` may be in an object store
     files = all((folder / name).is_file() for name in ("config.json", "coding.npz"))
     return files and not (folder / "checkpoints").is_dir()
 
@@ -28,10 +28,10 @@ def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 def shipped_bundle() -> Path:
-    """The folder of the bundle that is used where no model is named.
+    """The folder of the bundle inside the package, which is used when no model is given.
 
     Raises:
-      BundleError: this installation has none.
+      BundleError: this installation has no bundle.
     """
     if not is_bundle(_SHIPPED):
         raise BundleError(

@@ -1,7 +1,7 @@
-"""A bundle's weights on disk, in one of two forms.
+"""A bundle's weights on disk, in one of two formats.
 
-  weights/               orbax, float32: what runs export, and other programs read
-  weights.safetensors    float16: half the size, mapped rather than parsed; what ships with the package
+weights/               orbax, float32: the format of exported runs
+weights.safetensors    float16, half the size, memory-mapped: the format of the shipped model
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ SAFETENSORS_FILE = "weights.safetensors"
 
 
 def round_to_half(params: Mapping[str, Array]) -> dict[str, Float[np.ndarray, "..."]]:
-    """The float32 weights that a float16 bundle holds. Raises BundleError for one that float16 cannot hold."""
+    """Rounds weights to float16, and returns them as float32 by dotted name.
+
+    Raises:
+      BundleError: a weight has values outside float16's range.
+    """
     with np.errstate(over="ignore"):
         rounded = {name: np.asarray(value).astype(np.float16).astype(np.float32) for name, value in params.items()}
     for name, value in rounded.items():
@@ -33,27 +37,27 @@ def round_to_half(params: Mapping[str, Array]) -> dict[str, Float[np.ndarray, ".
 
 
 def save_orbax(bundle: Path, params: Mapping[str, Array]) -> None:
-    """Writes float32 weights, nested by module."""
+    """Writes float32 weights, nested by module, into a bundle's folder."""
     path = bundle / ORBAX_FOLDER
     with quiet_orbax(), local_checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), nest({name: np.asarray(value) for name, value in params.items()}))
-    (path / "commit_success.txt").unlink(missing_ok=True)  # names the folder it was written in; nothing reads it
+    (path / "commit_success.txt").unlink(missing_ok=True)  # contains the temporary folder's path; nothing reads it
 
 
 def save_half(bundle: Path, params: Mapping[str, Array]) -> None:
-    """Writes float16 weights."""
+    """Writes float16 weights into a bundle's folder."""
     from safetensors.numpy import save
 
-    # In C order: safetensors writes an array's memory as it lies.
+    # In C order: safetensors writes an array's memory as it is.
     halves = {name: np.asarray(value).astype(np.float16, order="C") for name, value in sorted(params.items())}
-    (bundle / SAFETENSORS_FILE).write_bytes(save(halves))  # safetensors' own writing has errors of its own
+    (bundle / SAFETENSORS_FILE).write_bytes(save(halves))  # safetensors' own writer raises errors of other types
 
 
 def load_weights(bundle: Path, config: ModelConfig) -> Params:
-    """Float32 weights by dotted name.
+    """Reads a bundle's weights; returns them as float32 by dotted name.
 
     Raises:
-      BundleError: they are missing, corrupt, or of another architecture.
+      BundleError: the weights are missing, corrupt, or of another architecture.
     """
     path = bundle / SAFETENSORS_FILE
     load = _load_half if path.is_file() else _load_orbax
@@ -62,7 +66,7 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
         return load(path, config)
     except CdcError:
         raise
-    except Exception as error:  # orbax and tensorstore raise whatever their layers raise for missing or corrupt files
+    except Exception as error:  # orbax and tensorstore raise many types for missing or corrupt files
         reason = reason_of(error)
         raise BundleError(f"{path} cannot be read, so the bundle is incomplete or corrupt: {reason}.") from error
 
@@ -78,9 +82,7 @@ def _load_half(path: Path, config: ModelConfig) -> Params:
 def _load_orbax(path: Path, config: ModelConfig) -> Params:
     expected = shapes(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()
-    }
+    target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()}
     with quiet_orbax(), local_checkpointer() as checkpointer:
         stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
         check_same_weights(expected, stored, str(path))

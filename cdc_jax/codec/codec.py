@@ -1,12 +1,12 @@
-"""The codec: image ⇄ bytes. This is the public API.
+"""The public codec, which turns images into bytes and back.
 
     codec = cdc_jax.load_codec("bundle")
     data = codec.compress(image)            # uint8 [h, w, 3] → the bytes of a .cdc file
     image = codec.decompress(data, steps=5)
 
-The latents of a file are the same on every machine; the image made of them is the same on one platform for a given
-(file, steps, γ, η, seed, tile, compute type), and within a small tolerance across platforms; decoded together with
-others, or over several devices, within ±1 of 255 in float32.
+A file decodes to the same latents on every machine. On one platform, its pixels are determined by (file, steps, γ, η,
+seed, tile, compute type); across platforms they agree within a small tolerance. In a batch with other files or on
+several devices, pixels may differ by 1 of 255 in float32.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cdc_jax.io.images import Image, pad_to_multiple
 from cdc_jax.models.config import STRIDE
 from cdc_jax.runtime.prefetch import in_threads
 
-_HOST_THREADS = 2  # beyond one per device: for entropy coding while the devices are busy
+_HOST_THREADS = 2  # threads beyond one per device, for entropy coding while the devices are busy
 
 
 def load_codec(
@@ -50,28 +50,28 @@ def load_codec(
     """Opens a bundle.
 
     Args:
-      bundle_dir: what training, `cdc export` or `cdc import-torch` made; None: the model that comes with the package.
-      max_pixels: height × width above which `compress` and `decompress` refuse, before they allocate anything.
-      compute_type: of the U-Net's products, "float32" or "bfloat16", which is quicker on accelerators and changes
-        pixels a little. Files do not depend on it.
+      bundle_dir: a folder written by training, `cdc export` or `cdc import-torch`; by default the shipped model.
+      max_pixels: limit on height × width, which `compress` and `decompress` check before they allocate anything.
+      compute_type: precision of the U-Net's products, "float32" or "bfloat16", which is faster on accelerators and
+        changes pixels slightly. Files do not depend on it.
 
     Raises:
       BundleError: the folder is not a complete, valid bundle.
-      ConfigError: the compute type is neither.
+      ConfigError: the compute type is unknown.
     """
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
 
 
 class Codec:
-    """A model ready to compress and decompress. Safe to use from several threads.
+    """A model that compresses and decompresses images. Safe to use from several threads.
 
     Attributes:
-      config, max_pixels, compute_type: the model's settings, and what `load_codec` was given.
-      params, weights_sha256: float32 weights by dotted name, and their hash.
-      coding: what both ends of the file format share.
+      config, max_pixels, compute_type: the model's settings, and the arguments of `load_codec`.
+      params, weights_sha256: float32 weights by dotted name, and their SHA-256 as hexadecimal digits.
+      coding: the tables and integer networks that encoder and decoder share.
       coder: the entropy coder of `coding`.
-      decoder: makes images of decoded symbols.
+      decoder: turns decoded symbols into images.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
@@ -98,46 +98,46 @@ class Codec:
         )
 
     def __reduce__(self):
-        """By the bundle's path, which the process that unpickles must see; copies are made so, too."""
+        """Pickles and copies the codec as the path of its bundle, which must exist where it is unpickled."""
         if self._bundle_path is None:
             raise pickle.PicklingError("This codec was not loaded from a folder, so it cannot be pickled or copied.")
         return _load_same, (self._bundle_path, self.weights_sha256, self.max_pixels, self.compute_type)
 
     @property
     def fingerprint(self) -> bytes:
-        """Identifies the coding model: a file opens in every bundle that has the fingerprint stored in the file."""
+        """4 bytes that identify the coding model. A file opens with every bundle that has the file's fingerprint."""
         return self.coding.fingerprint
 
     def compress(self, image: ImageLike, *, quality: float | None = None) -> bytes:
-        """The bytes of a `.cdc` file.
+        """Compresses an image; returns the bytes of a `.cdc` file.
 
         Args:
           image: uint8 [h, w, 3], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
-          quality: 0 (smallest file) to 100, of a model of every rate; None: 50.
+          quality: 0 (smallest file) to 100, by default 50; only for a model of every rate.
 
         Raises:
-          TypeError: none of these.
-          ImageError: an array of another type or shape, a file that cannot be read, or more than `max_pixels`.
-          ConfigError: the quality is out of range, or the model has one rate.
+          TypeError: the image has an unsupported type.
+          ImageError: an array of another dtype or shape, a file that cannot be read, or more than `max_pixels`.
+          ConfigError: the quality is out of range, or given for a model of one rate.
         """
         level = quality_level(self.config, quality)
         return self._encoder.write(self.analyze(image), level)
 
     def check_quality(self, quality: float | None) -> None:
-        """Raises ConfigError as `compress` for a quality that the model does not have."""
+        """Raises ConfigError if `compress` would refuse this quality."""
         quality_level(self.config, quality)
 
     def analyze(self, image: ImageLike) -> ImageLatents:
-        """What the files of every quality are made from; `write` makes them in milliseconds. Raises as `compress`."""
+        """Runs the encoder. From its result, `write` makes files of any quality quickly. Raises as `compress`."""
         image = as_image(image, self.max_pixels)
         return self._encoder.analyze(pad_to_multiple(image, STRIDE), *image.shape[:2])
 
     def write(self, latents: ImageLatents, *, quality: float | None = None) -> bytes:
-        """The file of analyzed latents. Raises ConfigError as `compress`."""
+        """The bytes of the `.cdc` file of latents from `analyze`. Raises ConfigError as `compress`."""
         return self._encoder.write(latents, quality_level(self.config, quality))
 
     def part_bits(self, latents: ImageLatents, *, quality: float | None = None) -> tuple[float, float]:
-        """Ideal bits of z (side information) and of y in that file. Raises ConfigError as `compress`."""
+        """Ideal bits of z (side information) and of y in the file of `write`. Raises ConfigError as `compress`."""
         return self._encoder.part_bits(latents, quality_level(self.config, quality))
 
     def decompress(
@@ -151,18 +151,18 @@ class Codec:
         tile: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """The image of a `.cdc` file.
+        """Decompresses a `.cdc` file; returns its image, uint8 [h, w, 3], sRGB.
 
         Args:
           data: the file's bytes.
-          steps: DDIM steps; more add texture and cost time. 0: the preview of a model with the transform, one matrix
-            product without a network. None: the model's default.
-          seed: of the noise, 0 ≤ seed < 2³².
-          gamma: scale of the starting noise; 0 starts from grey. None: the model's default.
-          eta: noise added at every step, 0 (none) to 1.
-          tile: pixels along the side of the tiles that the image is decoded in, at most, a multiple of 64; a part
-            of the result, since tiles see less. None: whole up to 2²⁰ pixels, else 768, whatever the machine.
-          progress: called as `progress(done, total)` after each tile of each step, once if the image is decoded whole.
+          steps: DDIM steps, by default the model's; more steps add texture and take longer. 0 returns the preview of
+            a model with a transform, which is one matrix product and runs no network.
+          seed: seed of the noise, 0 ≤ seed < 2³².
+          gamma: scale of the starting noise, by default the model's; 0 starts from grey.
+          eta: DDIM's η, the noise added at each step, 0 (none) to 1.
+          tile: largest side of the tiles in pixels, a multiple of 64. Tiles see less, so they change the result. By
+            default, images of up to 2²⁰ pixels are decoded whole, and larger ones with 768, on every machine.
+          progress: called as `progress(done, total)` after each tile of each step, or once for an image without tiles.
 
         Raises:
           BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
@@ -179,9 +179,10 @@ class Codec:
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
     ) -> Iterator[Image]:
-        """The preview of a model with the transform, then each step's estimate. Arguments and errors of `decompress`.
+        """Yields the preview, if the model has a transform, and each step's estimate of the image, uint8 [h, w, 3].
 
-        The last is `decompress`'s image: the same where that is decoded in tiles, else within ±1 of 255.
+        Arguments and errors are those of `decompress`. The last image equals `decompress`'s: exactly if that is
+        decoded in tiles, otherwise within ±1 of 255.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
@@ -189,10 +190,10 @@ class Codec:
             yield image[: container.height, : container.width]
 
     def tile_within(self, data: bytes, max_memory_bytes: int) -> int | None:
-        """The largest tile that `decompress` is estimated to decode a file with in this much memory.
+        """The largest `tile` with which `decompress` is estimated to stay within `max_memory_bytes`.
 
         Returns:
-          Pixels along its side; None where that is what `decompress` does by itself.
+          The tile's side in pixels, or None if `decompress` takes this tile by default.
 
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
@@ -206,11 +207,11 @@ class Codec:
     def compress_batch(
         self, images: Sequence[ImageLike], *, quality: float | None = None, progress: Progress | None = None
     ) -> list[bytes]:
-        """`compress` for many images of any sizes: the same files, each device busy with one image at a time.
+        """`compress` for many images of any sizes, on all local devices. Returns the same files in the same order.
 
         Args:
           images, quality: as `compress`.
-          progress: called as `progress(done, total)` after each.
+          progress: called as `progress(done, total)` after each image.
 
         Raises:
           TypeError, ImageError: as `compress`, for the first such image.
@@ -231,14 +232,14 @@ class Codec:
         tile: int | None = None,
         progress: Progress | None = None,
     ) -> list[Image]:
-        """`decompress` for many files, over all devices: images of the same padded size share batches.
+        """`decompress` for many files, on all local devices. Images of the same padded size share batches.
 
-        The images are those of `decompress`: on one CPU device the same, elsewhere within ±1 of 255 in float32.
+        The images equal those of `decompress`, on one CPU device exactly, otherwise within ±1 of 255 in float32.
 
         Args:
           files: the files' bytes.
           steps, seed, gamma, eta, tile: as `decompress`; every image starts from the same noise.
-          progress: called as `progress(done, total)` after each.
+          progress: called as `progress(done, total)` after each image.
 
         Raises:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
@@ -256,9 +257,9 @@ class Codec:
         eta: float = 0.0,
         tile: int | None = None,
     ) -> Iterator[tuple[int, Image | CdcError]]:
-        """`decompress_batch` that gives (index, image) as images get ready, and the error in place of a bad file's.
+        """Yields (index, image) of `decompress_batch` in order of completion, or (index, error) for an invalid file.
 
-        While the devices are busy with one batch, the next one's streams are read.
+        The streams of the next batch are decoded while the devices process the current one.
 
         Raises:
           ConfigError: as `decompress`.
@@ -269,21 +270,18 @@ class Codec:
         yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
-        """The integers in a file and what follows from them, for the padded image. Raises as `decompress`."""
+        """The symbols of a file with means, scale indices and ŷ, for the padded image. Raises as `decompress`."""
         return self._reader.read(data)[1]
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The integers in a file, (round(z − m), round(y − μ)), int32, for the image padded to multiples of 64.
-
-        Raises as `decompress`.
-        """
+        """The symbols (z, y) of a file, int32, for the image padded to multiples of 64. Raises as `decompress`."""
         symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
-        """−log₂ p of the image's rounded latents under the float model, in bits; what training minimizes.
+        """−log₂ p of the rounded latents under the float model, in bits: the rate that training minimizes.
 
-        Raises as `compress`.
+        Arguments and errors are those of `compress`.
         """
         level = quality_level(self.config, quality)
         rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
@@ -292,7 +290,7 @@ class Codec:
 
 
 def _load_same(bundle_dir: Path, weights_sha256: str, max_pixels: int, compute_type: str) -> Codec:
-    """The codec that was pickled. Raises BundleError: the bundle has other weights since."""
+    """Unpickles a codec. Raises BundleError if the bundle's weights have changed."""
     codec = load_codec(bundle_dir, max_pixels=max_pixels, compute_type=compute_type)
     if codec.weights_sha256 != weights_sha256:
         raise BundleError(f"{bundle_dir} has other weights than when the codec was pickled.")

@@ -1,7 +1,7 @@
-"""The decoder's device side: ŷ → image, as one compiled program per (model, steps, shape).
+"""The decoder's networks: from ŷ to pixels, with one compiled program per (model, steps, shape).
 
-`synthesize` decodes a batch of whole images; `predict` is one U-Net call on a batch of tiles, from which
-`tiled_decoding` makes images of any size.
+`synthesize` decodes a batch of whole images. `predict` is one U-Net call on a batch of tiles, with which
+`tiled_decoding` decodes images of any size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 
-COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # of the U-Net's products
+COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # name → dtype of the U-Net's products; None: the weights'
 
 
 def sample(
@@ -34,16 +34,16 @@ def sample(
     *,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
-    """Decodes ŷ: context maps, then S denoising steps from γ·noise, the same noise for all of a batch.
+    """Decodes ŷ: computes the context maps, then runs S denoising steps from γ·noise.
 
     Args:
-      config: the model.
-      steps: S.
+      config: the model's settings.
+      steps: the number of steps S.
       stochastic: whether eta is above 0.
-      params: weights.
-      y_hat: latents, h and w multiples of 64.
-      seed, gamma, eta: as `Codec.decompress`, scalars.
-      quality: from 0 to 1, one per image; None in a model of one rate.
+      params: the model's weights by dotted name.
+      y_hat: latents; h and w are multiples of 64.
+      seed, gamma, eta: scalars, as in `Codec.decompress`. All images of a batch get the same noise.
+      quality: one value from 0 to 1 per image; None in a model of one rate.
       compute_type: a key of COMPUTE_TYPES.
 
     Returns:
@@ -75,7 +75,7 @@ def sample(
 def synthesize(
     config: ModelConfig, steps: int, stochastic: bool, *arguments, compute_type: str = "float32"
 ) -> UInt8[Array, "b h w 3"]:
-    """`sample` with the same arguments, compiled once per (model, S, shape, type), as 8-bit pixels."""
+    """`sample` as 8-bit pixels, with the same arguments. Compiled once per (model, steps, shape, compute type)."""
     return to_uint8(sample(config, steps, stochastic, *arguments, compute_type=compute_type))
 
 
@@ -89,7 +89,13 @@ def predict(
     quality: Float[Array, " b"] | None = None,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
-    """The network's prediction at one time input; the context maps are recomputed at each step to save memory."""
+    """The U-Net's prediction for one step of a batch of tiles. Recomputes the context maps, to save memory.
+
+    Args:
+      config, params, y_hat, quality, compute_type: as `sample`, for the tiles.
+      x: the noisy tiles.
+      time: the step's time input, a scalar.
+    """
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     unet = model.unet.prepare(model.compressor.context(y_hat, quality))
     return unet(x, model.unet.embed(time[None], quality))

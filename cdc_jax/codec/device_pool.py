@@ -1,6 +1,6 @@
-"""This process's devices, handed out one by one or all together, so that no more is computed at once than fits.
+"""A pool of this process's devices, which callers acquire one at a time or all together.
 
-A model's weights are copied to a device when it is first used.
+This bounds the memory in use. A model's weights are copied to a device when the device is first used.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cdc_jax.runtime.sharding import make_mesh, replicated
 
 
 class LocalDevices:
-    """The local devices and one model's weights on them. Safe to use from several threads."""
+    """The local devices, with one model's weights. Safe to use from several threads."""
 
     def __init__(self, params: Params):
         devices = jax.local_devices()
         self.mesh = make_mesh(devices)
-        # Last in, first out: one caller at a time always gets the device that it has compiled for.
+        # Last in, first out: sequential calls get the same device, for which their programs are compiled.
         self._free: queue.LifoQueue[int] = queue.LifoQueue()
         for index in reversed(range(len(devices))):
             self._free.put(index)
@@ -37,12 +37,12 @@ class LocalDevices:
 
     @property
     def batch_pixels(self) -> int:
-        """The most pixels in one device's batch; 0 (one image each) on CPUs, where batches only cost compilation."""
+        """Limit on the pixels of one device's batch. 0 on CPUs, so one image each: batches gain nothing there."""
         return 0 if self._devices[0].platform == "cpu" else WHOLE_PIXELS
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Params]:
-        """The weights on a device that nobody else uses meanwhile; waits for one."""
+        """Waits for a free device, and reserves it; yields the weights on it."""
         index = self._free.get()
         try:
             if index not in self._copies:
@@ -53,7 +53,7 @@ class LocalDevices:
 
     @contextlib.contextmanager
     def all(self) -> Iterator[tuple[Params, Mesh]]:
-        """All devices, and the weights on each of them; waits until they are free."""
+        """Waits until all devices are free, and reserves them; yields the weights on all of them, and their mesh."""
         with self._all:
             taken = [self._free.get() for _ in self._devices]
             try:

@@ -1,9 +1,9 @@
-"""The encoder's device side: image → latents y and z, whole or, above a size, in tiles.
+"""The encoder's networks: from an image to the latents y and z. Large images are encoded in tiles.
 
-A cell of y sees the 47 pixels before its 16 and the 32 after in the paper's layout, and less than 96 on either side in
-the compact one. Tiles overlap by twice as much or more, and of each only those cells are taken that see nothing of its
-inner edges. z is made of the whole y. Which tiles there are follows from the image's size alone, so that an image gives
-the same file whatever the machine's memory.
+A cell of y covers 16 pixels per side. Its receptive field extends 47 pixels before them and 32 after them in the
+paper's layout, and less than 96 pixels on either side in the compact one. Tiles overlap by at least twice as much, and
+only the cells that do not see a tile's inner edges are kept. z is computed from all of y. The tiles depend only on the
+image's size, so that the result does not depend on the machine's memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 
-WHOLE_PIXELS = 1 << 20  # an image of no more pixels is encoded whole
+WHOLE_PIXELS = 1 << 20  # images of up to this many pixels are encoded whole
 TILE = 1024
 OVERLAP, COMPACT_OVERLAP = 128, 192
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]):
-    """Latents (y, z) before quantization, of images whose sides are multiples of 64."""
+def encode_latents(
+    config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"]
+) -> tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 z"]]:
+    """Latents (y, z) before quantization; h and w are multiples of 64."""
     return merge(config, params).compressor.encode(to_unit_range(images))
 
 
@@ -34,7 +36,13 @@ def encode_latents(config: ModelConfig, params: Params, images: UInt8[Array, "b 
 def rate_bits(
     config: ModelConfig, params: Params, images: UInt8[Array, "b h w 3"], quality: Float[np.ndarray, " b"] | None
 ) -> Float[Array, " b"]:
-    """−log₂ p of each image's rounded latents under the float model; sides are multiples of 64, quality is 0 to 1."""
+    """−log₂ p of the rounded latents under the float model, in bits per image.
+
+    Args:
+      config, params: the model's settings and weights.
+      images: h and w are multiples of 64.
+      quality: one value from 0 to 1 per image; None in a model of one rate.
+    """
     return merge(config, params).compress(to_unit_range(images), quality=quality).rate_bits
 
 
@@ -50,14 +58,14 @@ def _encode_z(config: ModelConfig, params: Params, y: Float[Array, "b h w c"]):
 
 def image_latents(
     config: ModelConfig, params: Params, image: UInt8[np.ndarray, "h w 3"], *, tile: int | None = None
-) -> tuple[Float[np.ndarray, "h/16 w/16 c"], Float[np.ndarray, "h/64 w/64 c"]]:
-    """Latents (y, z) of one image.
+) -> tuple[Float[np.ndarray, "h/16 w/16 c"], Float[np.ndarray, "h/64 w/64 z"]]:
+    """Latents (y, z) of one image, before quantization.
 
     Args:
-      config, params: the model; params' device does the work.
-      image: sides are multiples of 64.
-      tile: pixels along a tile's side at most, a multiple of 64 above the overlap; None: whole up to 2²⁰ pixels, else
-        1024.
+      config, params: the model's settings and weights; the computation runs on the weights' device.
+      image: h and w are multiples of 64.
+      tile: largest side of a tile in pixels, a multiple of 64 above the overlap. By default, images of up to 2²⁰ pixels
+        are encoded whole, and larger ones in tiles of 1024.
     """
     height, width, _ = image.shape
     if tile is None:

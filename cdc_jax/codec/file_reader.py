@@ -1,4 +1,4 @@
-"""From a file's bytes to its header and symbols, for one model."""
+"""Reads the header and the symbols of a model's files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class FileReader:
 
     Args:
       bundle: the model.
-      coder: of its coding model.
-      max_pixels: height × width above which a file is refused.
+      coder: the entropy coder of its coding model.
+      max_pixels: files with a larger height × width are refused.
     """
 
     def __init__(self, bundle: Bundle, coder: EntropyCoder, max_pixels: int):
@@ -23,7 +23,7 @@ class FileReader:
         self._coder, self._max_pixels = coder, max_pixels
 
     def open(self, data: bytes) -> cdc_file.Container:
-        """A file's fields.
+        """Reads a file's header.
 
         Raises:
           BitstreamError: the data is not a valid file of the model, or declares more than `max_pixels`.
@@ -44,14 +44,14 @@ class FileReader:
         return container
 
     def read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
-        """A file's fields and symbols. Raises as `open`."""
+        """Reads a file's header and symbols. Raises as `open`."""
         container = self.open(data)
         cells = (pixels // STRIDE for pixels in padded_size(container))
         shape = (*cells, self._config.hyper_channels)
         return container, self._coder.decode(container.stream, shape, container.level)
 
     def read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
-        """`read` that returns what it would raise."""
+        """`read`, but returns a CdcError instead of raising it."""
         try:
             return self.read(data)
         except CdcError as error:

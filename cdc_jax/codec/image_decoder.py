@@ -1,4 +1,4 @@
-"""From a file's symbols to its image, on this process's devices: how to decode, and who does it."""
+"""Turns symbols into images on this process's devices, and checks the settings of decoding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cdc_jax.runtime.sharding import split_batch
 
 
 class DecodeSettings(NamedTuple):
-    """Checked and complete; the attributes are those of `Codec.decompress`."""
+    """Valid settings without defaults. The attributes are arguments of `Codec.decompress`."""
 
     steps: int
     seed: int
@@ -39,7 +39,7 @@ class DecodeSettings(NamedTuple):
 def decode_settings(
     config: ModelConfig, steps: int | None, seed: int, gamma: float | None, eta: float
 ) -> DecodeSettings:
-    """Fills in the model's defaults.
+    """Checks settings, and replaces None by the model's defaults.
 
     Raises:
       ConfigError: steps, seed, gamma or eta is invalid.
@@ -62,7 +62,7 @@ def decode_settings(
 
 
 def _whole_number(name: str, value: int | float) -> int:
-    """A setting as an int, so that `np.int64(1)` and `1.0` share the program of `1`."""
+    """A setting as an int, so that `np.int64(1)` and `1.0` use the compiled program of `1`."""
     try:
         return operator.index(value)
     except TypeError:
@@ -72,13 +72,13 @@ def _whole_number(name: str, value: int | float) -> int:
 
 
 class ImageDecoder:
-    """Makes images of symbols. Safe to use from several threads.
+    """Turns symbols into images. Safe to use from several threads.
 
     Args:
       config: the model's settings.
-      devices: the devices, with its weights.
-      compute_type: of the U-Net's products.
-      synthesis: Tᵀ, None in a model without the transform.
+      devices: the devices, with the model's weights.
+      compute_type: precision of the U-Net's products, "float32" or "bfloat16".
+      synthesis: the transform's matrix Tᵀ, or None in a model without the transform.
     """
 
     def __init__(
@@ -94,7 +94,15 @@ class ImageDecoder:
     def decode(
         self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None, progress: Progress | None = None
     ) -> Image:
-        """One image of the padded size, in tiles where `tile` is smaller than it; None: the size's default."""
+        """Decodes one image, of the padded size.
+
+        Args:
+          symbols: the file's symbols.
+          settings: how to decode.
+          tile: largest side of a tile in pixels; None for the default of the image's size. An image that is not larger
+            is decoded whole.
+          progress: called as `progress(done, total)` after each tile of each step, or once for a whole image.
+        """
         tile = _tile_for(symbols, tile)
         if settings.steps and tile is not None:
             return self._in_tiles(symbols, settings, tile, progress)
@@ -108,7 +116,7 @@ class ImageDecoder:
         return image
 
     def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Image]:
-        """The preview where the model has one, then each step's estimate, of the padded size."""
+        """Yields the preview, if the model has one, and each step's estimate, of the padded size."""
         if self._config.transform:
             yield preview(symbols.y_hat, self._synthesis)
         if settings.steps:
@@ -122,7 +130,7 @@ class ImageDecoder:
     def decode_batch(
         self, symbols: list[DecodedSymbols], settings: DecodeSettings, tile: int | None, batch_size: int
     ) -> Iterator[Image]:
-        """Images of one padded size; more than symbols where the batch had to be filled up."""
+        """Decodes images of one padded size. Yields one per element of `symbols`, and then possibly padding."""
         if settings.steps == 0:
             yield from (preview(one.y_hat, self._synthesis) for one in symbols)
             return
@@ -160,14 +168,14 @@ class ImageDecoder:
         return synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
 
     def _qualities(self, symbols: list[DecodedSymbols]) -> Float[np.ndarray, " b"] | None:
-        """As the network takes them, from 0 to 1; None in a model of one rate."""
+        """The qualities as the network takes them, from 0 to 1; None in a model of one rate."""
         if not self._config.variable_rate:
             return None
         return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)
 
 
 def _tile_for(symbols: DecodedSymbols, tile: int | None) -> int | None:
-    """The tile that an image is decoded in, None where that is whole."""
+    """The largest side of the tiles to decode an image in, or None to decode it whole."""
     height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
     tile = tiling.default_tile(height, width) if tile is None else tile
     return None if tile is None or tile >= max(height, width) else tile

@@ -1,4 +1,4 @@
-"""From an image to its file: latents on a device, symbols and stream on the host."""
+"""Encodes images to files: the latents on a device, symbols and stream on the host."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DEFAULT_QUALITY = 50.0
 
 
 class ImageLatents(NamedTuple):
-    """What every quality's file of an image is made from.
+    """The encoder's result for an image, which does not depend on the quality.
 
     Attributes:
-      height, width: of the image, in pixels.
-      y: the latents before quantization.
-      z: symbols of the hyper latents.
+      height, width: the image's size in pixels, before padding.
+      y: the latents before quantization, float32.
+      z: the symbols of the hyper latents, int32.
     """
 
     height: int
@@ -37,10 +37,17 @@ class ImageLatents(NamedTuple):
 
 
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
-    """A quality in units of 1/256, as files store it; None in a model of format 1.
+    """A quality's level, in units of 1/256 as files store it.
+
+    Args:
+      config: the model's settings.
+      quality: 0 to 100, or None for the default: 50 in a model of every rate.
+
+    Returns:
+      The level, which is 0 in a model of one rate with a transform, and None in a model of format 1.
 
     Raises:
-      ConfigError: it is not from 0 to 100, or the model has one rate.
+      ConfigError: the quality is not a number from 0 to 100, or is given for a model of one rate.
     """
     if not config.variable_rate:
         if quality is not None:
@@ -55,12 +62,12 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
 
 
 class ImageEncoder:
-    """Makes files of images. Safe to use from several threads.
+    """Encodes images to files. Safe to use from several threads.
 
     Args:
       bundle: the model.
-      coder: of its coding model.
-      devices: with its weights.
+      coder: the entropy coder of its coding model.
+      devices: the devices, with the model's weights.
     """
 
     def __init__(self, bundle: Bundle, coder: EntropyCoder, devices: LocalDevices):
@@ -68,10 +75,14 @@ class ImageEncoder:
         self._medians = np.asarray(bundle.params["compressor.prior.medians"])
 
     def analyze(self, padded: Image, height: int, width: int) -> ImageLatents:
-        """The latents of an image that is padded to multiples of 64.
+        """Runs the encoder.
+
+        Args:
+          padded: the image, padded to multiples of 64.
+          height, width: its size before padding.
 
         Raises:
-          BundleError: they are not finite.
+          BundleError: the latents are not finite.
         """
         with self._devices.one() as params:
             y, z = image_latents(self._config, params, padded)
@@ -80,13 +91,13 @@ class ImageEncoder:
         return ImageLatents(height, width, y, _to_symbols(z - self._medians))
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:
-        """The file of a quality, from `quality_level`."""
+        """The bytes of the file with a level of `quality_level`."""
         z, y, scale_index = self._symbols(latents, level)
         stream = self._coder.encode(z, y, scale_index)
         return cdc_file.pack(self._coding.fingerprint, latents.height, latents.width, stream, level=level)
 
     def part_bits(self, latents: ImageLatents, level: int | None) -> tuple[float, float]:
-        """Ideal bits of z and of y in that file."""
+        """Ideal bits of z and of y in the file of `write`."""
         return self._coder.part_bits(*self._symbols(latents, level))
 
     def _symbols(self, latents: ImageLatents, level: int | None):
@@ -99,5 +110,5 @@ class ImageEncoder:
 
 
 def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Rounds half to even; beyond ±2²³, which no trained model reaches, symbols are clipped."""
+    """Rounds half to even, and clips to ±2²³, which no trained model reaches."""
     return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)

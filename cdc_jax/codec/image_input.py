@@ -1,4 +1,4 @@
-"""What `Codec.compress` accepts as an image."""
+"""Converts the types that `Codec.compress` accepts as an image."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from cdc_jax.io import cdc_file
 from cdc_jax.io.images import Image, check_image, from_pil, read_image
 from cdc_jax.models.config import STRIDE
 
-ImageLike = Image | str | os.PathLike[str] | PILImage.Image  # and whatever NumPy makes a uint8 [h, w, 3] array of
+ImageLike = Image | str | os.PathLike[str] | PILImage.Image  # also any array that NumPy converts to uint8 [h, w, 3]
 
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__")
 
 
 def as_image(image: ImageLike, max_pixels: int) -> Image:
-    """An image as a NumPy array uint8 [h, w, 3].
+    """Converts an image to a NumPy array, uint8 [h, w, 3].
 
     Args:
       image: an array (NumPy, JAX or any with NumPy's array protocol), the path of an image file, or a PIL image. Files
         and PIL images are converted as `read_image` does.
-      max_pixels: height × width above which an image is refused.
+      max_pixels: images with a larger height × width are refused.
 
     Raises:
-      TypeError: it is none of these.
-      ImageError: an array of another type or shape, a file that cannot be read, or a larger image.
+      TypeError: the image has an unsupported type.
+      ImageError: an array of another dtype or shape, a file that cannot be read, or a larger image.
     """
     if isinstance(image, str | os.PathLike):
         image = read_image(image, max_pixels=max_pixels)

@@ -1,8 +1,8 @@
-"""The authors' released PyTorch checkpoints → a bundle.
+"""Converts the authors' released PyTorch checkpoints to bundles.
 
-A checkpoint names its weights after the original program's attributes: `torch_modules` maps our modules to theirs,
-`_convert` reorders the axes. Variant and width follow from the tensors' names and shapes. PyTorch is not needed, and
-only tensor data is unpickled (`io.torch_file`).
+A checkpoint names its weights after the original program's attributes. `torch_modules` maps our modules to theirs, and
+`_convert` reorders the axes. The tensors' names and shapes determine variant and width. PyTorch is not needed, and only
+tensor data is unpickled (`io.torch_file`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ATTENTION = {"norm": "fn.norm", "qkv": "fn.fn.to_qkv", "out": "fn.fn.to_out"}
 
 
 def torch_modules(prediction: str) -> dict[str, str]:
-    """Our module → theirs, for every module that holds weights (some have no skip: those are never asked for)."""
+    """Maps our modules' names to theirs. Includes a skip for every block, although some blocks have none."""
     modules: dict[str, str] = {}
 
     def add(ours: str, theirs: str, inside: Mapping[str, str] | None = None):
@@ -44,7 +44,7 @@ def torch_modules(prediction: str) -> dict[str, str]:
         else:
             modules.update({f"{ours}.{a}": f"{theirs}.{b}" for a, b in inside.items()})
 
-    resize = 2 if prediction == "epsilon" else 1  # epsilon checkpoints have an empty slot before it
+    resize = 2 if prediction == "epsilon" else 1  # epsilon checkpoints have an empty module before it
     for i in range(4):
         for ours, theirs, change in (("encoder", "enc", "downs"), ("context_decoder", "dec", "ups")):
             add(f"compressor.{ours}.blocks.{i}", f"context_fn.{theirs}.{i}.0", _RESNET_BLOCK)
@@ -70,7 +70,7 @@ def torch_modules(prediction: str) -> dict[str, str]:
 
 
 def torch_name(name: str, modules: Mapping[str, str]) -> str:
-    """The checkpoint's name of our weight `name`."""
+    """The checkpoint's name of our weight `name`. `modules` is `torch_modules`' result."""
     prior = "compressor.prior."
     if name.startswith(prior):
         kind, _, layer = name.removeprefix(prior).partition(".")
@@ -85,7 +85,7 @@ def torch_name(name: str, modules: Mapping[str, str]) -> str:
 def _convert(
     name: str, tensor: Float[np.ndarray, "..."], shape: tuple[int, ...], transposed: bool
 ) -> Float[np.ndarray, "..."] | None:
-    """The tensor in our layout, or None where it does not have the right shape."""
+    """The tensor in our layout, or None if its shape does not fit."""
     if name.endswith("kernel") and tensor.ndim == 4:
         if transposed:  # (in, out, kh, kw), a true convolution: flip it into a cross-correlation
             tensor = tensor[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
@@ -101,10 +101,10 @@ def _convert(
 
 
 def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
-    """Variant and width of a checkpoint.
+    """The settings of a checkpoint's model: variant and width.
 
     Raises:
-      CheckpointError: these are not the weights of a CDC model.
+      CheckpointError: the tensors are not those of a CDC model.
     """
     predictions = [prediction for prediction, weight in _DOWN_WEIGHT.items() if weight in tensors]
     if not predictions:
@@ -120,10 +120,10 @@ def config_of(tensors: Mapping[str, Float[np.ndarray, "..."]]) -> ModelConfig:
 
 
 def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: ModelConfig) -> dict[str, np.ndarray]:
-    """All weights of a model, by our names, from a checkpoint's.
+    """Converts a checkpoint's tensors to all weights of a model, float32, by our dotted names.
 
     Raises:
-      CheckpointError: a weight is missing, has another shape, or is not finite; it is named.
+      CheckpointError: a weight is missing, has another shape, or is not finite; the message names it.
     """
     modules, transposed = torch_modules(config.prediction), transposed_convolutions(config)
     params = {}
@@ -144,10 +144,10 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
-    """The tensors of a released checkpoint under their plain names: the EMA's where there is one (x), else the model's.
+    """Reads the tensors of a released checkpoint: the moving average's if there is one (x), otherwise the model's.
 
     Raises:
-      CheckpointError: unreadable, or not laid out like a released checkpoint.
+      CheckpointError: the file cannot be read, or does not have the layout of a released checkpoint.
     """
 
     def weights(loaded: Mapping) -> Mapping:
@@ -162,12 +162,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
 
 
 def import_torch(checkpoint: str | Path, out_dir: str | Path, *, overwrite: bool = False) -> None:
-    """Makes a bundle of a released checkpoint; its LPIPS network, where it has one, is kept aside as `lpips_vgg.npz`.
+    """Converts a released checkpoint to a bundle. Stores its LPIPS network, if it has one, as `lpips_vgg.npz`.
 
     Args:
-      checkpoint: the file.
+      checkpoint: the `.pt` file.
       out_dir: the bundle's folder.
-      overwrite: replace a bundle that is there.
+      overwrite: replace an existing bundle.
 
     Raises:
       CheckpointError: the file is not a complete CDC checkpoint; the message names the weight at fault.

@@ -1,4 +1,4 @@
-"""How much memory decoding takes, estimated; and the largest tile for a limit."""
+"""Estimates the memory of decoding, and finds the largest tile within a limit."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import STRIDE
 
 _PROCESS_BYTES = 700 << 20  # Python, JAX, the compiler
-_WEIGHT_BYTES = 160 << 10  # times the square of the model's width: read, on the device, and as the U-Net wants them
-_IMAGE_BYTES = 40  # a pixel: the noisy image and its prediction in float32, the result, its file
-_LATENT_BYTES = 1  # a pixel and channel of the model: symbols, means, scale indices and their order
-_PROGRAM_BYTES = 64  # a pixel of a tile and channel of the model: what the U-Net keeps at once
+_WEIGHT_BYTES = 160 << 10  # times the squared width: the weights as read, on the device, and prepared for the U-Net
+_IMAGE_BYTES = 40  # per pixel: the noisy image and its prediction in float32, the result, its file
+_LATENT_BYTES = 1  # per pixel and unit of width: symbols, means, scale indices and their order
+_PROGRAM_BYTES = 64  # per pixel of a tile and unit of width: the U-Net's activations
 
 
 def tile_within(max_bytes: int, height: int, width: int, model_width: int, devices: int = 1) -> int:
-    """The largest tile for decoding an image of this padded size in this much memory; the whole image if it fits.
+    """The side in pixels of the largest tile with which decoding is estimated to stay within a memory limit.
 
     Args:
-      max_bytes: memory of the whole process, as `decoding_bytes` estimates it.
-      height, width: pixels, multiples of 64.
-      model_width: d.
-      devices: that share the process's memory and work on a tile each.
+      max_bytes: limit on the memory of the whole process, as `decoding_bytes` estimates it.
+      height, width: the image's padded size in pixels, multiples of 64.
+      model_width: the model's width d.
+      devices: the number of devices that share the process's memory; each decodes a tile.
+
+    Returns:
+      The side of the tile; the longer side of the image if it fits as a whole.
 
     Raises:
       ConfigError: not even the smallest tile fits.
@@ -38,9 +41,13 @@ def tile_within(max_bytes: int, height: int, width: int, model_width: int, devic
 
 
 def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, devices: int = 1) -> int:
-    """About the memory of a process that decodes an image of this size, on a CPU; measured, rounded up.
+    """Estimates the peak memory of a process that decodes an image, in bytes.
 
-    An image without tiles is one device's work; otherwise each of the devices has a tile.
+    The coefficients were measured on a CPU and rounded up. An image without tiles is decoded on one device.
+
+    Args:
+      height, width, model_width, devices: as `tile_within`.
+      tile: largest side of a tile in pixels; None without tiles.
     """
     pixels = height * width
     program_pixels = (1 if tile is None else devices) * math.prod(tile_shape(height, width, tile))

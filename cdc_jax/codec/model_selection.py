@@ -1,7 +1,7 @@
-"""Which model, and which quality, to compress an image with, so that its file is small or its quality good enough.
+"""Selects the model and the quality with which a file meets a target for its size or PSNR.
 
-Nothing is estimated: every candidate's file is made, and for a PSNR it is decoded. Within a model of every rate the
-quality is searched; the image is analyzed once, and a quality then costs milliseconds.
+Nothing is estimated: every candidate is a real file, which is decoded if the target is a PSNR. In a model of every rate
+the quality is searched for. The encoder runs once per image, after which each quality takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from cdc_jax.errors import CdcError
 from cdc_jax.io.cdc_file import MAX_LEVEL, QUALITY_STEPS
 from cdc_jax.metrics.distortion import psnr_db
 
-_CLOSE_SIZE = 0.998  # a file of this share of the limit ends the search
-_CLOSE_PSNR_DB = 0.01
+_CLOSE_SIZE = 0.998  # the search ends with a file of at least this share of the limit
+_CLOSE_PSNR_DB = 0.01  # the search ends at most this much above the target
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a file must keep to; one of the first three is given.
+    """What a file must meet. Exactly one of the first three attributes is given.
 
     Attributes:
-      bpp: upper limit in bits per pixel, headers included.
-      file_bytes: upper limit in bytes.
-      min_psnr_db: at least this PSNR over RGB, decoded with `steps`, `seed`, `gamma`.
-      steps, seed, gamma: as `Codec.decompress` takes them.
+      bpp: upper limit on the file's size in bits per pixel, including headers.
+      file_bytes: upper limit on the file's size in bytes.
+      min_psnr_db: lower limit on the PSNR over RGB in dB, decoded with `steps`, `seed` and `gamma`.
+      steps, seed, gamma: as in `Codec.decompress`.
     """
 
     bpp: float | None = None
@@ -42,7 +42,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen model, the file it makes, and the reason, in a few words."""
+    """The selected file.
+
+    Attributes:
+      model: the model, and the quality if it has one.
+      data: the bytes of the file.
+      reason: a short text for the user.
+    """
 
     model: str
     data: bytes
@@ -51,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file, and how well it does: its PSNR where that is the target."""
+    """A file of a model and level; its PSNR if that is the target, otherwise NaN."""
 
     model: str
     data: bytes
@@ -66,20 +72,20 @@ class _Candidate:
 def choose(
     models: Sequence[str], load: Callable[[str], object], image: UInt8[np.ndarray, "h w 3"], target: Target
 ) -> Choice:
-    """The largest file within a size, or the smallest that reaches a PSNR.
+    """Selects the largest file within a size, or the smallest file that reaches a PSNR.
 
     Args:
-      models: bundles to choose from.
-      load: from a bundle to its codec.
-      image: uint8 [h, w, 3].
-      target: what to keep to.
+      models: the paths of the bundles to choose from.
+      load: loads the codec of a bundle.
+      image: the image to compress, sRGB.
+      target: what the file must meet.
 
     Raises:
-      CdcError: no model keeps to it; the message names the one that comes nearest.
+      CdcError: no model meets the target; the message names the nearest one.
     """
     pixels = image.shape[0] * image.shape[1]
     if target.min_psnr_db is not None:
-        candidates = [_smallest_good_one(model, load(model), image, target) for model in models]
+        candidates = [_smallest_that_reaches(model, load(model), image, target) for model in models]
         good = [c for c in candidates if c.psnr_db >= target.min_psnr_db]
         if good:
             chosen = min(good, key=lambda c: len(c.data))
@@ -89,7 +95,7 @@ def choose(
             f"No model reaches {target.min_psnr_db:g} dB; the nearest is {best.name} with {best.psnr_db:.2f} dB."
         )
     limit = target.file_bytes if target.bpp is None else target.bpp * pixels / 8
-    candidates = [_largest_fitting_one(model, load(model), image, limit) for model in models]
+    candidates = [_largest_that_fits(model, load(model), image, limit) for model in models]
     fitting = [c for c in candidates if len(c.data) <= limit]
     if fitting:
         chosen = max(fitting, key=lambda c: len(c.data))
@@ -104,8 +110,8 @@ def choose(
     )
 
 
-def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candidate:
-    """The model's largest file of at most `limit_bytes`, else its smallest."""
+def _largest_that_fits(model: str, codec, image, limit_bytes: float) -> _Candidate:
+    """The model's largest file of at most `limit_bytes`, or its smallest file if none is."""
     write = _writer(model, codec, image)
     if not codec.config.variable_rate:
         return write(None)
@@ -121,8 +127,8 @@ def _largest_fitting_one(model: str, codec, image, limit_bytes: float) -> _Candi
     return fits.between(low, high, lambda low, _: len(low.data) >= _CLOSE_SIZE * limit_bytes)[0]
 
 
-def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
-    """The model's smallest file that reaches the target's PSNR, else its best."""
+def _smallest_that_reaches(model: str, codec, image, target: Target) -> _Candidate:
+    """The model's smallest file that reaches the target's PSNR, or the file with the highest PSNR if none does."""
     write = _writer(model, codec, image)
 
     def measured(level: int | None) -> _Candidate:
@@ -143,13 +149,13 @@ def _smallest_good_one(model: str, codec, image, target: Target) -> _Candidate:
 
 @dataclass(frozen=True)
 class _Search:
-    """Looks for the level where a measure crosses a bound.
+    """Searches for the level at which a measure crosses a bound.
 
     Attributes:
-      make: the candidate of a level.
-      measure: rises with the level, nearly along a straight line.
-      goal: the measure to aim at, just on the side of the bound that is wanted.
-      is_low: whether a candidate lies on the lower side of the bound.
+      make: makes the candidate of a level.
+      measure: a measure of candidates that increases with the level, almost linearly.
+      goal: the value to aim at, just on the wanted side of the bound.
+      is_low: whether a candidate is on the lower side of the bound.
     """
 
     make: Callable[[int], _Candidate]
@@ -160,9 +166,9 @@ class _Search:
     def between(
         self, low: _Candidate, high: _Candidate, close: Callable[[_Candidate, _Candidate], bool]
     ) -> tuple[_Candidate, _Candidate]:
-        """Candidates on either side of the bound: `close` to it, or of neighbouring levels.
+        """Narrows (low, high) down until `close(low, high)`, or until their levels are adjacent.
 
-        Interpolates; where that leaves more than half of the levels, it halves them next.
+        Interpolates linearly, and bisects after an interpolation that left more than half of the levels.
         """
         halve = False
         while high.level - low.level > 1 and not close(low, high):

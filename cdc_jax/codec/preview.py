@@ -1,4 +1,4 @@
-"""Decoding in no step at all: Tᵀ(ŷ), one matrix product in NumPy."""
+"""The preview of an image, Tᵀ(ŷ): one matrix product in NumPy, without a network."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from jaxtyping import Float, UInt8
 from cdc_jax.codec.bundle import Bundle
 from cdc_jax.models.config import LATENT_STRIDE
 
-_ROWS = 16  # of y at a time, so that little memory is needed besides the image
+_ROWS = 16  # rows of y that are computed at once, so that little memory is needed besides the image
 
 
 def preview(
     y_hat: Float[np.ndarray, "h w c"], synthesis: Float[np.ndarray, "c 768"]
 ) -> UInt8[np.ndarray, "16*h 16*w 3"]:
-    """The transform's image.
+    """The inverse transform of ŷ as an image, sRGB.
 
     Args:
-      y_hat: latents, normalized.
-      synthesis: Tᵀ.
+      y_hat: the normalized latents.
+      synthesis: Tᵀ, which maps c coefficients to a patch of 16×16 pixels with 3 channels.
     """
     side, (height, width, _) = LATENT_STRIDE, y_hat.shape
     image = np.empty((height * side, width * side, 3), np.uint8)
@@ -31,7 +31,7 @@ def preview(
 
 
 def synthesis_matrix(bundle: Bundle) -> Float[np.ndarray, "c 768"] | None:
-    """Tᵀ, None in a model without the transform."""
+    """A model's Tᵀ for normalized latents, or None without a transform."""
     if not bundle.config.transform:
         return None
     synthesis, deviations = (

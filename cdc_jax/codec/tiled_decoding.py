@@ -1,13 +1,14 @@
-"""Decoding in tiles: images of any size in bounded memory, spread over devices.
+"""Decodes images of any size in tiles, in bounded memory and on several devices.
 
-The noisy image x_n is kept whole in host memory. At every DDIM step the U-Net predicts one tile per device at a time;
-where tiles overlap, their predictions are averaged with weights that sum to 1. The estimate x̂₀ is a·prediction + b·x_n
-with numbers a and b that depend on the step alone, so averaging predictions averages the tiles' x̂₀. Then DDIM takes the
-whole image one step further.
+The noisy image x_n is in host memory as a whole. At every DDIM step the U-Net predicts one tile per device at a time.
+Where tiles overlap, their predictions are averaged with weights that sum to 1. Since x̂₀ = a·prediction + b·x_n, with
+numbers a and b that depend only on the step, this also averages the tiles' x̂₀. Then DDIM advances the whole image by
+one step.
 
-The softmax of the U-Net's attention spans a tile rather than the image, so the result differs from the image decoded
-whole, without being worse; a single tile that covers the image gives the same. The compiled programs depend on the
-tile's size and the image's width only. Several devices give the result of one, up to rounding.
+The softmax of the U-Net's attention covers a tile instead of the image, so the result differs from the image decoded
+whole, without being worse (docs/performance.md). A single tile that covers the image gives the same result. The
+compiled programs depend only on the tile's size and the image's width. The number of devices changes the result by
+rounding only.
 """
 
 from __future__ import annotations
@@ -33,18 +34,21 @@ from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import split_batch
 
 Region = tuple[slice, slice]
-Tile = tuple[Region, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # its pixels' weights: a product of two
+Tile = tuple[Region, tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]]  # with the weights of rows and columns
 
-_STRIP = 4096  # pixels of a row that are advanced at once
+_STRIP = 4096  # pixels of a row that one call advances
 
 
 def synthesize_in_tiles(*arguments, **settings) -> UInt8[np.ndarray, "h w 3"]:
-    """`sample_in_tiles` with the same arguments, as 8-bit pixels."""
+    """`sample_in_tiles` as 8-bit pixels, with the same arguments."""
     return _as_pixels(sample_in_tiles(*arguments, **settings))
 
 
 def estimates_in_tiles(*arguments, **settings) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """What each step takes the image to be, x̂₀, as 8-bit pixels; the last is `synthesize_in_tiles`' image."""
+    """Yields each step's estimate x̂₀ as 8-bit pixels, with the arguments of `sample_in_tiles`.
+
+    The last is `synthesize_in_tiles`' image.
+    """
     for _, image in _denoise(*arguments, **settings):
         yield _as_pixels(image)
 
@@ -59,13 +63,13 @@ def sample_in_tiles(
     """Decodes ŷ of one image.
 
     Args:
-      config, params: the model, its weights on every device of the mesh.
-      mesh: devices that compute a tile each at a time.
-      y_hat: latents, h and w multiples of 64.
-      settings: steps, seed, gamma, eta: as `Codec.decompress`; tile: pixels along a tile's side at most, a multiple of
-        64; overlap: of neighbouring tiles, at least; compute_type: of the U-Net's products, "float32" or "bfloat16";
-        quality: from 0 to 1, None in a model of one rate; progress: called as `progress(done, total)` after each tile
-        of each step.
+      config, params: the model's settings, and its weights on every device of the mesh.
+      mesh: the devices, each of which computes one tile at a time.
+      y_hat: latents; h and w are multiples of 64.
+      settings: steps, seed, gamma, eta: as in `Codec.decompress`; tile: largest side of a tile in pixels, a multiple of
+        64; overlap: smallest overlap of adjacent tiles in pixels, 128 by default; compute_type: precision of the
+        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a model of one rate; progress: called
+        as `progress(done, total)` after each tile of each step.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
@@ -90,7 +94,7 @@ def _denoise(
     quality: float | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
-    """(x, x̂₀) after each step; both are overwritten by the next."""
+    """Yields (x, x̂₀) after each step. The next step overwrites both arrays."""
     height, width = (LATENT_STRIDE * cells for cells in y_hat.shape[:2])
     tiles = _tiles(height, width, tile, overlap)
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
@@ -131,7 +135,7 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
 
 
 def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
-    """(region, weights, prediction) of every tile, one tile per device at a time."""
+    """Yields (region, weights, prediction) of every tile. Each call of the network computes one tile per device."""
     config, params, mesh, quality, compute_type = network
     quality = None if quality is None else np.full(mesh.size, quality, np.float32)
     for start in range(0, len(tiles), mesh.size):
@@ -152,7 +156,7 @@ def _cells(region: Region) -> Region:
 
 
 def _strips(height: int, width: int) -> list[Region]:
-    """The image in parts as high as a block of noise, and narrow enough that temporary arrays stay small."""
+    """Parts of the image that are as high as a block of noise, and so narrow that temporary arrays are small."""
     lefts = range(0, width, _STRIP)
     columns = [slice(left, min(left + _STRIP, width)) for left in lefts]
     return [(slice(top, top + BLOCK), across) for top in range(0, height, BLOCK) for across in columns]
@@ -171,7 +175,7 @@ def _start(width: int, seed: Array, gamma: Array, block: tuple[Array, Array]) ->
 def _advance(
     prediction, stochastic, output, x, alpha_bar, alpha_bar_next, seed, eta, k, block
 ) -> tuple[Float[Array, "64 w 3"], Float[Array, "64 w 3"]]:
-    """x of the next step, and x̂₀."""
+    """(x of the next step, x̂₀ of this step) in one strip of the image."""
     noise = image_noise(seed, 1 + k, *x.shape[:2], first_block=block) if stochastic else None
     image = estimate(prediction, output, x, NoiseLevel.of(alpha_bar)).image
     return ddim_step(prediction, output, x, alpha_bar, alpha_bar_next, eta=eta, noise=noise), image

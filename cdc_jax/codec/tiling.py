@@ -1,9 +1,9 @@
 """The tiles of an image: their positions, sizes and blending weights. NumPy only.
 
-Tiles along an axis have one length, the smallest with which as many cover it, so that little is computed twice. They
-start at multiples of 64 and overlap their neighbours by `overlap` pixels or more (the last one, which ends where the
-image ends). A prediction's outermost pixels, a quarter of the overlap, see an edge that is not the image's: they
-count for nothing, and over the middle half one tile fades into the next.
+All tiles along an axis have the same length: the smallest with which the same number of tiles covers the axis, so that
+little is computed twice. They start at multiples of 64, and adjacent tiles overlap by `overlap` pixels, or more at the
+last tile, which ends at the image's edge. The outermost quarter of an overlap has weight 0, because a tile sees an edge
+there that the image does not have. Over the middle half, one tile fades into the next.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jaxtyping import Float
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import STRIDE
 
-WHOLE_PIXELS = 1 << 20  # an image of no more pixels is decoded whole
-TILE = 768
-OVERLAP = 128
+WHOLE_PIXELS = 1 << 20  # images of up to this many pixels are decoded whole
+TILE = 768  # largest side of a tile in pixels, by default
+OVERLAP = 128  # pixels
 MIN_TILE = OVERLAP + STRIDE
 
 Span = tuple[int, int]
@@ -30,12 +30,12 @@ class Axis:
     """Tiles along one axis of an image.
 
     Attributes:
-      length: of the image in pixels, a multiple of 64.
-      tile: a tile's greatest length, a multiple of 64.
-      overlap: of neighbours, at least; a multiple of 64 smaller than the tile.
+      length: the image's length in pixels, a multiple of 64.
+      tile: largest length of a tile in pixels, a multiple of 64.
+      overlap: smallest overlap of adjacent tiles in pixels, a multiple of 64 smaller than the tile.
 
     Raises:
-      ConfigError: the tile is no multiple of 64 or not larger than the overlap.
+      ConfigError: the tile is not a multiple of 64, or not larger than the overlap.
     """
 
     length: int
@@ -47,30 +47,30 @@ class Axis:
 
     @functools.cached_property
     def count(self) -> int:
-        """Tiles, as few as it takes."""
+        """The number of tiles: the smallest possible."""
         return max(1, -(-(self.length - self.overlap) // (self.tile - self.overlap)))
 
     @functools.cached_property
     def tile_length(self) -> int:
-        """Of each tile, in pixels, a multiple of 64; the image's where there is one."""
+        """The length of each tile in pixels, a multiple of 64; the image's length if there is one tile."""
         return STRIDE * -(-(self.length + (self.count - 1) * self.overlap) // (self.count * STRIDE))
 
     @functools.cached_property
     def spans(self) -> list[Span]:
-        """(first pixel, one past the last) of each tile."""
+        """(first pixel, last pixel + 1) of each tile."""
         starts = (index * (self.tile_length - self.overlap) for index in range(self.count))
         last = self.length - self.tile_length
         return [(min(start, last), min(start, last) + self.tile_length) for start in starts]
 
     @functools.cached_property
     def cores(self) -> list[Span]:
-        """The pixels to take of each tile where nothing is blended: up to the middle of each overlap."""
+        """The part of each tile to use without blending, as in `spans`: up to the middle of each overlap."""
         middles = [(a[1] + b[0]) // 2 for a, b in zip(self.spans, self.spans[1:], strict=False)]
         return list(zip([0, *middles], [*middles, self.length], strict=True))
 
     @functools.cached_property
     def weights(self) -> list[Float[np.ndarray, " tile"]]:
-        """Of each tile's pixels, float32; those of one pixel of the image sum to 1."""
+        """The blending weights of each tile's pixels. They sum to 1 at each pixel of the image."""
         margin, ramp = self.overlap // 4, self.overlap - 2 * (self.overlap // 4)
         total, weights = np.zeros(self.length), []
         for first, last in self.spans:
@@ -83,24 +83,23 @@ class Axis:
             total[first:last] += weight
             weights.append(weight)
         return [
-            (weight / total[slice(*span)]).astype(np.float32)
-            for span, weight in zip(self.spans, weights, strict=True)
+            (weight / total[slice(*span)]).astype(np.float32) for span, weight in zip(self.spans, weights, strict=True)
         ]
 
 
 def check_tile(tile: int, overlap: int = OVERLAP) -> None:
-    """Raises ConfigError unless tiles may have `tile` pixels a side."""
+    """Raises ConfigError unless `tile` is a multiple of 64 above `overlap`, in pixels."""
     if tile % STRIDE or tile <= overlap:
         raise ConfigError(f"A tile cannot have {tile} pixels a side: take a multiple of {STRIDE} above {overlap}.")
 
 
 def default_tile(height: int, width: int) -> int | None:
-    """Pixels along the side of a tile for decoding an image of this padded size; None: it is decoded whole."""
+    """The default for the largest side of a tile, for an image of this padded size; None: it is decoded whole."""
     return None if height * width <= WHOLE_PIXELS else TILE
 
 
 def tile_shape(height: int, width: int, tile: int | None) -> tuple[int, int]:
-    """Height and width of the tiles of an image of this padded size, of at most `tile` pixels a side; None: whole."""
+    """Height and width of an image's tiles in pixels, given its padded size and the largest side of a tile, or None."""
     if tile is None or tile >= max(height, width):
         return height, width
     return Axis(height, tile, OVERLAP).tile_length, Axis(width, tile, OVERLAP).tile_length

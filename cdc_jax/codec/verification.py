@@ -1,4 +1,4 @@
-"""Whether a file, a bundle and this machine agree: all that decoding depends on, without making the image."""
+"""Checks that a file, a bundle and this machine agree: everything that decoding needs, without decoding the image."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.io.header import file_bytes
 
-_MACHINE_CELLS = 2  # cells of z along each side of the piece that is computed twice
+_MACHINE_CELLS = 2  # the machine is checked with 2×2 cells of z
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A file that agrees with bundle and machine.
+    """The result for a file that agrees with bundle and machine.
 
     Attributes:
-      header: its fields.
-      num_symbols: integers read from it, those of z and of y.
+      header: the file's header and stream.
+      num_symbols: the number of symbols in z and y.
     """
 
     header: cdc_file.Container
@@ -37,13 +37,13 @@ class Verified:
 
 
 class Verifier:
-    """A bundle whose weights have the hash in its config.json, ready to verify files.
+    """Verifies files with a bundle.
 
     Attributes:
-      weights_sha256: hash of the weights as they were loaded.
+      weights_sha256: SHA-256 of the loaded weights, as hexadecimal digits.
 
     Raises:
-      BundleError: they are not.
+      BundleError: the weights do not have the hash in the bundle's config.json.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
@@ -58,16 +58,16 @@ class Verifier:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the coding model."""
+        """4 bytes that identify the coding model."""
         return self._codec.fingerprint
 
     def verify(self, data: bytes) -> Verified:
-        """Decodes a file's symbols and encodes them again, and computes a piece of the integer net in two ways.
+        """Decodes the symbols of a file, encodes them again, and checks the machine's arithmetic with a part of them.
 
         Raises:
           BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
           ModelMismatchError: the file needs another bundle.
-          CdcError: this machine computes other numbers than the format asks for.
+          CdcError: this machine's arithmetic is not exact.
         """
         z, y = self._codec.read_symbols(data)
         check_machine(self._latents, z[:_MACHINE_CELLS, :_MACHINE_CELLS])
@@ -75,7 +75,15 @@ class Verifier:
 
 
 def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS) -> Verifier:
-    """Opens a bundle to verify files with it. Raises BundleError: it is incomplete or corrupt."""
+    """Opens a bundle for verifying files.
+
+    Args:
+      bundle_dir: the bundle; by default the shipped model.
+      max_pixels: files that declare more pixels are refused.
+
+    Raises:
+      BundleError: the bundle is incomplete or corrupt.
+    """
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
     bundle = load_bundle(bundle_dir)
     try:
@@ -87,24 +95,27 @@ def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: in
 def verify(
     source: str | os.PathLike | bytes, bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Verified:
-    """Checks that a file, a bundle and this machine agree; makes no image. `load_verifier` is for many files.
+    """Checks that a file, a bundle and this machine agree, without decoding an image.
+
+    For many files, `load_verifier` loads the bundle only once.
 
     Args:
       source: the path of a `.cdc` file, or its bytes.
-      bundle_dir: the bundle; None: the model that comes with the package.
-      max_pixels: refuse a file that declares more.
+      bundle_dir: the bundle; by default the shipped model.
+      max_pixels: a file that declares more pixels is refused.
 
     Raises:
       BundleError: as `load_verifier`.
-      BitstreamError, ModelMismatchError, CdcError: as `Verifier.verify`; BitstreamError also where the file cannot be
-        read.
+      BitstreamError: the file cannot be read, is not a valid file, or declares more than `max_pixels`.
+      ModelMismatchError: the file needs another bundle.
+      CdcError: this machine's arithmetic is not exact.
     """
     data = file_bytes(source)
     return load_verifier(bundle_dir, max_pixels=max_pixels).verify(data)
 
 
 class _Int64Sums(IntegerHyperDecoder):
-    """The same sums in 64-bit integers: slow, and beyond any doubt of the floating-point unit and its libraries."""
+    """Computes the sums in 64-bit integers: slow, but independent of floating-point units and libraries."""
 
     def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
         return _int64_product(x, matrix)
@@ -120,7 +131,7 @@ def _int64_product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def check_machine(model: LatentModel, z: Int[np.ndarray, "h w c"]) -> None:
-    """Raises CdcError unless the integer networks, in float64 and in 64-bit integers, give the same for this z."""
+    """Raises CdcError unless the integer networks give the same result for z in float64 and in 64-bit integers."""
     net, board = model.hyper_decoder, model.checkerboard
     exact_net = _Int64Sums(net.layers, net.medians, net.thresholds)
     exact_board = board and _Int64Checkerboard(*(getattr(board, field.name) for field in fields(board)))
