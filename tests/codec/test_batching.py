@@ -1,4 +1,4 @@
-"""Many images at once: which share a batch, order, one and eight devices."""
+"""Batches of images: which images share a batch, the order of results, one and eight devices."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def files(random_codec):
 
 
 @pytest.mark.parametrize("device_pixels, most", [(0, 0), (2**20, 1)])
-def test_batched_images_are_single_ones(random_codec, files, monkeypatch, device_pixels, most):
-    """The same where each has a device for itself, as on CPUs; within one where they share a program."""
+def test_batches_equal_single_images(random_codec, files, monkeypatch, device_pixels, most):
+    """Exactly if each image has its own device, as on CPUs; within 1 of 255 if images share a program."""
     monkeypatch.setattr(LocalDevices, "batch_pixels", device_pixels)
     calls = []
     batched = random_codec.decompress_batch(files, **SETTINGS, progress=lambda *done: calls.append(done))
@@ -68,7 +68,7 @@ def test_batched_images_are_single_ones(random_codec, files, monkeypatch, device
         assert np.abs(actual.astype(int) - single).max() <= most
 
 
-def test_a_bad_file_costs_nothing_but_itself(random_codec, files):
+def test_an_invalid_file_does_not_affect_the_others(random_codec, files):
     container = cdc_file.unpack(files[2])
     stream = bytes([container.stream[0] ^ 1]) + container.stream[1:]
     corrupt = cdc_file.pack(container.fingerprint, container.height, container.width, stream)
@@ -86,7 +86,7 @@ def test_a_bad_file_costs_nothing_but_itself(random_codec, files):
         random_codec.decompress_batch(files, steps=0)
 
 
-# What a host with eight devices makes: the digests are compared with this process's single device.
+# Runs on a host with eight devices; its digests are compared with those of this process's single device.
 WORKER = """
 import json, sys
 import jax, numpy as np
@@ -114,7 +114,7 @@ print(json.dumps({"devices": jax.device_count(), "files": [f.hex() for f in file
 
 @pytest.fixture(scope="module")
 def eight_devices(random_bundle, tmp_path_factory):
-    """What WORKER printed and saved."""
+    """The output and the saved arrays of WORKER."""
     out = tmp_path_factory.mktemp("eight") / "out.npz"
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = user_environment(JAX_PLATFORMS="cpu") | {"XLA_FLAGS": flags}

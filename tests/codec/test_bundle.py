@@ -1,4 +1,4 @@
-"""Bundles: complete, checked, and never half-written."""
+"""Bundles are complete, checked, and never half-written."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def copy(random_bundle, tmp_path):
     return shutil.copytree(random_bundle, tmp_path / "bundle")
 
 
-def test_what_is_saved_is_loaded(random_bundle):
+def test_saved_bundles_load(random_bundle):
     bundle = load_bundle(random_bundle)
     assert bundle.config.width == 4
     assert weights_hash(bundle.params) == bundle.weights_sha256
@@ -94,7 +94,7 @@ def test_a_newer_bundle_asks_for_an_upgrade(copy):
         load_bundle(copy)
 
 
-def test_no_bundle_at_all(tmp_path):
+def test_a_folder_without_a_bundle(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "missing", tmp_path / "file", tmp_path):
         with pytest.raises(BundleError, match="not a bundle"):
@@ -141,6 +141,6 @@ def test_nesting():
 
 
 def test_a_bundle_does_not_reveal_where_it_was_made(random_bundle):
-    """Orbax notes the folder it wrote to; what is given to others must not."""
+    """Orbax stores the folder it wrote to. A published bundle must not contain it."""
     folder = str(random_bundle.parent).encode()
     assert not [path.name for path in random_bundle.rglob("*") if path.is_file() and folder in path.read_bytes()]

@@ -1,4 +1,4 @@
-"""The weights of a bundle in float16: half the size, the rounded weights exactly, and no half-read file."""
+"""Float16 weights of a bundle: half the size, loaded exactly as rounded, with clear errors for corrupt files."""
 
 import json
 import warnings
@@ -18,7 +18,7 @@ KERNEL = "compressor.encoder.blocks.0.block1.conv.kernel"
 
 @pytest.fixture(scope="module")
 def weights(random_bundle):
-    """(settings, float32 weights) of the bundle in float32."""
+    """(settings, float32 weights) of a bundle."""
     bundle = load_bundle(random_bundle)
     return bundle.config, {name: np.asarray(value) for name, value in bundle.params.items()}
 
@@ -34,7 +34,7 @@ def half(weights, tmp_path):
     return save(tmp_path / "half", weights)
 
 
-def test_the_rounded_weights_are_what_is_loaded(weights, half):
+def test_the_rounded_weights_are_loaded(weights, half):
     bundle, rounded = load_bundle(half), round_to_half(weights[1])
     assert not (half / "weights").exists()
     assert bundle.params.keys() == rounded.keys()
@@ -45,13 +45,13 @@ def test_the_rounded_weights_are_what_is_loaded(weights, half):
     assert bundle.weights_sha256 == weights_hash(bundle.params)
 
 
-def test_it_takes_two_bytes_a_weight(weights, half):
+def test_a_weight_takes_two_bytes(weights, half):
     values = sum(value.size for value in weights[1].values())
     header = int.from_bytes((half / FILE).read_bytes()[:8], "little")
     assert (half / FILE).stat().st_size == 8 + header + 2 * values
 
 
-def test_files_go_there_and_back(half):
+def test_files_round_trip(half):
     codec = cdc_jax.load_codec(half)
     image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
     data = codec.compress(image)
@@ -59,8 +59,8 @@ def test_files_go_there_and_back(half):
     assert load_verifier(half).verify(data).num_symbols > 0
 
 
-def test_arrays_may_lie_in_memory_in_any_order(weights, half, tmp_path):
-    """The file's format is an array's memory as it lies, and does not know of another order."""
+def test_arrays_may_have_any_memory_order(weights, half, tmp_path):
+    """The format stores an array's memory in C order and has no other order."""
     config, params = weights
     assert params[KERNEL].ndim == 4
     odd = {name: np.asfortranarray(value) for name, value in params.items()}
@@ -72,7 +72,7 @@ def test_arrays_may_lie_in_memory_in_any_order(weights, half, tmp_path):
 
 
 @pytest.mark.parametrize("value", [65520.0, -1e30, np.inf, np.nan])
-def test_what_float16_cannot_hold_is_refused(weights, tmp_path, value):
+def test_values_outside_float16_s_range_are_refused(weights, tmp_path, value):
     config, params = weights
     kernel = params[KERNEL].copy()
     kernel[0, 0, 0, 0] = value
@@ -83,9 +83,9 @@ def test_what_float16_cannot_hold_is_refused(weights, tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float16_ends_at_65504(weights, tmp_path):
+def test_the_largest_float16_is_65504(weights, tmp_path):
     config, params = weights
-    name = "unet.final_conv.bias"  # which no table depends on
+    name = "unet.final_conv.bias"  # no table depends on it
     value = np.full_like(params[name], 65519.0)
     assert (load_bundle(save(tmp_path / "b", (config, {**params, name: value}))).params[name] == 65504).all()
 

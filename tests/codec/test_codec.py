@@ -1,4 +1,4 @@
-"""The codec end to end: what is written is what is read, at every size, with random and with trained weights."""
+"""The codec end to end: symbols survive the round trip, at every size, with random and with trained weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def black(height: int, width: int) -> np.ndarray:
 
 
 def expected_symbols(codec, image):
-    """round(z − m) and round(y − μ), with the latents taken from the float model and μ from the integer one."""
+    """round(z − m) and round(y − μ), with latents from the float model and μ from the integer networks."""
     padded = np.pad(image, ((0, -image.shape[0] % 64), (0, -image.shape[1] % 64), (0, 0)), mode="edge")
     y, z = (np.asarray(latent[0]) for latent in encode_latents(codec.config, codec.params, padded[None]))
     z_symbols = np.rint(z - codec.params["compressor.prior.medians"]).astype(np.int32)
@@ -63,7 +63,7 @@ def test_size_of_decoded_images(random_codec):
         assert decoded.shape == (height, width, 3) and decoded.dtype == np.uint8
 
 
-def test_files_are_as_large_as_the_model_says(trained_codec, photograph):
+def test_file_size_equals_the_model_s_rate(trained_codec, photograph):
     for image in (photograph, photograph[:256, :256], smooth(512, 384)):
         data = trained_codec.compress(image)
         z, y = trained_codec.read_symbols(data)
@@ -72,7 +72,7 @@ def test_files_are_as_large_as_the_model_says(trained_codec, photograph):
         assert coded_bits <= 8 * len(data) <= coded_bits + 24 * 8
         model_bits = trained_codec.estimate_bits(image)
         assert coded_bits <= 1.005 * model_bits
-        # What this hardly trained model never expected costs 30 bits in the estimate (p ≥ 1e-9), less as an escape.
+        # A very unlikely symbol counts 30 bits in the estimate (p ≥ 1e-9), but takes fewer bits as an escape.
         assert coded_bits >= 0.85 * model_bits
 
 
@@ -129,7 +129,7 @@ def test_usable_from_threads(random_codec):
         np.testing.assert_array_equal(image, results[0])
 
 
-def test_training_pays_off(trained_codec, random_codec, photograph):
+def test_a_trained_model_is_better_than_a_random_one(trained_codec, random_codec, photograph):
     from cdc_jax.metrics.distortion import psnr_db
 
     trained = psnr_db(photograph, trained_codec.decompress(trained_codec.compress(photograph), steps=1))
@@ -147,7 +147,7 @@ def test_training_pays_off(trained_codec, random_codec, photograph):
         "photo.png",
     ],
 )
-def test_what_is_not_an_image_is_refused(random_codec, image):
+def test_other_objects_than_images_are_refused(random_codec, image):
     with pytest.raises(ImageError):
         random_codec.compress(image)
     with pytest.raises(ImageError):
@@ -162,7 +162,7 @@ def test_invalid_settings_are_refused(random_codec):
 
 
 @pytest.mark.slow
-def test_bfloat16_changes_pixels_a_little_and_files_not_at_all(trained_bundle, trained_codec, photograph):
+def test_bfloat16_changes_pixels_slightly_and_files_not_at_all(trained_bundle, trained_codec, photograph):
     from cdc_jax.metrics.distortion import psnr_db
 
     half = cdc_jax.load_codec(trained_bundle, compute_type="bfloat16")

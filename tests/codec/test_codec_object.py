@@ -1,4 +1,4 @@
-"""A codec as a Python object: its settings' types, progress, repr, pickle and copies."""
+"""A codec as a Python object: types of settings, progress, repr, pickling and copies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_equal_steps_share_a_program(random_codec, one):
     assert synthesize._cache_size() == programs
 
 
-def test_the_count_of_programs_grows(random_codec):
+def test_another_step_count_compiles_a_program(random_codec):
     data = random_codec.compress(SMALL)
     random_codec.decompress(data, steps=1)
     programs = synthesize._cache_size()
@@ -39,7 +39,7 @@ def test_the_count_of_programs_grows(random_codec):
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), "1", np.array([1, 2])])
 @pytest.mark.parametrize("name", ["steps", "seed"])
-def test_fractions_are_no_steps(random_codec, name, value):
+def test_fractional_settings_are_refused(random_codec, name, value):
     data = random_codec.compress(SMALL)
     with pytest.raises(ConfigError, match=f"{name} is .*; it must be a whole number"):
         random_codec.decompress(data, **{name: value})
@@ -54,7 +54,7 @@ def test_progress_counts_tiles_and_steps(random_codec):
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_an_image_decoded_whole_is_one_piece_of_progress(compact_codec, steps):
+def test_progress_of_an_image_decoded_whole(compact_codec, steps):
     data, calls = compact_codec.compress(SMALL), []
     compact_codec.decompress(data, steps=steps, progress=lambda *done: calls.append(done))
     assert calls == [(1, 1)]
@@ -80,14 +80,14 @@ def test_repr(random_codec, random_bundle, compact_codec):
 @pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda codec: pickle.loads(pickle.dumps(codec))])
 def test_copies_make_the_same_files(random_bundle, again):
     codec = cdc_jax.load_codec(random_bundle, max_pixels=5000, compute_type="bfloat16")
-    codec.compress(SMALL)  # compiled programs do not stand in the way
+    codec.compress(SMALL)  # compiled programs do not prevent pickling
     actual = again(codec)
     assert actual is not codec and repr(actual) == repr(codec)
     assert (actual.max_pixels, actual.compute_type) == (5000, "bfloat16")
     assert actual.compress(SMALL) == codec.compress(SMALL)
 
 
-def test_a_pickle_is_a_path(random_codec):
+def test_a_pickle_contains_a_path(random_codec):
     assert len(pickle.dumps(random_codec)) < 1000
 
 
@@ -110,7 +110,7 @@ def test_a_pickle_of_other_weights_is_refused(random_bundle, compact_bundle, tmp
         pickle.loads(stored)
 
 
-def test_a_codec_without_a_folder_has_no_pickle(random_bundle):
+def test_a_codec_without_a_folder_cannot_be_pickled(random_bundle):
     codec = Codec(dataclasses.replace(load_bundle(random_bundle), path=None))
     assert "without a folder" in repr(codec)
     with pytest.raises(pickle.PicklingError, match="not loaded from a folder"):

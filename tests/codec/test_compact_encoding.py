@@ -1,4 +1,4 @@
-"""What a cell of y sees in the compact layout, and encoding in tiles that relies on it."""
+"""The receptive field of a cell of y in the compact layout, and encoding in tiles, which relies on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.codec.test_quality import noise
 from tests.helpers.compact import COMPACT
 
 _SIDE, _CELL = 320, 9  # an image around one cell, 144 pixels away from its edges on one side, 160 on the other
-# Pixels before and after a cell's 16 that it sees, by the layers' arithmetic.
+# Pixels before and after a cell's own 16 in its receptive field, computed from the layers.
 _SEEN = {2: (90, 76), 4: (84, 72), 8: (72, 64)}
 _CHANNELS = {2: (6, 6, 6, 6), 4: (6, 6, 6), 8: (6, 6)}
 
@@ -28,8 +28,8 @@ def _config(fold: int):
 
 
 @pytest.mark.parametrize("fold", [2, 4, 8])
-def test_a_cell_sees_less_than_half_the_overlap(fold):
-    """By gradients of one cell's channels with respect to pixels, summed over several images."""
+def test_the_receptive_field_is_less_than_half_the_overlap(fold):
+    """Measured with gradients of one cell's channels with respect to pixels, summed over several images."""
     config = _config(fold)
     params, encoder = initial_weights(config, 0), "compressor.encoder"
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, _SIDE, _SIDE, 3)), jnp.float32)
@@ -60,8 +60,8 @@ def case(compact_codec):
     return model, image, [np.asarray(latent[0]) for latent in encode_latents(*model, image[None])]
 
 
-def test_pixels_further_away_change_nothing(case):
-    """By perturbation, of the whole encoder: all pixels that are 96 or further from some cells, changed at once."""
+def test_pixels_outside_the_receptive_field_change_nothing(case):
+    """Changes all pixels that are 96 or more pixels away from some cells, and runs the whole encoder."""
     (config, params), image, (y, _) = case
     changed = 255 - image
     changed[64:400, 32:320] = image[64:400, 32:320]
@@ -80,7 +80,7 @@ def test_tiles_give_the_whole_image_s_latents(case):
 
 
 def test_smaller_overlaps_would_not_do(case, monkeypatch):
-    """The comparison above can fail: with tiles that overlap by 64 pixels, cells see the edges of tiles."""
+    """Control: with tiles that overlap by 64 pixels, cells see the edges of tiles and the comparison fails."""
     model, image, (y, _) = case
     monkeypatch.setattr(encoding, "COMPACT_OVERLAP", 64)
     actual, _ = image_latents(*model, image, tile=256)
@@ -88,7 +88,7 @@ def test_smaller_overlaps_would_not_do(case, monkeypatch):
 
 
 def test_large_images_are_encoded_in_tiles(compact_codec, case, monkeypatch):
-    """Through the codec: the same file but where a half is near."""
+    """Through the codec: the same symbols, except where a latent is near a rounding boundary."""
     image = noise(400, 300)
     expected = compact_codec.read_symbols(compact_codec.compress(image))
     monkeypatch.setattr(encoding, "WHOLE_PIXELS", 400 * 300)

@@ -1,7 +1,7 @@
-"""Corrupt and hostile files, read by a whole codec: an error that helps, or an image that encodes to just these bytes.
+"""Corrupt and hostile files, read by a whole codec: a clear error, or an image that encodes to the same bytes.
 
-A file's checksum catches corruption by accident. What is after it, the header and the stream, is reached by files whose
-checksum is recomputed, as by an attacker; some of these are valid files of other images.
+A file's checksum catches accidental corruption. To test the checks after it, some files get a recomputed checksum, as
+an attacker would do; some of these are valid files of other images.
 """
 
 import time
@@ -20,7 +20,7 @@ SECONDS_PER_FILE = 1.0
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["format 1", "format 2"])
 def bundle(request):
-    """One whose files are of this format."""
+    """A bundle whose files have this format."""
     return request.getfixturevalue({1: "random_bundle", 2: "compact_bundle"}[request.param])
 
 
@@ -35,7 +35,7 @@ def files(codec) -> list[bytes]:
 
 
 def outcome(codec, data: bytes) -> str:
-    """"refused", "mismatch", or "read": then the symbols have the declared size and encode to these bytes."""
+    """"refused", "mismatch" or "read". Asserts that symbols have the declared size and encode to the same bytes."""
     start = time.process_time()
     try:
         z, y = codec.read_symbols(data)
@@ -82,7 +82,7 @@ def test_trailing_bytes(codec, files):
     for data in files:
         for tail in (b"\0", b"\xff", bytes(4), data[-4:], data, bytes(1000)):
             assert outcome(codec, data + tail) == "refused"
-            # With a right checksum the tail belongs to the stream, and no encoder ends it so.
+            # With a correct checksum the tail belongs to the stream, but no encoder writes such an end.
             assert outcome(codec, sealed(data[:-4] + tail + bytes(4))) == "refused"
 
 
@@ -137,8 +137,8 @@ def test_declared_sizes(codec, side, message):
     assert peak_bytes < 100_000
 
 
-def test_the_limit_is_a_promise_of_load_codec(codec, bundle, files):
-    """An image at the limit is read or refused for its contents; the limit counts sides as 64 at least."""
+def test_the_limit_of_load_codec_is_enforced(codec, bundle, files):
+    """An image at the limit is not refused for its size. The limit counts every side as at least 64 pixels."""
     assert outcome(codec, declared(codec, b"\x80\x08", b"\x80\x08")) == "refused"  # 1024² pixels
     with pytest.raises(BitstreamError, match="--max-pixels"):
         codec.read_symbols(declared(codec, b"\x01", b"\x81\x80\x01"))  # 1 × 16385, coded as 64 × 16448
@@ -147,7 +147,7 @@ def test_the_limit_is_a_promise_of_load_codec(codec, bundle, files):
 
 
 def _mutate_and_read(codec, files: list[bytes], seed: int, count: int) -> Counter:
-    """Half unchanged, half with a right checksum; of these, three quarters with the header recomputed, too."""
+    """Mutates files: half keep their checksum, half get a correct one. Most of these keep a part of the header."""
     rng, outcomes = np.random.default_rng(seed), Counter()
     for i in range(count):
         original = files[rng.integers(len(files))]
@@ -157,7 +157,7 @@ def _mutate_and_read(codec, files: list[bytes], seed: int, count: int) -> Counte
             assert result == "refused" or data in files
         else:
             whole = header_bytes(original)
-            kept = (0, 8, whole, whole)[i // 2 % 4]  # 8: all but the size
+            kept = (0, 8, whole, whole)[i // 2 % 4]  # 8: everything before the size
             outcomes[outcome(codec, sealed(original[:kept] + data[kept:]))] += 1
     return outcomes
 
@@ -177,7 +177,7 @@ def test_many_mutations(codec, files, capsys):
 
 
 def test_whole_images(codec, files):
-    """A few through to the pixels, all of one size in cells, so that one compiled decoder takes them."""
+    """Decodes a few to pixels, all of one padded size, so that one compiled program serves them."""
     rng, outcomes = np.random.default_rng(5), Counter()
     while outcomes["read"] < 4 or outcomes["refused"] < 10:
         data = bytearray(files[1])

@@ -1,4 +1,4 @@
-"""Corrupt files take no more memory than a valid one of the largest image allowed."""
+"""Corrupt files take no more memory than a valid file of the largest allowed image."""
 
 import os
 
@@ -27,10 +27,10 @@ def read(data):
     return coder.decode(header.stream, shape, header.level)
 
 def peak_bytes():
-    # Not getrusage's: that begins with the parent's.
+    # Not from getrusage, whose peak includes the parent process's.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text()).group(1)) * 1024
 
-# The honest image: as large as the limit allows, every eighth symbol of y escaped.
+# The valid file: the largest image that the limit allows, with every eighth symbol of y escaped.
 rng = np.random.default_rng(0)
 z = rng.integers(-3, 4, (16, 16, model.channels)).astype(np.int32)
 level = 9536 if model.format_version > 1 else None
@@ -64,8 +64,8 @@ print(before, honest, peak_bytes(), tried)
 
 @pytest.mark.parametrize("kind", ["random_bundle", "compact_bundle"])
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux' measure of memory")
-def test_memory_is_that_of_an_honest_image(request, kind, tmp_path):
-    """The most memory that corrupt files take, against one valid file of the largest size allowed."""
+def test_memory_is_that_of_a_valid_file(request, kind, tmp_path):
+    """Compares the peak memory of corrupt files with that of a valid file of the largest allowed size."""
     bundle = request.getfixturevalue(kind)
     for i, data in enumerate(valid_files(cdc_jax.load_codec(bundle, max_pixels=MAX_PIXELS))):
         (tmp_path / f"{i}.cdc").write_bytes(data)

@@ -1,4 +1,4 @@
-"""Encoding in tiles: the latents of the whole image, from tiles that its size alone decides about."""
+"""Encoding in tiles gives the latents of the whole image, with tiles that depend only on its size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc_jax.io.images import pad_to_multiple
 
 @pytest.fixture(scope="module")
 def latents(trained_codec, photograph):
-    """(padded photograph, y and z of the whole, y and z from tiles of 192 pixels)."""
+    """(padded photograph, its y and z encoded whole, its y and z from tiles of 192 pixels)."""
     model, image = (trained_codec.config, trained_codec.params), pad_to_multiple(photograph)
     whole = [np.asarray(latent[0]) for latent in encode_latents(*model, image[None])]
     return image, whole, image_latents(*model, image, tile=192)
@@ -26,7 +26,7 @@ def test_tiles_give_the_whole_image_s_latents(latents):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_symbols_differ_only_where_a_half_is_near(trained_codec, latents):
+def test_symbols_differ_only_near_rounding_boundaries(trained_codec, latents):
     _, (y, z), (tiled_y, tiled_z) = latents
     medians = np.asarray(trained_codec.params["compressor.prior.medians"])
     z_symbols = np.rint(z - medians).astype(np.int32)
@@ -38,7 +38,7 @@ def test_symbols_differ_only_where_a_half_is_near(trained_codec, latents):
 
 
 def test_smaller_overlaps_would_not_do(trained_codec, latents, monkeypatch):
-    """The measure above can fail: with tiles that overlap by 64 pixels in all, cells see the edges of tiles."""
+    """Control: with tiles that overlap by only 64 pixels, cells see the edges of tiles and the comparison fails."""
     image, (y, _), _ = latents
     monkeypatch.setattr(encoding, "OVERLAP", 64)
     actual, _ = image_latents(trained_codec.config, trained_codec.params, image, tile=192)
@@ -46,7 +46,7 @@ def test_smaller_overlaps_would_not_do(trained_codec, latents, monkeypatch):
 
 
 def test_large_images_are_encoded_in_tiles(trained_codec, latents, monkeypatch):
-    """The codec chooses by the image's size: here with limits that the photograph is above of."""
+    """The codec chooses tiles by the image's size; here the limit is below the photograph's."""
     image, _, (y, z) = latents
     monkeypatch.setattr(encoding, "WHOLE_PIXELS", image.shape[0] * image.shape[1] - 1)
     monkeypatch.setattr(encoding, "TILE", 192)
@@ -56,8 +56,8 @@ def test_large_images_are_encoded_in_tiles(trained_codec, latents, monkeypatch):
     np.testing.assert_array_equal(actual[1], z)
 
 
-def test_a_tile_s_program_needs_a_part_of_the_memory(trained_codec):
-    """Of an image four times as wide, whole and in tiles."""
+def test_the_program_of_a_tile_needs_less_memory(trained_codec):
+    """Compares the programs for an image four times as wide, whole and in tiles."""
 
     def temporaries(width):
         shape = jax.ShapeDtypeStruct((1, 192, width, 3), np.uint8)

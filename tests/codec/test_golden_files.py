@@ -41,7 +41,7 @@ def test_every_format_version_has_golden_files():
 
 
 @pytest.mark.parametrize("version", DIGESTS)
-def test_they_are_the_released_ones(bundles, version):
+def test_golden_files_are_unchanged(bundles, version):
     digest = hashlib.sha256((bundles[version] / "coding.npz").read_bytes())
     for path in sorted((FOLDER / version).glob("*.cdc")):
         digest.update(path.read_bytes())
@@ -51,7 +51,7 @@ def test_they_are_the_released_ones(bundles, version):
 
 
 @pytest.mark.parametrize("version", DIGESTS)
-def test_they_cover_the_format(version):
+def test_golden_files_cover_the_format(version):
     files = {name: cdc_file.unpack(golden_file(each, name)) for each, name in PAIRS if each == version}
     sizes = {name: (file.height, file.width) for name, file in files.items()}
     assert sizes["pixel"] == (1, 1) and sizes["odd_size"] == (37, 53)
@@ -79,7 +79,7 @@ def test_version_2_covers_qualities_chunks_and_networks(bundles):
 
 
 @pytest.mark.parametrize(("version", "name"), PAIRS)
-def test_the_coding_side_reads_and_writes_them(bundles, version, name):
+def test_the_coder_reads_and_writes_golden_files(bundles, version, name):
     model = CodingModel.load(bundles[version] / "coding.npz")
     file, expected = golden_file(version, name), golden_symbols(version, name)
     header = cdc_file.unpack(file)
@@ -95,8 +95,8 @@ def test_the_coding_side_reads_and_writes_them(bundles, version, name):
 
 
 @pytest.mark.parametrize(("version", "name"), PAIRS)
-def test_a_decoder_in_plain_python_reads_them(bundles, version, name):
-    """docs/format.md is enough to write it from: no constriction, no NumPy but to load the tables."""
+def test_a_decoder_in_plain_python_reads_golden_files(bundles, version, name):
+    """The decoder is written from docs/format.md alone; it uses NumPy only to load the tables."""
     coding, families = coding_lists(bundles[version])
     file = python_decoder.read_container(golden_file(version, name))
     rows, columns, channels = -(-file.height // 64), -(-file.width // 64), len(coding["medians"])
@@ -122,7 +122,7 @@ def test_a_decoder_in_plain_python_reads_them(bundles, version, name):
 
 
 @pytest.mark.parametrize("version", DIGESTS)
-def test_the_bundle_opens_whole(bundles, version):
+def test_a_codec_opens_the_bundle(bundles, version):
     codec = cdc_jax.load_codec(bundles[version])
     for each, name in PAIRS:
         if each == version:
@@ -134,8 +134,8 @@ def test_the_bundle_opens_whole(bundles, version):
 
 
 @pytest.mark.parametrize("version", DIGESTS)
-def test_another_python_opens_them(bundles, version):
-    """Another JAX and orbax, too, so the weights' own format is part of what is tried."""
+def test_another_python_opens_golden_files(bundles, version):
+    """It has another JAX and orbax, so this also tests the format of the weights."""
     files = [FOLDER / version / f"{name}.cdc" for each, name in PAIRS if each == version]
     output = require_other_python().run("-m", "cdc_jax", "verify", *files, "--model", bundles[version])
     assert output.count("agrees") == len(files) >= 5

@@ -1,4 +1,4 @@
-"""What `compress` accepts as an image, and what it refuses."""
+"""The types that `compress` accepts as an image, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_images_of_every_kind_make_the_same_file(random_codec, path, convert):
     assert random_codec.compress_batch([image]) == [expected]
 
 
-def test_bits_are_estimated_of_the_same_kinds(random_codec, path):
+def test_estimate_bits_accepts_the_same_kinds(random_codec, path):
     assert random_codec.estimate_bits(path) == random_codec.estimate_bits(PIXELS)
 
 
@@ -91,7 +91,7 @@ def test_large_images_are_refused_before_they_are_decoded(path):
 
 
 def test_pil_images_are_converted_as_files_are(tmp_path):
-    """Orientation, alpha and a 16-bit range, and the image keeps its `info`."""
+    """Orientation, alpha and a 16-bit range are converted, and the PIL image keeps its `info`."""
     exif = PILImage.Exif()
     exif[0x0112] = 6
     rotated = tmp_path / "rotated.png"
@@ -124,6 +124,6 @@ def test_files_are_given_as_bytes(random_codec, data):
 
 
 @pytest.mark.parametrize("convert", [bytearray, memoryview])
-def test_buffers_hold_files_too(random_codec, convert):
+def test_files_may_be_any_buffer(random_codec, convert):
     data = random_codec.compress(PIXELS)
     np.testing.assert_array_equal(random_codec.decompress(convert(data)), random_codec.decompress(data))

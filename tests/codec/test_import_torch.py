@@ -1,4 +1,4 @@
-"""Released checkpoints: what is imported decodes like the original, and what is wrong is named."""
+"""Released checkpoints: an imported model decodes like the original, and errors name the weight."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def torch():
 
 @pytest.fixture
 def fake_checkpoint(torch):
-    """Writes an x checkpoint of width 2 with all its weights at 0.1, some changed (None: left out)."""
+    """Writes an x checkpoint of width 2 with all weights at 0.1, except for changes (None omits a weight)."""
     return functools.partial(_fake_checkpoint, torch)
 
 
@@ -62,12 +62,12 @@ def _fake_checkpoint(torch, path, **changes):
     return path
 
 
-def test_variant_and_width_are_read_off(golden):
+def test_variant_and_width_are_recognized(golden):
     assert config_of(read_checkpoint(golden.checkpoint)).prediction == golden.variant
     assert config_of(read_checkpoint(golden.checkpoint)).width == 8
 
 
-def test_the_moving_average_is_taken(golden):
+def test_the_moving_average_is_imported(golden):
     tensors = read_checkpoint(golden.checkpoint)
     for name in golden.names("param/"):
         np.testing.assert_array_equal(tensors[name.removeprefix("param/")], golden.raw(name))
@@ -150,7 +150,7 @@ def test_weight_that_is_not_finite_is_named(torch, fake_checkpoint, tmp_path):
 
 
 @pytest.mark.torch
-def test_lpips_network_is_kept_aside(torch, fake_checkpoint, tmp_path):
+def test_lpips_network_is_stored_separately(torch, fake_checkpoint, tmp_path):
     path = fake_checkpoint(tmp_path / "fake.pt", **{"loss_fn_vgg.lin0.model.1.weight": torch.ones(1, 4, 1, 1)})
     import_torch(path, tmp_path / "bundle")
     with np.load(tmp_path / "bundle/lpips_vgg.npz") as archive:

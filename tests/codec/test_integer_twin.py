@@ -1,4 +1,4 @@
-"""The integer networks of a model of every rate are those it was trained with, to rounding."""
+"""The integer networks of a model of every rate agree with the float networks of training, up to rounding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.codec.test_quality import noise, smooth
 
 
 def _float_prediction(codec, z: np.ndarray, y_hat: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """(μ, σ) as training has them, for a quantizer that leaves ŷ as it is."""
+    """(μ, σ) as in training, with a quantizer that returns the given ŷ."""
 
     @jax.jit
     def predict(params, z_hat, y_hat, quality):
@@ -45,7 +45,7 @@ def test_means_and_scales_are_those_of_training(compact_codec, level):
 
 
 @pytest.mark.parametrize("quality", [0, 37.25, 100])
-def test_files_are_as_large_as_training_says(compact_codec, quality):
+def test_file_size_equals_the_rate_of_training(compact_codec, quality):
     image = smooth(200, 130)
     coded_bits = sum(compact_codec.part_bits(compact_codec.analyze(image), quality=quality))
     assert abs(coded_bits / compact_codec.estimate_bits(image, quality=quality) - 1) < 0.02

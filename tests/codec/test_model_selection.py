@@ -1,4 +1,4 @@
-"""The choice of model and quality: within the limit and close to it, with few files made and few decoded."""
+"""The choice of model and quality is within the limit and close to it, and needs few files and few decodings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = np.random.default_rng(0).integers(60, 190, (64, 96, 3)).astype(np.uint8)
 
 
 class EveryRate:
-    """A codec whose files have the size that a curve gives for the quality; decoded, their PSNR follows another one."""
+    """A codec whose file size and PSNR are given functions of the quality."""
 
     def __init__(self, size, psnr_db=None):
         self.config = types.SimpleNamespace(variable_rate=True)
@@ -36,7 +36,7 @@ class EveryRate:
     def decompress(self, data, **settings):
         self.decoded.append(settings)
         error = 255 * 10 ** (-self._psnr_db(quality_of(data)) / 20)
-        # Of two errors as many pixels as give the mean square exactly.
+        # The pixels have two different errors, in the proportion that gives the mean square exactly.
         low = math.floor(error)
         share = (error**2 - low**2) / ((low + 1) ** 2 - low**2)
         errors = np.full(IMAGE.size, low)
@@ -69,7 +69,7 @@ def test_a_size_is_used_up_in_few_attempts(curve, share):
     assert choice.reason == f"{8 * len(choice.data) / (64 * 96):.4f} bpp"
 
 
-def test_bits_per_pixel_are_bytes_too():
+def test_a_target_in_bits_per_pixel():
     size = SIZES["a rate that doubles and doubles"]
     by_bytes = choose(["one"], lambda _: EveryRate(size), IMAGE, Target(file_bytes=9000))
     by_bpp = choose(["one"], lambda _: EveryRate(size), IMAGE, Target(bpp=9000 * 8 / (64 * 96)))
@@ -81,7 +81,7 @@ STEPS = [lambda q: 60 + 3 * q, lambda q: 60 + 2000 * (q // 10), lambda q: 60 + 9
 
 @pytest.mark.parametrize("curve", STEPS)
 def test_sizes_with_steps_end_at_the_last_level_that_fits(curve):
-    """Small files, and curves that jump over the limit: no file comes close to it, and the search ends all the same."""
+    """For small files and curves that jump over the limit, no file comes close to it, but the search ends."""
     for limit in (100, 333):
         codec = EveryRate(curve)
         data = choose(["one"], lambda _, codec=codec: codec, IMAGE, Target(file_bytes=limit)).data
@@ -149,7 +149,7 @@ def test_the_best_of_several_models_of_every_rate():
 
 @pytest.fixture
 def bundles():
-    """Models of one rate each: coarse, middle, fine."""
+    """Three models of one rate: coarse, middle, fine."""
     return FakeBundles()
 
 

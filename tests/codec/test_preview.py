@@ -1,4 +1,4 @@
-"""Decoding of the compact model: the preview, steps as they come, batches of mixed qualities, tiles."""
+"""Decoding with the compact model: preview, progressive decoding, batches of mixed qualities, tiles."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _naive(y_hat: np.ndarray, synthesis: np.ndarray) -> np.ndarray:
 
 
 def _assert_rounded(actual: np.ndarray, exact: np.ndarray) -> None:
-    """The nearest integers; next to a half, either."""
+    """Asserts the nearest integers; near a rounding boundary, either one."""
     assert actual.dtype == np.uint8
     assert np.abs(actual - exact).max() <= 0.5 + 1e-3
 
@@ -50,8 +50,8 @@ def test_no_steps_give_the_transform_s_image(compact_codec, synthesis, quality):
     _assert_rounded(actual, exact[:70, :90])
 
 
-def test_rows_of_strips_join(synthesis):
-    """More rows of cells than are made at a time."""
+def test_strips_join_without_seams(synthesis):
+    """With more rows of cells than are computed at once."""
     y_hat = np.random.default_rng(0).normal(0, 0.5, (35, 2, 12)).astype(np.float32)
     _assert_rounded(preview(y_hat, synthesis), _naive(y_hat, synthesis))
 
@@ -63,7 +63,7 @@ def test_latents_of_any_size_clip(synthesis):
     np.testing.assert_array_equal(actual[:64], 255 - actual[64:])
 
 
-def test_a_preview_takes_no_network(compact_codec, monkeypatch):
+def test_a_preview_runs_no_network(compact_codec, monkeypatch):
     data = compact_codec.compress(noise(64, 64))
     monkeypatch.setattr("cdc_jax.codec.image_decoder.synthesize", None)
     monkeypatch.setattr("cdc_jax.codec.image_decoder.synthesize_in_tiles", None)
@@ -78,7 +78,7 @@ def test_a_preview_takes_no_network(compact_codec, monkeypatch):
     np.testing.assert_array_equal(only, expected)
 
 
-def test_models_without_the_transform_have_none(random_codec):
+def test_models_without_the_transform_have_no_preview(random_codec):
     data = random_codec.compress(flat(8, 8))
     calls = [
         lambda: random_codec.decompress(data, steps=0),
@@ -112,7 +112,7 @@ def test_progressive_decoding(compact_codec, steps):
 
 
 def test_progressive_decoding_in_tiles(compact_codec, monkeypatch):
-    """An image too large to be decoded whole: the same program, so the same image."""
+    """An image that is too large to be decoded whole runs the same program, so the image is the same."""
     monkeypatch.setattr(tiling, "WHOLE_PIXELS", 1)
     monkeypatch.setattr(tiling, "TILE", 192)
     data = compact_codec.compress(smooth(200, 300))
@@ -147,7 +147,7 @@ def test_a_batch_of_mixed_qualities(compact_codec):
 
 
 def test_the_quality_reaches_the_network(compact_codec):
-    """The same latents at another quality are another image."""
+    """The same latents give another image at another quality."""
     symbols = compact_codec.decode_symbols(compact_codec.compress(smooth(64, 64), quality=20))
     settings = decode_settings(compact_codec.config, None, 0, None, 0.0)
     images = [
@@ -157,7 +157,7 @@ def test_the_quality_reaches_the_network(compact_codec):
 
 
 def test_decoding_in_tiles(compact_codec):
-    """Tiles see less, so the image is a little different; the transform's part of it is the same."""
+    """Tiles see less, so the image differs slightly; the transform's part of it is the same."""
     data = compact_codec.compress(smooth(320, 256))
     whole, tiled = compact_codec.decompress(data), compact_codec.decompress(data, tile=192)
     assert tiled.shape == (320, 256, 3)

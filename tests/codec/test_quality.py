@@ -1,4 +1,4 @@
-"""One model, every rate: what is written is what is read, at every quality, on all kinds and sizes of images."""
+"""A model of every rate: symbols survive the round trip at every quality, for all kinds and sizes of images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def extreme(height: int, width: int) -> np.ndarray:
-    """Noise of black and white alone."""
+    """Noise that is only black and white."""
     return np.random.default_rng(1).integers(0, 2, (height, width, 3), dtype=np.uint8) * np.uint8(255)
 
 
@@ -98,14 +98,14 @@ _ANALYZED: dict[int, object] = {}
 
 
 def _analyzed(codec):
-    """Latents of one small image, made once per codec."""
+    """The latents of one small image, computed once per codec."""
     if id(codec) not in _ANALYZED:
         _ANALYZED[id(codec)] = codec.analyze(noise(40, 60))
     return _ANALYZED[id(codec)]
 
 
-def test_all_of_the_coder_is_used(compact_codec):
-    """The cases above hold what they are to try: large symbols, escapes, many scales, ŷ that means little to clip."""
+def test_the_cases_use_all_of_the_coder(compact_codec):
+    """The cases above contain large symbols, escapes and many scales, and ŷ is rarely clipped."""
     kinds = {kind.__name__: kind(200, 130) for kind in (smooth, noise, extreme)}
     indices, escapes, largest = set(), 0, 0
     for image in kinds.values():
@@ -122,7 +122,7 @@ def test_all_of_the_coder_is_used(compact_codec):
 
 @pytest.mark.parametrize("kind", [smooth, noise])
 def test_files_grow_with_the_quality(compact_codec, kind):
-    """From step to step, of two in bytes and of a half in ideal bits: no size falls by more than 0.1 %."""
+    """No size falls by more than 0.1 %, in steps of 2 for bytes and of 0.5 for ideal bits."""
     latents = compact_codec.analyze(kind(200, 130))
     sizes = np.array([len(compact_codec.write(latents, quality=quality)) for quality in range(0, 101, 2)])
     assert (sizes[1:] >= 0.999 * sizes[:-1]).all() and sizes[-1] > 2 * sizes[0]
@@ -172,7 +172,7 @@ def test_a_model_of_one_rate_has_no_quality(random_codec):
     "changes", [{"rate_anchors": 1}, {"checkerboard": False}, {"rate_anchors": 1, "checkerboard": False}]
 )
 def test_models_with_parts_left_out(tmp_path, changes):
-    """Of one rate: format 2 at level 0, and no other; without checkerboard: one pass."""
+    """A model of one rate writes only format 2 at level 0; a model without checkerboard has one pass."""
     codec = cdc_jax.load_codec(save_compact_bundle(tmp_path / "b", dataclasses.replace(COMPACT, **changes)))
     image = smooth(60, 50)
     rates = {None: 0} if codec.config.rate_anchors == 1 else {0: 0, 37.25: 9536}
@@ -198,7 +198,7 @@ def _rewritten(data: bytes, **changes) -> bytes:
 
 
 def test_chunks_are_skipped(compact_codec, random_codec):
-    """In a model of every rate, and in one of one rate, whose files are of format 2 then."""
+    """With a model of every rate, and with a model of one rate, whose files with chunks have format 2."""
     chunks = (Chunk(b"Zzz9", bytes(1000)), Chunk(b"new0", b"of a later version"))
     for codec, level in ((compact_codec, 12800), (random_codec, None)):
         bare = codec.compress(noise(40, 60))
@@ -209,7 +209,7 @@ def test_chunks_are_skipped(compact_codec, random_codec):
 
 
 def test_formats_that_the_model_does_not_write(compact_codec, random_codec):
-    """Format 1 of a model of every rate; format 2 without chunks, or with a quality, of one of format 1."""
+    """Format 1 for a model of every rate; for a model of format 1, format 2 without chunks or with a quality."""
     compact, random = compact_codec.compress(noise(40, 60)), random_codec.compress(noise(40, 60))
     files = [
         (compact_codec, _rewritten(compact, level=None)),
@@ -221,8 +221,8 @@ def test_formats_that_the_model_does_not_write(compact_codec, random_codec):
             codec.read_symbols(data)
 
 
-def test_a_wrong_quality_in_a_file_is_noticed(compact_codec):
-    """A file put together from one quality and the stream of another does not encode to the same bytes."""
+def test_a_wrong_quality_in_a_file_is_detected(compact_codec):
+    """A file with the quality of one file and the stream of another does not encode to the same bytes."""
     data = compact_codec.compress(smooth(200, 130), quality=50)
     for level in (0, 12000, 25600):
         with pytest.raises(BitstreamError):
@@ -230,7 +230,7 @@ def test_a_wrong_quality_in_a_file_is_noticed(compact_codec):
 
 
 def test_a_quality_above_100_in_a_file(compact_codec, compact_bundle, tmp_path, capfd):
-    """Corrupt, for every command: one line, exit code 1."""
+    """Every command reports it as corrupt, in one line and with exit code 1."""
     data = bytearray(compact_codec.compress(noise(40, 60), quality=100))
     assert data[10:12] == (25600).to_bytes(2, "big")
     data[10:12] = (25601).to_bytes(2, "big")

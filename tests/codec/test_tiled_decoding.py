@@ -1,4 +1,4 @@
-"""Decoding in tiles: one tile is the whole, devices do not matter, and nothing is to be seen at the borders."""
+"""Decoding in tiles: one tile equals the whole image, devices do not matter, and borders are invisible."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_tile_is_the_whole_image(prediction, steps, eta):
 
 
 def test_tiles_see_only_themselves():
-    """A tile's core is what the tile alone would be decoded to, at its position in the image's noise."""
+    """A tile's core equals the tile decoded alone, with the noise of its position in the image."""
     config, params, y_hat = case("x", (8, 24))
     actual = in_tiles(config, params, y_hat, steps=1)
     axis = Axis(384, 128, 64)
@@ -53,7 +53,7 @@ def test_tiles_see_only_themselves():
 
 
 def test_the_codec_takes_a_tile(random_codec, photograph):
-    """Through the codec: tiles of 192 pixels in an image of 320×512."""
+    """The codec decodes an image of 320×512 in tiles of 192 pixels."""
     data = random_codec.compress(photograph)
     tiled = random_codec.decompress(data, steps=2, tile=192)
     assert tiled.shape == photograph.shape
@@ -75,26 +75,26 @@ def test_the_largest_tile_within_a_limit(random_codec):
     needed = {tile: decoding_bytes(1024, 1216, tile, 4) for tile in (None, 768, 512, 192)}
     assert needed[None] > needed[768] > needed[512] > needed[192]
     assert random_codec.tile_within(data, needed[512]) == 512
-    assert random_codec.tile_within(data, needed[768]) is None  # what it does by itself
+    assert random_codec.tile_within(data, needed[768]) is None  # the default
     assert random_codec.tile_within(data, needed[None]) == 1216
     assert random_codec.tile_within(random_codec.compress(np.zeros((9, 9, 3), np.uint8)), 1 << 40) is None
     with pytest.raises(ConfigError, match="MiB") as refused:
         random_codec.tile_within(data, needed[192] - 1)
     mebibytes = int(str(refused.value).split(" MiB")[0].split()[-1])
-    assert random_codec.tile_within(data, mebibytes << 20) == 192  # what the message asks for is enough
+    assert random_codec.tile_within(data, mebibytes << 20) == 192  # the memory that the message gives is enough
 
 
 def test_a_tile_that_changes_nothing_is_the_default():
-    """In 64×1472 pixels tiles of 640 and 768 come to the same two and a half: three of 576."""
+    """For 64×1472 pixels, limits of 640 and 768 give the same tiles: three of 576."""
     assert tile_shape(64, 1472, 640) == tile_shape(64, 1472, 768) == (64, 576)
     assert tile_shape(64, 1472, None) == tile_shape(64, 1472, 1472) == (64, 1472)
     assert tile_within(decoding_bytes(64, 1472, 640, 4), 64, 1472, 4) == 576
 
 
-def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph):
-    """Against the original the error where tiles overlap is not above that elsewhere, nor do their edges stand out.
+def test_borders_of_tiles_are_invisible(trained_codec, photograph):
+    """The error against the original is not larger where tiles overlap than elsewhere, nor at their edges.
 
-    What an image itself has there is taken out by decoding it whole as well.
+    Both errors are relative to the image decoded whole, which removes the influence of the image's content.
     """
     data = trained_codec.compress(photograph)
     pixels = {
@@ -112,6 +112,6 @@ def test_nothing_is_to_be_seen_at_the_borders_of_tiles(trained_codec, photograph
     assert excess[0] <= 1.02 * excess[1]
 
 
-def test_an_image_s_size_decides_about_its_tiles():
+def test_the_size_of_an_image_determines_its_tiles():
     assert default_tile(512, 768) is None and default_tile(1024, 1024) is None
     assert default_tile(1088, 1024) == default_tile(4032, 6016) == default_tile(64, 1 << 20) == 768

@@ -22,11 +22,11 @@ def test_tiles_cover_the_image(length, tile, overlap):
     (size,) = {last - first for first, last in axis.spans}
     assert size % 64 == 0 and size <= tile
     count = len(axis.spans)
-    assert count * (size - overlap) + overlap < length + 64 * count  # no longer than this number of tiles needs
+    assert count * (size - overlap) + overlap < length + 64 * count  # no longer than necessary for this number of tiles
     for before, after in zip(axis.spans, axis.spans[1:], strict=False):
         assert before[0] < after[0] and before[1] - after[0] >= overlap
     assert all(first % 64 == 0 for first, _ in axis.spans)
-    assert len(axis.spans) == max(1, -(-(length - overlap) // (tile - overlap)))  # no more than it takes
+    assert len(axis.spans) == max(1, -(-(length - overlap) // (tile - overlap)))  # the smallest number
 
 
 @given(blocks, tiles, overlaps)

@@ -1,4 +1,4 @@
-"""docs/format.md shows these bytes, these steps of the range decoder, and these numbers of the integer networks."""
+"""The worked examples in docs/format.md: bytes, steps of the range decoder, numbers of the integer networks."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_bytes(version, page):
 
 
 class _Tracing(python_decoder.RangeDecoder):
-    """Keeps of each step: range, point, q, entry and count."""
+    """Records range, point, q, entry and count of each step."""
 
     steps: list[tuple[int, int, int, int, int]] = []
 
@@ -59,7 +59,7 @@ class _Tracing(python_decoder.RangeDecoder):
 
 
 def _trace(version: str, model, monkeypatch) -> tuple[list, list[tuple]]:
-    """(steps, [(step number, part, position, table)] of the entries that are no escaped values)."""
+    """(steps, [(step number, part, position, table)] of the entries of symbols), without escaped values."""
     coding, families = model
     file = python_decoder.read_container(golden_file(version, "pixel"))
     monkeypatch.setattr(_Tracing, "steps", [])
@@ -104,13 +104,13 @@ def test_steps_of_the_range_decoder(version, page, model, monkeypatch):
 
 
 def _numbers(page: str, name: str) -> list[list[int]]:
-    """The integers in the lines of this name, as many as stand before anything else."""
+    """The leading integers of each line that begins with this name."""
     matches = re.findall(rf"^    {re.escape(name)} +((?:-?\d+ +)*-?\d+)", page, flags=re.MULTILINE)
     return [[int(number) for number in line.split()] for line in matches]
 
 
 def test_numbers_of_the_networks(version, page, model):
-    """Means, scales and, in version 2, gains and ŷ, where the page gives them."""
+    """Checks the means, the scales and, in version 2, the gains and ŷ that the page gives."""
     coding, _ = model
     symbols, level = golden_symbols(version, "pixel"), cdc_file.unpack(golden_file(version, "pixel")).level
     features, output = python_hyper_decoder.decode_with_features(coding, symbols["z"].tolist())
