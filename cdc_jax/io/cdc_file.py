@@ -1,21 +1,21 @@
-"""The `.cdc` file: a small header, the entropy coder's stream, a checksum. Standard library only.
+"""The container of `.cdc` files: a small header, the entropy coder's stream, a checksum. Standard library only.
 
   bytes   content
   3       magic: C3 44 43, "CDC" with the first letter's high bit set (not valid UTF-8)
   1       format version: 1 or 2
   4       fingerprint of the coding model (`CodingModel.fingerprint`)
-  1..4    height in pixels  } unsigned LEB128: 7 bits a byte, lowest first, the high bit set in all bytes but the
-  1..4    width in pixels   } last; shortest form only; 1 to 2^28 - 1
+  1..4    height in pixels  } varints (`cdc_jax.io.varint`), 1 to 2^28 - 1
+  1..4    width in pixels   }
   format 2 only:
-  2       quality in units of 1/256, big-endian; 0 to 25600
+  2       level: the quality in units of 1/256, big-endian; 0 to 25600
   1       number of chunks, 0 to 127
   ...     the chunks (`cdc_jax.io.chunks`)
   n       stream (see `cdc_jax.entropy.coder`)
   4       CRC-32 (zlib's) of all bytes before it, big-endian
 
-At most 20 bytes beyond the stream in format 1, 23 beyond stream and chunks in format 2. Every later format version
-keeps the magic, the version byte and the checksum where they are, so that an old reader can tell a newer file from a
-corrupt one.
+A file of format 1 has at most 20 bytes more than its stream; a file of format 2 has at most 23 bytes more than stream
+and chunks. Every later format version keeps magic, version byte and checksum in their positions, so that an old reader
+can distinguish a newer file from a corrupt one.
 """
 
 import zlib
@@ -36,20 +36,20 @@ _CHECKSUM_BYTES = 4
 _FIXED_BYTES = len(MAGIC) + 1 + FINGERPRINT_BYTES
 _MIN_BYTES = _FIXED_BYTES + 2 + _CHECKSUM_BYTES
 _QUALITY_BYTES = 2
-_BLOCK = 64  # an image is coded in whole blocks of 64x64 pixels
+_BLOCK = 64  # images are padded to multiples of 64 pixels
 
 
 @dataclass(frozen=True)
 class Container:
-    """A file's fields.
+    """The fields of a file.
 
     Attributes:
-      version: format version.
-      fingerprint: 4 bytes, of the coding model that the stream needs.
-      height, width: of the image in pixels, 1 to 2^28 - 1.
+      version: the format version.
+      fingerprint: 4 bytes that identify the coding model that the stream needs.
+      height, width: the image's size in pixels, 1 to 2^28 - 1.
       stream: the entropy coder's bytes.
       level: the quality in units of 1/256, 0 to 25600; 0 in format 1.
-      chunks: what the file carries besides; empty in format 1.
+      chunks: the file's chunks; empty in format 1.
     """
 
     version: int
@@ -62,7 +62,7 @@ class Container:
 
     @property
     def quality(self) -> float:
-        """0 to 100."""
+        """The quality, 0 to 100."""
         return self.level / QUALITY_STEPS
 
 
@@ -75,7 +75,9 @@ def pack(
     level: int | None = None,
     chunks: tuple[Chunk, ...] = (),
 ) -> bytes:
-    """A complete file: of format 1 without a level and chunks, else of format 2.
+    """Returns the bytes of a file, in format 1 without a level and chunks, otherwise in format 2.
+
+    Arguments are the attributes of `Container`.
 
     Raises:
       ValueError: a side outside 1 to 2^28 - 1, a level outside 0 to 25600, a fingerprint that is not 4 bytes, or two
@@ -96,30 +98,16 @@ def pack(
 
 
 def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
-    """The fields of a file; allocates nothing but a copy of its stream and chunks.
+    """Reads the fields of a file. Allocates memory only for copies of its stream and chunks.
 
     Args:
-      data: the whole file.
-      max_pixels: refuse an image of more `counted_pixels`; None: no limit.
+      data: the bytes of the file.
+      max_pixels: images with more `counted_pixels` are refused; None: no limit.
 
     Raises:
-      BitstreamError: the file is empty, too short, of another kind, of a newer version, corrupt, or too large.
+      BitstreamError: the file is empty, too short, not a `.cdc` file, of a newer version, corrupt, or too large.
     """
-    if not data:
-        raise BitstreamError("The file is empty.")
-    if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise BitstreamError("This is not a .cdc file.")
-    if len(data) < _MIN_BYTES:
-        raise BitstreamError("The file is too short to be a whole .cdc file: it was cut off.")
-    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    intact = zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "big") == checksum
-    version = data[len(MAGIC)]
-    if intact and version > VERSIONS[-1]:
-        raise BitstreamError(f"The file has format version {version}, written by a newer version: upgrade cdc_jax.")
-    if not intact:
-        raise BitstreamError("The file's checksum is wrong: it was cut off or corrupted.")
-    if version not in VERSIONS:
-        raise BitstreamError(f"There is no format version {version}: the file is corrupt.")
+    version, body = _checked(data)
     height, position = unpack_varint(body, _FIXED_BYTES)
     width, position = unpack_varint(body, position)
     if height == 0 or width == 0:
@@ -138,6 +126,26 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
     return Container(version, fingerprint, height, width, bytes(body[position:]), level, chunks)
 
 
+def _checked(data: bytes) -> tuple[int, bytes]:
+    """The format version, and the bytes before the checksum, after checking magic, checksum and version."""
+    if not data:
+        raise BitstreamError("The file is empty.")
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise BitstreamError("This is not a .cdc file.")
+    if len(data) < _MIN_BYTES:
+        raise BitstreamError("The file is too short to be a whole .cdc file: it was cut off.")
+    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    intact = zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "big") == checksum
+    version = data[len(MAGIC)]
+    if intact and version > VERSIONS[-1]:
+        raise BitstreamError(f"The file has format version {version}, written by a newer version: upgrade cdc_jax.")
+    if not intact:
+        raise BitstreamError("The file's checksum is wrong: it was cut off or corrupted.")
+    if version not in VERSIONS:
+        raise BitstreamError(f"There is no format version {version}: the file is corrupt.")
+    return version, body
+
+
 def counted_pixels(height: int, width: int) -> int:
-    """What a limit on pixels is held against: a side counts as 64 at least, since coding pads to blocks of 64x64."""
+    """The number of pixels that a limit applies to. A side counts as at least 64, since images are padded to that."""
     return max(height, _BLOCK) * max(width, _BLOCK)

@@ -1,14 +1,14 @@
-"""Chunks of a `.cdc` file of format 2: data that a reader may skip, each with a checksum of its own.
+"""Chunks of a `.cdc` file of format 2: data that a reader may skip, each with its own checksum.
 
   bytes   content
   1       number of chunks, 0 to 127
-  then for each, in ascending order of their types, no type twice:
+  then for each chunk, in strictly ascending order of the types:
   4       type, ASCII letters and digits
   1..4    length n in bytes, a varint
   n       data
   4       CRC-32 (zlib's) of type and data, big-endian
 
-So there is one way to write any set of chunks. A reader skips the types that it does not know.
+So each set of chunks has exactly one encoding. A reader skips the types that it does not know.
 """
 
 import zlib
@@ -37,7 +37,11 @@ class Chunk:
 
 
 def pack_chunks(chunks: tuple[Chunk, ...]) -> bytes:
-    """The chunks in canonical order. Raises ValueError for an invalid or repeated type, or too much data."""
+    """Encodes chunks in canonical order.
+
+    Raises:
+      ValueError: a type is invalid or occurs twice, or there are too many chunks or too much data.
+    """
     packed = bytearray([len(chunks)]) if len(chunks) <= MAX_CHUNKS else None
     if packed is None or len({chunk.type for chunk in chunks}) != len(chunks):
         raise ValueError(f"A file has at most {MAX_CHUNKS} chunks, no two of one type.")
@@ -50,10 +54,10 @@ def pack_chunks(chunks: tuple[Chunk, ...]) -> bytes:
 
 
 def unpack_chunks(data: bytes, position: int) -> tuple[tuple[Chunk, ...], int]:
-    """The chunks at `position`, and the position after them.
+    """Decodes the chunks at `position` of `data`. Returns them and the position after them.
 
     Raises:
-      BitstreamError: they are cut off, not in canonical order, or a checksum is wrong.
+      BitstreamError: the chunks are cut off or not in canonical order, or a checksum is wrong.
     """
     if position >= len(data):
         raise BitstreamError("The file ends inside its header: it is corrupt.")

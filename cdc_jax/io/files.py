@@ -1,4 +1,4 @@
-"""What image files are called, and how every file of ours is written: whole or not at all."""
+"""Names of image formats, and writing files and folders completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cdc_jax.errors import CdcError, reason_of
 
-# Format names as the command line knows them, each with its file name suffixes, the usual one first.
+# Format names of the command line, each with its filename suffixes, the usual one first.
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
@@ -23,19 +23,23 @@ IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
 IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
 CDC_SUFFIX = ".cdc"
 
-MAX_PIXELS = 2**28  # height × width: the default limit for what is read, against files that ask for all memory
+MAX_PIXELS = 2**28  # default limit on height × width of images to read, which bounds the memory of hostile files
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path lies in an object store, such as gs://bucket/run."""
+    """Whether a path is in an object store, such as gs://bucket/run."""
     return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
 def reraise_as(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] = CdcError) -> Iterator[None]:
-    """Raises `kind` where a `with` block cannot read or write these paths: the sentence, and the reason after a colon.
+    """Converts errors of reading and writing in a `with` block to `kind`: the sentence, a colon, and the reason.
 
-    Of an object store every exception counts: what its client raises need not be an OSError.
+    Args:
+      sentence: the beginning of the message, without a full stop.
+      paths: what the block reads and writes. If one is in an object store, every exception is converted, because its
+        client may raise other types than OSError.
+      kind: the error to raise.
     """
     try:
         yield
@@ -48,10 +52,10 @@ def reraise_as(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcErro
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copies a folder's files into another; either may lie in an object store (`etils.epath.Path`).
+    """Copies a folder's files into another folder. Either may be in an object store (`etils.epath.Path`).
 
     Raises:
-      CdcError: that is not possible.
+      CdcError: a file cannot be read or written.
     """
     with reraise_as(f"Cannot copy {source} to {target}", source, target):
         target.mkdir(parents=True, exist_ok=True)
@@ -64,13 +68,13 @@ def copy_tree(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder to fill in a `with` block, which takes the place of `path` at the block's end.
+    """Creates a temporary folder for a `with` block, and renames it to `path` at the end of the block.
 
-    If the block fails, `path` stays what it was; otherwise it is deleted once the new folder has its name. Missing
-    parents are created.
+    If the block fails, `path` is unchanged. Otherwise its former contents are deleted after the new folder has been
+    renamed. Missing parents are created.
 
     Raises:
-      OSError: the folder cannot be made or renamed.
+      OSError: the folder cannot be created or renamed.
     """
     target = Path(os.path.realpath(path))
     temporary, old = (target.with_name(f".{target.name}-{secrets.token_hex(6)}.{kind}") for kind in ("partial", "old"))
@@ -89,19 +93,19 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def image_format(path: str | os.PathLike[str]) -> str | None:
-    """The format that a file name's suffix asks for (a key of `IMAGE_FORMATS`, any case), or None."""
+    """The format of a filename's suffix in any case, as a key of `IMAGE_FORMATS`, or None."""
     suffix = Path(path).suffix.lower()
     return next((name for name, suffixes in IMAGE_FORMATS.items() if suffix in suffixes), None)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to a temporary file beside `path`, then renames it: readers see the old file or the new one.
+    """Writes `data` to a temporary file next to `path`, then renames it: readers see the old file or the new one.
 
-    A symbolic link keeps pointing where it did, a replaced file keeps its permissions. Devices and pipes (`/dev/null`)
-    are written to as they are, since a rename would put a plain file in their place.
+    Symbolic links stay links, and a replaced file keeps its permissions. Devices and pipes (`/dev/null`) are written to
+    directly, since a rename would replace them by a regular file.
 
     Raises:
-      OSError: no such folder, no permission, no space left, …; then `path` is what it was, and nothing is left beside.
+      OSError: no such folder, no permission, no space left, …; then `path` is unchanged and no temporary file is left.
     """
     path = os.fspath(path)
     try:
@@ -115,14 +119,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), f".cdc-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:  # not tempfile: its files are readable to the owner only
+        with open(temporary, "xb") as file:  # not tempfile, whose files are readable by the owner only
             file.write(data)
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
-    except BaseException as error:  # KeyboardInterrupt, too, leaves no file
+    except BaseException as error:  # including KeyboardInterrupt: leave no file behind
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # the temporary name would mean nothing to the user
+            error.filename, error.filename2 = path, None  # the user does not know the temporary name
         raise

@@ -1,4 +1,4 @@
-"""What a `.cdc` file holds, without a model: what `cdc info` prints. Standard library only."""
+"""The header of a `.cdc` file, which `cdc info` prints. Needs no model. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cdc_jax.io import cdc_file
 
 @dataclass(frozen=True)
 class Header:
-    """A file's fields and sizes.
+    """The header of a `.cdc` file, and the file's size.
 
     Attributes:
-      width, height: of the image in pixels.
-      num_bytes: size of the whole file.
+      width, height: the image's size in pixels.
+      num_bytes: the size of the whole file.
       format_version: 1 or 2.
-      fingerprint: names the entropy model; `Codec.fingerprint` is the same for a codec that opens the file.
+      fingerprint: 4 bytes that identify the entropy model. A codec with the same `Codec.fingerprint` opens the file.
       quality: 0 to 100; None in format 1.
       chunks: size in bytes of each chunk, by its type; empty in format 1.
     """
@@ -34,7 +34,7 @@ class Header:
 
     @property
     def bpp(self) -> float:
-        """Bits per pixel of the whole file."""
+        """The size of the whole file in bits per pixel."""
         return 8 * self.num_bytes / (self.width * self.height)
 
 
@@ -45,7 +45,7 @@ def read_header(source: str | os.PathLike[str] | bytes) -> Header:
       source: the path of a `.cdc` file, or its bytes.
 
     Raises:
-      BitstreamError: it cannot be read, or is not a valid file.
+      BitstreamError: the file cannot be read, or is not valid.
     """
     data = file_bytes(source)
     try:
@@ -65,7 +65,7 @@ def read_header(source: str | os.PathLike[str] | bytes) -> Header:
 
 
 def file_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
-    """A file's bytes, from its path or as they are. Raises BitstreamError: it cannot be read."""
+    """Reads a file if `source` is a path; returns bytes unchanged. Raises BitstreamError if it cannot be read."""
     if not isinstance(source, str | os.PathLike):
         return source
     try:

@@ -1,4 +1,4 @@
-"""Which files are images: the formats that are read, and the images below a folder."""
+"""The image formats that can be read, and finding images in folders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-# What Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, films, or have no pixels of theirs.
+# Formats that Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, videos, or have no pixels.
 _NOT_IMAGES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
 
 
 class FolderFiles(NamedTuple):
-    """The files below a folder, as paths from it with forward slashes, sorted.
+    """The files below a folder, as sorted paths relative to it, with forward slashes.
 
     Attributes:
-      names: those that were searched for.
-      skipped: the others.
+      names: the files that match.
+      skipped: the files that do not.
     """
 
     names: list[str]
@@ -25,7 +25,7 @@ class FolderFiles(NamedTuple):
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Names of all formats that the installed Pillow reads images from."""
+    """Pillow's names of the formats that can be read with the installed Pillow."""
     from PIL import Image
 
     Image.init()
@@ -34,7 +34,7 @@ def image_formats() -> tuple[str, ...]:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Filename suffixes of these formats, in lower case."""
+    """Filename suffixes of `image_formats`, in lower case."""
     from PIL import Image
 
     formats = set(image_formats())
@@ -42,21 +42,21 @@ def image_suffixes() -> frozenset[str]:
 
 
 def find_images(folder: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None) -> FolderFiles:
-    """`find_files` for images of any format that is read."""
+    """`find_files` for images in any of `image_formats`."""
     return find_files(folder, image_suffixes(), onerror)
 
 
 def find_files(
     folder: str | os.PathLike[str], suffixes: Collection[str], onerror: Callable[[OSError], None] | None = None
 ) -> FolderFiles:
-    """The files below a folder with one of the suffixes (lower case; any case matches), and the others.
+    """Finds the files below a folder that have one of the suffixes.
 
-    Hidden files and folders are left out of both: some systems keep notes beside images as `._name.jpg`. Links to
-    folders are followed, each folder being visited once.
+    Ignores hidden files and folders, since some systems store metadata next to images as `._name.jpg`. Follows links to
+    folders, and visits each folder once.
 
     Args:
       folder: the folder.
-      suffixes: what to search for.
+      suffixes: the suffixes to find, in lower case; files match in any case.
       onerror: called with the error of every folder that cannot be read.
     """
     names, skipped, visited = [], [], set()

@@ -1,7 +1,7 @@
-"""Files to and from images, an image always being uint8 [h, w, 3]: sRGB, upright, 0 … 255, without alpha.
+"""Reads and writes image files. An image is always uint8 [h, w, 3]: sRGB, upright, 0 to 255, without alpha.
 
-Reading brings everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits. What gets lost
-on the way (alpha, all frames but the first) is returned as a note. Pillow and NumPy only: no JAX.
+Reading converts everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits. A note
+reports what is lost, such as alpha and all frames but the first. Pillow and NumPy only, no JAX.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ _PILLOW_LIMIT = threading.Lock()
 
 
 class ImageWarning(UserWarning):
-    """Something in an image file was left out of the image: its alpha channel, its other frames, a bad profile."""
+    """A part of an image file was ignored: the alpha channel, further frames, a corrupt colour profile."""
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Reads an image of any format that Pillow knows from a path, the file's bytes, or a binary stream.
+    """Reads an image file in any format that Pillow reads.
 
     Args:
-      source: where from; a stream need not be seekable.
-      max_pixels: height × width above which nothing is decoded.
+      source: a path, the file's bytes, or a binary stream, which need not be seekable.
+      max_pixels: files with a larger height × width are refused before they are decoded.
 
     Returns:
-      uint8 [h, w, 3], sRGB, upright (EXIF orientation applied), 0 … 255.
+      uint8 [h, w, 3], sRGB, upright (EXIF orientation applied), 0 to 255.
 
     Raises:
-      ImageError: missing, unreadable, unknown, corrupt, or larger than `max_pixels`.
+      ImageError: the file is missing, unreadable, in an unknown format, corrupt, or larger than `max_pixels`.
 
     Warns:
       ImageWarning: alpha channel dropped, only the first frame read, corrupt colour profile ignored.
@@ -74,7 +74,7 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, list[str]]:
-    """`read_image` that returns its warnings, as sentences, instead of issuing them."""
+    """`read_image`, but returns its warnings as sentences instead of issuing them."""
     name = _name_of(source)
     notes: list[str] = []
     with _opened(source, name) as stream:
@@ -86,10 +86,13 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, 
 
 
 def from_pil(pil_image: PILImage.Image) -> Image:
-    """A PIL image, converted as `read_image` converts a file's; its current frame, where there are several.
+    """Converts a PIL image as `read_image` converts a file. Of several frames, it converts the current one.
+
+    Returns:
+      uint8 [h, w, 3], sRGB, upright, 0 to 255.
 
     Raises:
-      ImageError: its file is truncated or corrupt, or its samples have no defined range.
+      ImageError: the image's file is truncated or corrupt, or its samples have no defined range.
 
     Warns:
       ImageWarning: alpha channel dropped, corrupt colour profile ignored.
@@ -105,7 +108,7 @@ def from_pil(pil_image: PILImage.Image) -> Image:
 
 
 def _as_array(pil_image: PILImage.Image, name: str, notes: list[str]) -> Image:
-    """Upright sRGB pixels; empties the image's `info`."""
+    """Upright sRGB pixels. Empties the PIL image's `info`."""
     try:
         pil_image.load()
         return np.array(_to_srgb(_upright(pil_image), notes), np.uint8)
@@ -116,14 +119,14 @@ def _as_array(pil_image: PILImage.Image, name: str, notes: list[str]) -> Image:
 
 
 def encode_image(image: Image, format: str) -> bytes:
-    """An image as the bytes of a file: lossless, except for JPEG (quality 95 without chroma subsampling).
+    """Encodes an image to the bytes of a file, lossless except for JPEG (quality 95 without chroma subsampling).
 
     Args:
       image: uint8 [h, w, 3], sRGB, h and w ≥ 1.
       format: a key of `cdc_jax.io.files.IMAGE_FORMATS`.
 
     Raises:
-      ImageError: not such an array, an unknown format, or a size that the format cannot hold.
+      ImageError: the image has another type or shape, the format is unknown, or it does not allow this size.
     """
     if format not in IMAGE_FORMATS:
         raise ImageError(f"{format!r} is not an image format that can be written: use {', '.join(IMAGE_FORMATS)}.")
@@ -139,10 +142,15 @@ def encode_image(image: Image, format: str) -> bytes:
 
 
 def write_image(path: str | os.PathLike[str], image: Image, *, format: str | None = None) -> None:
-    """Writes an image, whole or not at all, in the format of the path's suffix unless another is named.
+    """Writes an image file, completely or not at all.
+
+    Args:
+      path: the file.
+      image: uint8 [h, w, 3], sRGB, h and w ≥ 1.
+      format: a key of `cdc_jax.io.files.IMAGE_FORMATS`; by default that of the path's suffix.
 
     Raises:
-      ImageError: as `encode_image`; also an unknown suffix, or a path that cannot be written to.
+      ImageError: as `encode_image`; also for an unknown suffix, or a path that cannot be written to.
     """
     format = format or image_format(path)
     if format is None:
@@ -164,14 +172,14 @@ def check_image(image: Image) -> None:
 
 
 def pad_to_multiple(image: Image, multiple: int = 64) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Repeats the last row and column, at the bottom and right, up to the next multiples of `multiple` pixels."""
+    """Pads an image to multiples of `multiple` pixels by repeating its last row and column. Raises as `check_image`."""
     check_image(image)
     height, width, _ = image.shape
     return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
 
 
 def _name_of(source: Source) -> str:
-    """What to begin messages with."""
+    """The beginning of messages about a source: its name and a colon, or nothing."""
     if isinstance(source, (str, os.PathLike)):
         return f"{os.fspath(source)}: "
     name = getattr(source, "name", None)
@@ -197,8 +205,8 @@ def _opened(source: Source, name: str) -> Iterator[BinaryIO]:
 
 
 def _open(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
-    """Reads the header only, and refuses what is too large."""
-    # Pillow's own guard against decompression bombs is a global, and below our limit: off while a header is read.
+    """Reads only the header, and refuses images that are too large."""
+    # Pillow's own limit against decompression bombs is global, and below ours. It is off while a header is read.
     with _PILLOW_LIMIT:
         pillow_limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
         try:
@@ -220,7 +228,7 @@ def _open(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
 
 
 def _upright(pil_image: PILImage.Image) -> PILImage.Image:
-    """Applies the EXIF orientation; Pillow has already done so for TIFF, and removed it from the tags."""
+    """Applies the EXIF orientation. For TIFF, Pillow has already applied it and removed the tag."""
     try:
         orientation = pil_image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # corrupt EXIF does not make the pixels unreadable
@@ -229,13 +237,13 @@ def _upright(pil_image: PILImage.Image) -> PILImage.Image:
 
 
 def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
-    """Any mode to RGB; a colour profile is applied where there is one, else RGB and grey are taken for sRGB."""
+    """Converts any mode to RGB. Applies a colour profile if there is one; otherwise RGB and grey count as sRGB."""
     if pil_image.mode in ("I", "F") or pil_image.mode.startswith("I;16"):
         pil_image = _scale_to_8_bits(pil_image)
     if pil_image.has_transparency_data:
         notes.append("The alpha channel was dropped.")
     profile = pil_image.info.get("icc_profile")
-    pil_image.info = {}  # what transparency entries would do to the conversions below
+    pil_image.info = {}  # transparency entries would affect the conversions below
     if pil_image.mode in ("RGBa", "La"):  # premultiplied
         pil_image = pil_image.convert("RGBA" if pil_image.mode == "RGBa" else "LA")
     if pil_image.mode in ("1", "LA"):
@@ -251,14 +259,14 @@ def _to_srgb(pil_image: PILImage.Image, notes: list[str]) -> PILImage.Image:
 
 
 def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
-    """Grey of 16 bits (Pillow's own conversion clips it at 255) or 12 bits, to L."""
+    """Scales grey of 16 or 12 bits to 8 bits (mode L), which Pillow's own conversion would clip at 255."""
     values = np.asarray(pil_image).astype(np.int64 if pil_image.mode != "F" else np.float64)
     tags = getattr(pil_image, "tag_v2", {})
     full_scale = 4095 if tuple(np.atleast_1d(tags.get(_TIFF_BITS_PER_SAMPLE, 16))) == (12,) else 65535
     if pil_image.mode == "F" or values.min() < 0 or values.max() > full_scale:
         raise ImageError("Samples of 32 bits or with a sign have no defined range; convert the image to 8 or 16 bits.")
     if pil_image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:
-        # White is zero: Pillow undoes only 8 bits.
+        # White is zero: Pillow inverts only 8-bit images.
         values = full_scale - values
     grey = PILImage.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
     grey.info = pil_image.info
@@ -266,13 +274,13 @@ def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
 
 
 def _apply_profile(pil_image: PILImage.Image, profile: bytes | None) -> PILImage.Image:
-    """Colour-managed conversion to sRGB: relative colorimetric with black point compensation."""
+    """Converts to sRGB by the colour profile: relative colorimetric with black point compensation."""
     source = ImageCms.createProfile("LAB") if pil_image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if pil_image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
         pil_image = pil_image.convert("RGB")
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
     if pil_image.mode == "L":
-        flags |= ImageCms.Flags.NOOPTIMIZE  # what the engine makes of grey to save time is up to 10 of 255 off
+        flags |= ImageCms.Flags.NOOPTIMIZE  # the optimized conversion of grey is off by up to 10 of 255
     transform = ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),

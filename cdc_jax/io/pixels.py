@@ -1,4 +1,4 @@
-"""Between 8-bit pixels and the range [−1, 1] that the networks see."""
+"""Conversion between 8-bit pixels and the range [−1, 1] of the networks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, UInt8
 
 
 def to_unit_range(image: UInt8[Array, "..."], dtype: jnp.dtype = jnp.float32) -> Float[Array, "..."]:
-    """0 … 255 → [−1, 1], float32 unless another type is asked for."""
+    """Maps 0 to 255 linearly to [−1, 1], in float32 by default."""
     return image.astype(dtype) / 127.5 - 1
 
 
 def to_uint8(image: Float[Array, "..."]) -> UInt8[Array, "..."]:
-    """[−1, 1] → 0 … 255, floor(x + ½); what lies outside is clipped."""
+    """Maps [−1, 1] linearly to 0 to 255, rounds halves up, and clips values outside."""
     return jnp.floor(jnp.clip((image + 1) * 127.5 + 0.5, 0, 255)).astype(jnp.uint8)

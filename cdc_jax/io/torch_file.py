@@ -1,8 +1,7 @@
-"""Tensors out of PyTorch's own files, without PyTorch and without running anything that a file asks for.
+"""Reads tensors from PyTorch files without PyTorch, and without executing code from a file.
 
-Both layouts are read: since PyTorch 1.6 a zip archive (`data.pkl` and one entry for each storage), before that several
-pickles in a row, then the storages' bytes. The pickles go through an unpickler that knows the names below and nothing
-else.
+It reads both layouts: since PyTorch 1.6 a zip archive (`data.pkl` and one entry per storage), before that a sequence of
+pickles and then the bytes of the storages. A restricted unpickler accepts only the names in `_KNOWN`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _STORAGE_DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """One run of numbers; tensors are views of it."""
+    """A one-dimensional array of numbers; tensors are views of it."""
 
     key: str
     dtype: str
@@ -50,7 +49,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A tensor before the bytes of its storage are there."""
+    """A tensor whose storage has not been read yet."""
 
     storage: _Storage
     offset: int
@@ -58,10 +57,10 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """A copy of the elements.
+        """A copy of the tensor's elements, from the numbers of its storage.
 
         Raises:
-          ValueError: the view leaves the storage.
+          ValueError: the tensor exceeds its storage.
         """
         if len(self.shape) != len(self.strides) or min((self.offset, *self.shape, *self.strides)) < 0:
             raise ValueError("a tensor has an invalid shape")
@@ -83,7 +82,7 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 
 def _ignored(*_) -> None:
-    """Stands for objects other than tensors, which are not used."""
+    """Replaces objects other than tensors, which are not used."""
 
 
 _KNOWN: dict[tuple[str, str], object] = {
@@ -97,7 +96,7 @@ _KNOWN: dict[tuple[str, str], object] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors, numbers, strings and containers; notes the storages that it meets, by their keys."""
+    """Accepts only tensors, numbers, strings and containers; collects the storages by their keys."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
@@ -127,7 +126,7 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, Callable[[_Storage], np
     entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
 
     def read(name: str) -> bytes:
-        if entries[name].compress_type != zipfile.ZIP_STORED:  # PyTorch packs nothing: it would have no bound
+        if entries[name].compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; the size would be unbounded
             raise ValueError("it is compressed")
         return archive.read(entries[name])
 
@@ -163,8 +162,8 @@ def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]
 def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
     """An unpickler for the pickle at the file's current position, after a check of its memo indices.
 
-    A pickle stores objects under memo indices that it chooses itself, and Python allocates a table up to the largest
-    index at once. An honest pickle has fewer objects than bytes, so `length`, the file's size, bounds its indices.
+    A pickle chooses the memo indices of its objects, and Python allocates a table up to the largest index at once. A
+    valid pickle has fewer objects than bytes, so `length`, the file's size in bytes, bounds its indices.
 
     Raises:
       ValueError: a memo index is larger.
@@ -177,24 +176,24 @@ def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
     return _Unpickler(file)
 
 
-def _as_it_is(loaded: Mapping) -> Mapping:
+def _identity(loaded: Mapping) -> Mapping:
     return loaded
 
 
 def read_torch_file(
-    path: str | Path, select: Callable[[Mapping], Mapping] = _as_it_is
+    path: str | Path, select: Callable[[Mapping], Mapping] = _identity
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """The tensors of a file that `torch.save` wrote of a mapping from names to tensors, such as a `state_dict`.
+    """Reads a mapping from names to tensors that `torch.save` wrote, such as a `state_dict`, as NumPy arrays.
 
-    Entries that are not tensors are left out.
+    Ignores entries that are not tensors.
 
     Args:
       path: the file.
-      select: picks that mapping out of what the file holds, where it holds more; may raise CheckpointError.
+      select: selects that mapping from the file's contents; may raise CheckpointError.
 
     Raises:
-      CheckpointError: there is no such file, it is not one of PyTorch's, it is corrupt, or it holds more than tensors,
-        numbers, strings and containers.
+      CheckpointError: the file is missing, corrupt, or not a PyTorch file, or it contains more than tensors, numbers,
+        strings and containers.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Unsigned integers in 1 to 4 bytes: LEB128, shortest form only."""
+"""Varints: unsigned LEB128 integers of 1 to 4 bytes, in their shortest encoding only."""
 
 from cdc_jax.errors import BitstreamError
 
@@ -7,7 +7,7 @@ _MAX_BYTES = 4
 
 
 def pack_varint(value: int) -> bytes:
-    """7 bits a byte, lowest first, the high bit set in all bytes but the last."""
+    """Encodes 0 to `MAX_VARINT`: 7 bits per byte, lowest first; all bytes except the last have their high bit set."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
@@ -17,10 +17,10 @@ def pack_varint(value: int) -> bytes:
 
 
 def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The value of the varint at `position`, and the position after it.
+    """Decodes the varint at `position`. Returns its value and the position after it.
 
     Raises:
-      BitstreamError: it is cut off, longer than need be, or longer than 4 bytes.
+      BitstreamError: the varint is cut off, not in its shortest encoding, or longer than 4 bytes.
     """
     value = 0
     for i in range(_MAX_BYTES):

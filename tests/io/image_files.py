@@ -1,4 +1,4 @@
-"""Images, and files of them that Pillow does not write: profiles, 16-bit PNG, raw TIFF."""
+"""Test images, and image files that Pillow cannot write: profiles, 16-bit PNG, raw TIFF."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def saved(image, format, **options):
 
 
 def quietly(data):
-    """The pixels, and the file must have given no cause for a warning."""
+    """Reads an image; asserts that it causes no warning."""
     image, notes = load_image(data)
     assert notes == []
     assert image.dtype == np.uint8 and image.flags.c_contiguous
@@ -33,7 +33,7 @@ def quietly(data):
 
 
 def icc_profile(space, tags):
-    """A display profile of version 2 from its tags: as much as a colour engine needs."""
+    """A minimal display profile of ICC version 2 with these tags."""
     body, table = b"", struct.pack(">I", len(tags))
     offset = 128 + 4 + 12 * len(tags)
     for signature, data in tags:

@@ -32,7 +32,7 @@ def test_the_layout_never_changes():
     assert len(pack(FINGERPRINT, MAX_SIDE, MAX_SIDE, b"")) == 20
 
 
-def test_the_magic_is_no_text():
+def test_the_magic_is_not_valid_text():
     with pytest.raises(UnicodeDecodeError):
         MAGIC.decode("utf-8")
 
@@ -57,7 +57,7 @@ def test_random_bytes_are_refused(data):
 
 @given(st.binary(max_size=40))
 def test_random_bodies_with_a_right_checksum(body):
-    """Whatever follows with a right checksum: fields in their range, or a BitstreamError."""
+    """With a correct checksum, any bytes give fields in range or a BitstreamError."""
     data = _sealed(MAGIC + b"\x01" + body)
     try:
         container = unpack(data)
@@ -89,7 +89,7 @@ def test_random_bodies_with_a_right_checksum(body):
         (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
     ],
 )
-def test_messages_name_what_is_wrong(data, message):
+def test_messages_name_the_error(data, message):
     with pytest.raises(BitstreamError, match=message):
         unpack(data)
 
@@ -103,7 +103,7 @@ def test_limit_on_pixels():
         unpack(pack(FINGERPRINT, MAX_SIDE, MAX_SIDE, b""), max_pixels=2**28)
 
 
-def test_narrow_images_count_by_what_they_cost():
+def test_narrow_images_count_with_their_padding():
     assert counted_pixels(1, 1) == 4096 and counted_pixels(1, 100_000) == 6_400_000
     assert unpack(pack(FINGERPRINT, 1, 1, b""), max_pixels=1).height == 1
     with pytest.raises(BitstreamError, match="--max-pixels"):

@@ -36,12 +36,12 @@ def test_the_layout_never_changes():
     assert data.hex() == "c3444302" + "01020304" + "0101" + "0000" + "01" + chunk + "aa" + "516dd325"
 
 
-def test_the_overhead_is_23_bytes_at_most():
+def test_the_overhead_is_at_most_23_bytes():
     assert len(pack(FINGERPRINT, MAX_SIDE, MAX_SIDE, b"stream", level=MAX_LEVEL)) - len(b"stream") == 23
     assert len(pack(FINGERPRINT, 512, 768, b"stream", level=0)) - len(b"stream") == 19
 
 
-def test_format_1_unless_it_takes_format_2():
+def test_format_2_is_written_only_if_needed():
     assert unpack(pack(FINGERPRINT, 9, 9, b"abc")).version == 1
     assert unpack(pack(FINGERPRINT, 9, 9, b"abc", level=0)).version == 2
     chunk = Chunk(b"abcd", b"")
@@ -58,7 +58,7 @@ def test_pack_refuses_levels(level):
 
 
 def test_every_level_that_16_bits_hold():
-    """Qualities to 100 are read, all others refused as corrupt."""
+    """Levels up to quality 100 are read; all others are refused as corrupt."""
     for level in range(1 << 16):
         data = _sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x05\x05" + level.to_bytes(2, "big") + b"\0" + b"stream")
         if level <= MAX_LEVEL:
@@ -81,7 +81,7 @@ def test_every_truncation_and_every_flipped_bit():
 
 
 def test_every_truncation_with_a_right_checksum():
-    """Up to the end of the chunks they are refused; after it the stream is shorter, which its decoder notices."""
+    """Up to the end of the chunks they are refused; after it the stream is shorter, which its decoder detects."""
     data = pack(FINGERPRINT, 300, 70, b"some stream", level=12345, chunks=(Chunk(b"abcd", b"data"),))
     header = len(data) - len(b"some stream") - 4
     for length in range(4, len(data) - 4):
@@ -94,7 +94,7 @@ def test_every_truncation_with_a_right_checksum():
 
 @given(st.binary(max_size=60))
 def test_random_bodies_with_a_right_checksum(body):
-    """Whatever follows from a valid checksum: fields in their range, or a BitstreamError."""
+    """With a correct checksum, any bytes give fields in range or a BitstreamError."""
     data = _sealed(MAGIC + b"\x02" + body)
     try:
         container = unpack(data)
@@ -107,7 +107,7 @@ def test_random_bodies_with_a_right_checksum(body):
 
 
 def test_chunks_of_unknown_types_are_skipped():
-    """What is around them is read as ever."""
+    """The fields around them are read correctly."""
     chunks = (Chunk(b"Zzz9", bytes(1000)), Chunk(b"new0", b"of a later version"))
     bare = unpack(pack(FINGERPRINT, 40, 50, b"stream", level=77))
     full = unpack(pack(FINGERPRINT, 40, 50, b"stream", level=77, chunks=chunks))
@@ -116,7 +116,7 @@ def test_chunks_of_unknown_types_are_skipped():
 
 
 def test_the_limit_comes_before_chunks():
-    """A file that declares too many pixels is refused for that, whatever its chunks."""
+    """A file that declares too many pixels is refused for that reason, whatever its chunks are."""
     data = _sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x80\x10\x80\x10" + b"\xff\xff\xff")
     with pytest.raises(BitstreamError, match="--max-pixels"):
         unpack(data, max_pixels=2**20)

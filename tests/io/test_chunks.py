@@ -17,7 +17,7 @@ chunk_sets = st.dictionaries(types, st.binary(max_size=200), max_size=5).map(
 
 
 def packed(*chunks: tuple[bytes, bytes], count: int | None = None) -> bytes:
-    """Chunks in this order, right checksums, as somebody else's program would write them."""
+    """Encodes chunks in this order with correct checksums, as another program might."""
     body = b"".join(k + pack_varint(len(d)) + d + zlib.crc32(k + d).to_bytes(4, "big") for k, d in chunks)
     return bytes([len(chunks) if count is None else count]) + body
 
@@ -46,7 +46,7 @@ def test_every_truncation(chunks):
 
 
 def test_every_flipped_bit():
-    """Each is refused, or reads as other chunks that are written so: in the number of chunks alone, here."""
+    """Each is refused, or reads as chunks that encode to the same bytes, which happens only in the number of chunks."""
     data = pack_chunks((Chunk(b"ab12", b"some data"), Chunk(b"zz99", b"more")))
     harmless = set()
     for bit in range(8 * len(data)):
@@ -92,7 +92,7 @@ def test_random_bytes(data):
         (packed((b"abcd", b"some data")).replace(b"abcd", b"abce"), "checksum.*abce"),
     ],
 )
-def test_messages_say_what_is_wrong(data, message):
+def test_messages_state_the_error(data, message):
     with pytest.raises(BitstreamError, match=message) as raised:
         unpack_chunks(data, 0)
     assert "\n" not in str(raised.value)
@@ -114,7 +114,7 @@ def test_pack_refuses(chunks):
         pack_chunks(chunks)
 
 
-def test_as_many_as_there_may_be():
+def test_the_largest_number_of_chunks():
     chunks = tuple(Chunk(b"%04d" % i, bytes([i])) for i in range(MAX_CHUNKS))
     assert unpack_chunks(pack_chunks(chunks), 0)[0] == chunks
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import stat
@@ -46,7 +46,7 @@ def test_links_stay_links(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failure_leaves_everything_as_it_was(tmp_path, monkeypatch, error):
+def test_a_failure_changes_nothing(tmp_path, monkeypatch, error):
     path = tmp_path / "a"
     path.write_bytes(b"precious")
 
@@ -78,7 +78,7 @@ def test_formats_by_suffix():
     assert {image_format(f"x{s}") for suffixes in IMAGE_FORMATS.values() for s in suffixes} == set(IMAGE_FORMATS)
 
 
-def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
+def test_a_new_folder_replaces_the_old_one(tmp_path):
     path = tmp_path / "some" / "folder"
     for content in ("one", "two"):
         with new_folder(path) as folder:
@@ -88,7 +88,7 @@ def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("existing", [True, False])
-def test_a_folder_that_fails_leaves_what_was_there(tmp_path, existing, monkeypatch):
+def test_a_folder_that_fails_changes_nothing(tmp_path, existing, monkeypatch):
     path = tmp_path / "folder"
     if existing:
         path.mkdir()

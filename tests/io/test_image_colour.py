@@ -1,4 +1,4 @@
-"""Orientation, colour profiles and colour spaces of image files come out as upright sRGB."""
+"""Reading converts orientation, colour profiles and colour spaces of image files to upright sRGB."""
 
 import struct
 

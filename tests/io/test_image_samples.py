@@ -1,4 +1,4 @@
-"""16 bits a sample, alpha, several frames: 8 bits, no alpha and the first frame are what is read."""
+"""16-bit samples, alpha and several frames: reading gives 8 bits, no alpha and the first frame."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reading brings every kind of image file to uint8 [h, w, 3] sRGB; writing gives back the same pixels."""
+"""Reading converts every kind of image file to uint8 [h, w, 3] sRGB; lossless formats round-trip."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ LOSSLESS = [name for name in IMAGE_FORMATS if name != "jpeg"]
 
 @pytest.mark.parametrize("format", LOSSLESS)
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 1)])
-def test_lossless_formats_give_back_the_same_pixels(format, size):
+def test_lossless_formats_round_trip(format, size):
     image = random_image(*size)
     np.testing.assert_array_equal(quietly(encode_image(image, format)), image)
 
@@ -78,7 +78,7 @@ def test_only_uint8_colour_arrays_are_written(image):
         encode_image(image, "png")
 
 
-def test_writing_names_what_cannot_be_done(tmp_path):
+def test_errors_of_writing_name_the_reason(tmp_path):
     image = random_image()
     (tmp_path / "file").write_bytes(b"kept")
     with pytest.raises(ImageError, match=r"image\.xyz: The suffix"):
@@ -133,7 +133,7 @@ def test_truncated_files_are_refused(format):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("format", [*IMAGE_FORMATS, "gif"])
-def test_corruption_never_raises_anything_else(format):
+def test_corruption_raises_image_errors_only(format):
     generator = np.random.default_rng(1)
     data = saved(Image.fromarray(smooth()), format.upper())
     refused = 0

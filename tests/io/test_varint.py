@@ -32,8 +32,8 @@ def test_every_truncation(value):
 
 
 @given(st.binary(max_size=6))
-def test_one_way_to_write_a_value(data):
-    """Whatever bytes are read as a value are the bytes that the value is written as."""
+def test_a_value_has_one_encoding(data):
+    """If bytes decode to a value, the value encodes to the same bytes."""
     try:
         value, end = unpack_varint(data, 0)
     except BitstreamError:
