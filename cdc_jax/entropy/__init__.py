@@ -1,6 +1,6 @@
-"""The entropy model, in two halves.
+"""The entropy model, in two forms.
 
-Training side (JAX, differentiable): `factorized`, `gaussian`, `quantize`.
-Coding side (NumPy, integers only): `exact_math`, `tables`, `integer_hyper_decoder`, `coding_model`, `part_coder`,
-`coder`.
+For training (JAX, differentiable): `factorized`, `gaussian`, `quantize`.
+For coding (NumPy, exact on every machine): `exact_math`, `tables`, the `integer_*` modules, `latents`, `coding_model`,
+`part_coder`, `coder`.
 """

@@ -1,40 +1,40 @@
-"""Symbols <-> stream: the entropy coder. This docstring and `coding_model` define the format of the stream.
+"""The entropy coder, which maps symbols to a stream and back. docs/format.md specifies the format of the stream.
 
-**Order.** One range-coder stream holds, one after the other:
+**Order.** A single range-coder stream holds, in this order:
 
-  1. z, channel by channel, raster order within a channel: for each symbol its entry in the channel's table
+  1. z, channel by channel, in raster order within a channel: the entry of each symbol in the channel's table
   2. z's escaped values, in the order of their escape entries in 1
-  3. y, ordered by scale index (ascending), raster order (row, column, channel) among equal indices: for each symbol its
-     entry in the table of its scale index. The indices follow from z through the integer hyper decoder.
+  3. y, by ascending scale index, in raster order (row, column, channel) among equal indices: the entry of each symbol
+     in the table of its scale index, which the integer networks compute from z
   4. y's escaped values, in the order of their escape entries in 3
 
-A model with a checkerboard codes y in two passes, 3 and 4 for the anchors and then 3 and 4 for the other positions.
+A model with a checkerboard codes y in two passes: 3 and 4 for the anchors, then 3 and 4 for the other positions.
 
-**Entries.** Entry e of a table with n ordinary entries stands for the symbol low + e where e < n. Entry n is the
-escape: the symbol lies outside [low, low + n - 1]; its value comes later. Its excess is the distance from the nearest
-ordinary symbol, at least 1; L is the number of binary digits of the excess, 1 to 24, and its raw bits are the L - 1
-digits below the leading one, followed by a 1 for a symbol below the table, a 0 for one above. There are L raw bits.
+**Entries.** Entry e < n of a table with n ordinary entries represents the symbol low + e. Entry n is the escape: the
+symbol is outside [low, low + n - 1], and its value follows later. Its excess is the distance from the nearest ordinary
+symbol, at least 1. L is the number of binary digits of the excess, 1 to 24. The value has L raw bits: the L - 1 digits
+after the excess's leading one, followed by 1 for a symbol below the table or 0 for a symbol above it.
 
-**Escaped values**, of one part (z or y): first the L of each, as entry L - 1 of the table of lengths. Then the raw
-bits, for L = 1, 2, … 24 in turn: where L > 12, the upper L - 12 bits of each value with this L, each as one of
-2^(L - 12) equally likely entries; then the lower min(L, 12) bits of each value with this L, likewise.
-The table of lengths: entry L - 1 has count floor(2^24 * 3^(L-1) / 4^L), the last (L = 24) all that is left.
+**Escaped values** of one part (z, y, or one pass of y): first the L of each, as entry L - 1 of the table of lengths.
+Then, for L = 1, 2, … 24: if L > 12, the upper L - 12 raw bits of each value with this L, each as one of 2^(L - 12)
+equally likely entries; then the lower min(L, 12) raw bits of each value with this L, in the same way. In the table of
+lengths, entry L - 1 has the count floor(2^24 * 3^(L-1) / 4^L) for L < 24; the count for L = 24 is the remainder.
 
-**Range coder.** The stream is a number V in [0, 1) in base 256, most significant byte first, zeros after its end. All
-tables' counts sum to 2^24; entry e of a table has the count f and the sum c of the counts before it. To decode:
+**Range coder.** The stream is a number V in [0, 1) in base 256, most significant byte first, with zeros after its end.
+The counts of a table sum to 2^24; f is the count of entry e, and c is the sum of the counts before it. To decode:
 
   start         range = 2^64 - 1; point = the first 8 bytes
   each entry    scale = range >> 24; q = point // scale, corrupt if q >= 2^24; e: the entry with c <= q < c + f
                 point -= scale * c; range = scale * f
                 if range < 2^32: range <<= 32; point = point << 32 | the next 4 bytes
 
-Every V that decodes to the same entries lies in one interval. After w refills its start and end are integers of 4 w + 8
-bytes. The stream is the smallest of the interval's integers that end in k zero bytes, without these, for the largest
-k <= 8 that there is; so it has 4 w to 4 w + 8 bytes. Decoding ends with encoding the entries again: a stream that
-differs from what an encoder writes is corrupt. (Zeros read beyond a stream's end lengthen what the encoder writes, so a
-truncated stream is noticed, too.)
+All V that decode to the same entries form an interval. After w refills its start and end are integers of 4 w + 8 bytes.
+The encoder takes the largest k <= 8 for which an integer in the interval ends in k zero bytes. The stream is the
+smallest such integer without its k zero bytes, so it has 4 w to 4 w + 8 bytes. After decoding, the entries are encoded
+again; if the bytes differ, the stream is corrupt. (This also detects truncation: zeros that were read beyond the end
+make the encoder's stream longer.)
 
-The range coder itself is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and 64-bit state.
+The range coder is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and a 64-bit state.
 """
 
 from dataclasses import dataclass
@@ -54,15 +54,15 @@ _WORD_BYTES, _STATE_BYTES = 4, 8
 
 @dataclass(frozen=True, eq=False)
 class DecodedSymbols:
-    """What a stream holds, and what follows from it.
+    """The symbols of a stream, and what the integer networks compute from them.
 
     Attributes:
-      z: int32 [h, w, c], round(z - medians).
-      y: int32 [4h, 4w, c], round(y - mean).
-      mean: float32 [4h, 4w, c].
-      scale_index: uint8 [4h, 4w, c].
-      y_hat: float32 [4h, 4w, c], what the image is decoded from.
-      level: the quality in units of 1/256.
+      z: int32, round(z - medians).
+      y: int32, round((y - mean) * gain), without gains round(y - mean).
+      mean: float32, the means of y.
+      scale_index: uint8, the index of each symbol's table.
+      y_hat: float32, the latents that the image is decoded from.
+      level: the quality in units of 1/256, 0 in format 1.
     """
 
     z: Int[np.ndarray, "h w z"]
@@ -74,7 +74,7 @@ class DecodedSymbols:
 
 
 class EntropyCoder:
-    """Codes symbols with the tables of one model. Built once; immutable afterwards, usable from several threads."""
+    """Codes symbols with the tables of one model. Immutable, so safe to use from several threads."""
 
     def __init__(self, model: CodingModel):
         self.model = model
@@ -87,14 +87,14 @@ class EntropyCoder:
         y: Int[np.ndarray, "4*h 4*w c"],
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> bytes:
-        """The stream of an image's symbols.
+        """Encodes an image's symbols to a stream.
 
         Args:
-          z, y: int32, each in [-2^23, 2^23]; clip before.
-          scale_index: as `IntegerHyperDecoder.decode` gives it for this z: a decoder will compute it itself.
+          z, y: symbols, int32, in [-2^23, 2^23].
+          scale_index: the scale indices that `LatentModel.code` computes for these symbols, as the decoder will.
 
         Raises:
-          ValueError: wrong types or shapes, or a symbol outside the range.
+          ValueError: an array has the wrong type or shape, or a symbol is outside the range.
         """
         return self._write(*self._to_entries(z, y, scale_index))
 
@@ -104,7 +104,7 @@ class EntropyCoder:
         y: Int[np.ndarray, "4*h 4*w c"],
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> float:
-        """Ideal size of `encode`'s stream in bits under the integer tables, without rounding to bytes."""
+        """Ideal size in bits of `encode`'s stream under the integer tables, without rounding to bytes."""
         return sum(self.part_bits(z, y, scale_index))
 
     def part_bits(
@@ -113,20 +113,21 @@ class EntropyCoder:
         y: Int[np.ndarray, "4*h 4*w c"],
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> tuple[float, float]:
-        """`rate_bits` of z and of y."""
+        """`rate_bits` of z and of y, separately."""
         z_part, y_parts = self._to_entries(z, y, scale_index)
         return self._z_coder.rate_bits(z_part), sum(map(self._y_coder.rate_bits, y_parts))
 
     def decode(self, stream: bytes, z_shape: tuple[int, int, int], level: int = 0) -> DecodedSymbols:
-        """The symbols of a stream, and the means and scale indices that follow from them.
+        """Decodes a stream to symbols, means, scale indices and ŷ.
 
         Args:
-          stream: what `encode` returned.
-          z_shape: (h, w, c) of z; memory and time depend on it alone, not on the stream.
-          level: the quality in units of 1/256; not used in a model of format 1.
+          stream: the result of `encode`.
+          z_shape: (h, w, channels) of z. Memory and time depend only on the shape, not on the stream.
+          level: the quality in units of 1/256; unused in a model of format 1.
 
         Raises:
-          BitstreamError: no encoder writes this stream for this shape under this model.
+          BitstreamError: no encoder writes this stream for this shape and model.
+          ValueError: the shape does not fit the model.
         """
         height, width, channels = z_shape
         if channels != self.model.channels or height < 1 or width < 1:
@@ -182,12 +183,12 @@ class EntropyCoder:
 
 
 def _at(positions: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """The values at these positions (None: all), flat, in raster order."""
+    """The values at these positions (None: all), flattened in raster order."""
     return (values if positions is None else values[positions]).reshape(-1)
 
 
 def _group_by_scale(scale_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices grouped by scale index, in order within a group, and the groups' sizes."""
+    """Positions sorted by scale index, in raster order within a group, and the groups' sizes."""
     return np.argsort(scale_index, kind="stable"), np.bincount(scale_index, minlength=256)
 
 
@@ -196,7 +197,7 @@ def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:
         return read(decoder, sizes)
     except MemoryError:
         raise
-    except Exception as error:  # constriction has no exception of its own for invalid data
+    except Exception as error:  # constriction raises no specific exception for invalid data
         raise BitstreamError("The file is corrupt: its data cannot come from an encoder.") from error
 
 
@@ -207,22 +208,22 @@ def _in_range(symbols: np.ndarray) -> np.ndarray:
 
 
 def _to_words(stream: bytes) -> np.ndarray:
-    """The stream as constriction's uint32 words; beyond its end constriction reads zeros."""
+    """The stream as constriction's uint32 words, with zeros after its end."""
     padding = -len(stream) % _WORD_BYTES + _STATE_BYTES
     return np.frombuffer(stream + bytes(padding), ">u4").astype(np.uint32)
 
 
 def _shortest_stream(encoder: RangeEncoder) -> bytes:
-    """The shortest byte string whose value lies in the encoder's final interval, no shorter than its full words."""
-    words, (lower, size) = encoder.pos()  # the interval starts at `lower` in the 8 bytes after so many words
+    """The shortest byte string in the encoder's final interval that is at least as long as the encoder's words."""
+    words, (lower, size) = encoder.pos()  # the interval starts at `lower`, in the 8 bytes after `words` words
     sealed = encoder.get_compressed().astype(">u4").tobytes()
     length = words * _WORD_BYTES + _STATE_BYTES
     sealed = sealed.ljust(length, b"\0")[:length]
-    # `sealed` is some point of the interval. The interval's start may differ from it by a carry into earlier words.
+    # `sealed` is a point in the interval. The interval's start may differ from it by a carry into earlier words.
     point = int.from_bytes(sealed[-_STATE_BYTES:], "big")
     start = int.from_bytes(sealed, "big") - (point - lower) % 2**64
     for dropped in range(_STATE_BYTES, -1, -1):
-        stream = -(-start >> 8 * dropped)  # the first multiple of 256^dropped that is not below the start
+        stream = -(-start >> 8 * dropped)  # the smallest multiple of 256^dropped that is >= start
         if stream << 8 * dropped < start + size:
             break
     return stream.to_bytes(length - dropped, "big")

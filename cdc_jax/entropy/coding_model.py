@@ -1,25 +1,25 @@
-"""All that a decoder must share with the encoder, as one immutable value and one file, `coding.npz`.
+"""The coding model: everything that encoder and decoder share. An immutable value, stored as `coding.npz`.
 
-The file is an ordinary NumPy archive (`np.load` reads it) that is the same whenever its content is (`stored_npz`). Its
-arrays, little-endian, in this order, with z's channels Z, y's channels c and the network's width H:
+The file is a NumPy archive (`np.load` reads it) whose bytes depend only on its contents (`stored_npz`). It has these
+arrays in this order, little-endian, where Z is the number of z's channels, c that of y's, and H the network's width:
 
   format_version      int32 []           1: a model of one rate; 2: normalized latents with gains
   z_low, z_offsets, z_counts             int32, the tables of z: see `tables.Tables`
   y_low, y_offsets, y_counts             int32, the 256 tables of y
   scales              float64 [256]      the scales of y's tables, increasing
-  scale_thresholds    int32 [255]        of the scale indices; 1: with fractional_bits[3] fractional bits; 2: of log2
-                                         of the scale, with 16
-  medians             int32 [Z]          of z's prior, with fractional_bits[0] fractional bits
-  fractional_bits     int32 [4]          of the integer net's input and its three layers' outputs
+  scale_thresholds    int32 [255]        thresholds between scale indices; format 1: of the scale, with
+                                         fractional_bits[3] fractional bits; format 2: of log2 of the scale, with 16
+  medians             int32 [Z]          medians of z's prior, with fractional_bits[0] fractional bits
+  fractional_bits     int32 [4]          of the hyper decoder's input and its three layers' outputs
   weight_bits         int32 [3]          fractional bits of the three kernels
   kernel_0 .. 2       int32 [5, 5, Z, H], [5, 5, H, H], [3, 3, H, 2 c]
   bias_0 .. 2         int64 [H], [H], [2 c]
 
-and in format 2
+in format 2 also
 
   log2_gains          int32 [anchors, c] with 16 fractional bits: see `integer_gains`
 
-and with a checkerboard (`integer_checkerboard`)
+and with a checkerboard also (`integer_checkerboard`)
 
   checkerboard_bits   int32 [3]          mix_weight_bits, mix_bits, rest_weight_bits
   anchor_kernel, feature_kernel, quality_kernel    int32 [4, 2 c, H], [H, H], [H]
@@ -27,8 +27,8 @@ and with a checkerboard (`integer_checkerboard`)
   rest_kernel         int32 [H, 2 c]
   rest_bias           int64 [2 c]
 
-In format 1, Z = H = c. The fingerprint is the beginning of the SHA-256 of, for each array in this order: its name,
-type, and shape as in `name:<i4:(5, 5, 8, 8)\\n`, and its bytes in C order.
+In format 1, Z = H = c. The fingerprint is the first 4 bytes of a SHA-256. For each array in this order, it hashes name,
+type and shape as in `kernel_0:<i4:(5, 5, 8, 8)\\n`, and then the array's bytes in C order.
 """
 
 import hashlib
@@ -72,9 +72,9 @@ class CodingModel:
 
     Attributes:
       z_tables: one table per channel of z.
-      y_tables: one table per scale.
-      scales: float64 [256], increasing; for information, coding does not use them.
-      latents: from z's symbols to y's means and scale indices.
+      y_tables: one table per scale index.
+      scales: the increasing scales of y's tables; informative only, coding does not use them.
+      latents: computes y's means and scale indices from z's symbols.
     """
 
     z_tables: Tables
@@ -96,17 +96,17 @@ class CodingModel:
 
     @property
     def channels(self) -> int:
-        """Of z."""
+        """The number of channels of z."""
         return self.hyper_decoder.channels
 
     @property
     def latent_channels(self) -> int:
-        """Of y."""
+        """The number of channels of y."""
         return self.hyper_decoder.latent_channels
 
     @property
     def format_version(self) -> int:
-        """Of `coding.npz` and of the files that it writes: 1 for a model without gains, else 2."""
+        """The format version of `coding.npz` and of the model's files: 1 without gains, otherwise 2."""
         return 1 if self.latents.gains is None else 2
 
     @classmethod
@@ -117,16 +117,16 @@ class CodingModel:
         log2_gains: Float[np.ndarray, "anchors c"] | None = None,
         checkerboard_params: Mapping | None = None,
     ) -> "CodingModel":
-        """The coding side of trained float32 weights; the same weights give the same bits on every machine.
+        """Builds the coding model of trained float32 weights. The result is bit-identical on every machine.
 
         Args:
-          prior_params: see `tables.factorized_tables`.
-          hyper_decoder_layers: see `integer_export.quantize_hyper_decoder`.
-          log2_gains: log2 of the gains at the anchors of a model with normalized latents.
-          checkerboard_params: the arguments of `integer_export.quantize_checkerboard`, but for the bits.
+          prior_params: the argument of `tables.factorized_tables`.
+          hyper_decoder_layers: the layers of `integer_export.quantize_hyper_decoder`.
+          log2_gains: log2 of the gains at evenly spaced qualities, in a model with normalized latents.
+          checkerboard_params: the arguments of `integer_export.quantize_checkerboard` except `latent_bits`.
 
         Raises:
-          BundleError: weights that are missing, mis-shaped, not finite or too large.
+          BundleError: a weight is missing, not finite or too large, or has the wrong shape.
         """
         scales = scale_table()
         z_tables = factorized_tables(prior_params)
@@ -141,7 +141,7 @@ class CodingModel:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """4 bytes that every file carries: equal exactly for models with equal content (but for chance)."""
+        """4 bytes, stored in every file, that identify the model's contents (up to hash collisions)."""
         digest = hashlib.sha256()
         for name, array in self._arrays().items():
             digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
@@ -171,15 +171,15 @@ class CodingModel:
         return {name: np.asarray(values[name], _dtype(name), order="C") for name in names}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `coding.npz`, whole or not at all. Raises OSError where that is impossible."""
+        """Writes `coding.npz`, completely or not at all. Raises OSError if it cannot be written."""
         write_atomically(path, pack_npz(self._arrays()))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "CodingModel":
-        """Reads `coding.npz` and checks all of it: whatever it holds, a loaded model codes exactly or not at all.
+        """Reads `coding.npz`, and checks everything that exact coding depends on.
 
         Raises:
-          BundleError: the file is missing, corrupt, of a newer format, or breaks a promise of the format.
+          BundleError: the file is missing, corrupt, of a newer format, or violates the format.
         """
         arrays = read_npz(Path(path), _names)
         for name, array in arrays.items():
@@ -217,11 +217,11 @@ def _board(native: Mapping[str, np.ndarray], latent_bits: int) -> IntegerChecker
     return IntegerCheckerboard(*(native[name] for name in _BOARD_ARRAYS), latent_bits, *bits)
 
 
-def _names(version: int, there: Mapping | set[str]) -> tuple[str, ...]:
-    """The arrays of a format version in their order, with the checkerboard's where one of them is there."""
+def _names(version: int, present: Mapping | set[str]) -> tuple[str, ...]:
+    """The array names of a format version in order, with all of the checkerboard's if any of them is present."""
     if version not in (1, 2):
         raise BundleError(f"coding.npz has the format version {version}, which is unknown here: upgrade cdc_jax.")
-    board = version == 2 and any(name in there for name in _BOARD_NAMES)
+    board = version == 2 and any(name in present for name in _BOARD_NAMES)
     return (*_NAMES, *(("log2_gains",) if version == 2 else ()), *(_BOARD_NAMES if board else ()))
 
 

@@ -1,13 +1,14 @@
 """Elementary functions on float64 arrays that give the same bits on every machine.
 
-`np.exp`, `np.log`, `np.tanh` and their kin pick a kernel by the CPU's features, and the kernels differ in the
-last bit. One such bit can move a frequency count of an entropy coder's table, and then a file no longer decodes. The
-functions here use only operations whose result IEEE 754 fixes: + - * / sqrt, comparisons, floor and rint, and
-scaling by powers of two. Each is a NumPy ufunc of its own, so nothing is fused; there is no reduction over an axis
-(`np.sum` may add in another order on another CPU); every series has a fixed number of terms.
+`np.exp`, `np.log`, `np.tanh` and similar functions select a kernel by the CPU's features, and the kernels differ in the
+last bit. Such a bit can change a count in a coding table, and then the same weights, exported on two machines, give
+different fingerprints. The functions here use only operations whose result IEEE 754 defines exactly: + - * / sqrt,
+comparisons, floor, rint, and scaling by powers of two. Each operation is a separate NumPy ufunc, so nothing is fused.
+There is no reduction over an axis (the order of `np.sum` depends on the CPU), and every series has a fixed number of
+terms.
 
-All functions take float64 arrays (or scalars) of any shape and return float64 arrays of that shape. Relative
-accuracy is about 1e-15 unless the docstring says otherwise.
+All functions take float64 arrays (or scalars) of any shape and return float64 arrays of that shape. Relative accuracy
+is about 1e-15 unless the docstring states otherwise.
 """
 
 import math
@@ -25,7 +26,7 @@ _INV_SQRT_2PI = float.fromhex("0x1.9884533d43651p-2")
 _EXP_TERMS = 14  # |r| <= ln(2)/2: r^15 / 15! < 1e-19
 _LOG_TERMS = 12  # s^2 <= 0.0295: s^24 < 1e-18
 _CENTRE_TERMS = 24  # t <= 1.25: t^(2k) / (2k+1)!! < 1e-22 at k = 23
-_TAIL_TERMS = 240  # t >= 1.25: the continued fraction has converged to 1e-16
+_TAIL_TERMS = 240  # t >= 1.25: converges to 1e-16
 _TAIL_START = 1.25
 _TAIL_END = 40.0  # the tail is 0 in float64 from 38.6 on
 
@@ -40,7 +41,7 @@ def _polynomial(x: np.ndarray, coefficients: list[float]) -> np.ndarray:
 
 
 def _split_exponent(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x = k ln 2 + r with |r| <= ln(2)/2; returns (k as int32, exp(r) - 1)."""
+    """Splits x = k ln 2 + r with |r| <= ln(2)/2; returns (k as int32, exp(r) - 1)."""
     k = np.rint(x * _LOG2_E)
     r = x - k * _LN2_HIGH
     r = r - k * _LN2_LOW
@@ -49,12 +50,12 @@ def _split_exponent(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def exp(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """e^x. Overflows to inf above 709.78, underflows gradually to 0 below -708; NaN stays NaN."""
+    """e^x. Overflows to inf above 709.78, and underflows gradually to 0 below -708. NaN stays NaN."""
     x = np.asarray(x, np.float64)
     inside = np.where(np.isnan(x), 0.0, np.minimum(np.maximum(x, -746.0), 709.0))
     k, fraction = _split_exponent(inside)
     result = np.ldexp(1.0 + fraction, k)
-    # The last sliver below the overflow threshold would need exponent 1024: take it in two steps.
+    # Just below the overflow threshold, the exponent would be 1024: multiply in two steps.
     top = np.minimum(np.maximum(np.where(np.isnan(x), 0.0, x) - 709.0, 0.0), 1.0)
     k_top, fraction_top = _split_exponent(top)
     with np.errstate(over="ignore"):
@@ -65,20 +66,20 @@ def exp(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def expm1(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """e^x - 1, accurate near 0, for x <= 700 (larger values are taken as 700)."""
+    """e^x - 1, accurate near 0, for x <= 700 (larger values count as 700)."""
     x = np.minimum(np.asarray(x, np.float64), 700.0)
-    k, fraction = _split_exponent(np.maximum(x, -60.0))  # e^-60 is nothing beside 1
+    k, fraction = _split_exponent(np.maximum(x, -60.0))  # e^-60 is negligible compared with 1
     return np.ldexp(fraction, k) + (np.ldexp(np.ones_like(x), k) - 1.0)
 
 
 def log(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Natural logarithm. log(0) = -inf, log(inf) = inf, NaN below 0 and for NaN."""
+    """Natural logarithm. log(0) = -inf, log(inf) = inf; NaN for negative values and NaN."""
     x = np.asarray(x, np.float64)
     mantissa, exponent = np.frexp(np.where((x > 0) & (x < np.inf), x, 1.0))
     small = mantissa < _SQRT_HALF
     mantissa = np.where(small, mantissa * 2.0, mantissa)
     k = exponent.astype(np.float64) - np.where(small, 1.0, 0.0)
-    # log m = 2 artanh(s), s = (m - 1) / (m + 1), with the first term split off: 2 s = f - s f, f = m - 1 exactly.
+    # log m = 2 artanh(s), s = (m - 1) / (m + 1); the first term is separate: 2 s = f - s f, with f = m - 1 exactly.
     f = mantissa - 1.0
     s = f / (f + 2.0)
     square = s * s
@@ -94,25 +95,25 @@ def log1p(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """log(1 + x) for x > -1, accurate near 0."""
     x = np.asarray(x, np.float64)
     total = 1.0 + x
-    lost = x - (total - 1.0)  # what rounding 1 + x dropped
+    lost = x - (total - 1.0)  # the rounding error of 1 + x
     return log(total) + lost / total
 
 
 def softplus(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """log(1 + e^x) > 0, without overflow."""
+    """log(1 + e^x), positive, without overflow."""
     x = np.asarray(x, np.float64)
     return np.maximum(x, 0.0) + log1p(exp(-np.abs(x)))
 
 
 def sigmoid(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """1 / (1 + e^-x) in [0, 1], accurate in its lower tail."""
+    """1 / (1 + e^-x), in [0, 1], accurate in its lower tail."""
     x = np.asarray(x, np.float64)
     small = exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def tanh(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Hyperbolic tangent in [-1, 1], accurate near 0."""
+    """Hyperbolic tangent, in [-1, 1], accurate near 0."""
     x = np.asarray(x, np.float64)
     decay = expm1(-2.0 * np.abs(x))  # in (-1, 0]
     return np.copysign(decay / (decay + 2.0), x)
@@ -143,19 +144,17 @@ def _normal_tail(t: np.ndarray) -> np.ndarray:
 
 
 def normal_upper_tail(t: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """P(X > t) of a standard normal X, for t >= 0 (negative t are taken as 0). Relative accuracy about 2e-15."""
+    """P(X > t) of a standard normal X, for t >= 0 (negative t count as 0). Relative accuracy about 2e-15."""
     t = np.minimum(np.maximum(np.asarray(t, np.float64), 0.0), _TAIL_END)
     near = 0.5 - _normal_centre(np.minimum(t, _TAIL_START))
     return np.where(t < _TAIL_START, near, _normal_tail(np.maximum(t, _TAIL_START)))
 
 
-def normal_interval(
-    low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"]
-) -> Float[np.ndarray, "*shape"]:
+def normal_interval(low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """P(low < X < high) of a standard normal X, for low <= high.
 
-    Taken on the tail side, so that small probabilities keep their precision. Absolute accuracy 2e-16, relative
-    accuracy about 2e-15 * P(X > nearer end) / result.
+    Computed on the side of the tail, so that small probabilities keep their precision. The absolute accuracy is 2e-16,
+    the relative accuracy about 2e-15 * P(X > nearer end) / result.
     """
     low = np.asarray(low, np.float64)
     high = np.asarray(high, np.float64)

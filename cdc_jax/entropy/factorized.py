@@ -1,7 +1,7 @@
-"""p(z): the deep factorized prior (Ballé et al. 2018, appendix 6.1), training side.
+"""p(z) in training: the deep factorized prior (Ballé et al. 2018, appendix 6.1).
 
-Each channel has a density of its own: its CDF is the sigmoid of a small monotone network 1 → 3 → 3 → 3 → 1, with
-softplus weights and x + tanh(a)·tanh(x) between the layers. Initial weights come from `models.initialization`.
+Each channel has its own density. Its CDF is the sigmoid of a small monotone network 1 → 3 → 3 → 3 → 1, with softplus
+weights and x + tanh(a)·tanh(x) between the layers. `models.initialization` makes the initial weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILTERS = (1, 3, 3, 3, 1)
 
 
 class FactorizedPrior(nnx.Module):
-    """Density of z, channel by channel, with the medians that quantization is centred on."""
+    """The density of z per channel, with the medians that quantization is centered on."""
 
     def __init__(self, channels: int):
         def weight(*shape):
@@ -31,25 +31,25 @@ class FactorizedPrior(nnx.Module):
         self.medians = weight()
 
     def cdf_logits(self, x: Float[Array, "n c"], *, frozen: bool = False) -> Float[Array, "n c"]:
-        """Logit of the CDF at x. `frozen` detaches the network's weights, not x."""
+        """Logit of the CDF at x. `frozen` stops gradients to the network's weights, but not to x."""
         freeze = jax.lax.stop_gradient if frozen else lambda value: value
         h = x[..., None]
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             weight = jax.nn.softplus(freeze(weight[...]))
-            # Spelled out: a float32 product of three terms, never a matrix unit's bfloat16.
+            # An explicit sum of three float32 products, since a matrix unit might use bfloat16.
             h = sum(h[..., i, None] * weight[:, i] for i in range(weight.shape[1])) + freeze(bias[...])
             if k < len(self.gains):
                 h = h + jnp.tanh(freeze(self.gains[k][...])) * jnp.tanh(h)
         return h[..., 0]
 
     def likelihood(self, z: Float[Array, "b h w c"], *, frozen: bool = False) -> Float[Array, "b h w c"]:
-        """Probability of the unit bin around z, in [0, 1]. `frozen` detaches the network's weights, not z."""
+        """Probability of the unit bin around z, in [0, 1]. `frozen` stops gradients to the weights, but not to z."""
         flat = at_least_float32(z).reshape(-1, z.shape[-1])
         lower, upper = (self.cdf_logits(flat + edge, frozen=frozen) for edge in (-0.5, 0.5))
-        # On the side of the tail, where the sigmoids do not saturate at 1.
+        # Computed on the side of the tail, where the sigmoids do not saturate at 1.
         sign = -jax.lax.stop_gradient(jnp.sign(lower + upper))
         return jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower)).reshape(z.shape)
 
     def median_loss(self) -> Float[Array, ""]:
-        """Σ |logit CDF(m)|, zero where every median is one; its gradient reaches the medians alone."""
+        """Σ |logit CDF(median)|, zero if the medians are right. Its gradient reaches only the medians."""
         return jnp.sum(jnp.abs(self.cdf_logits(self.medians[...][None, :], frozen=True)))

@@ -1,6 +1,6 @@
-"""p(y | ẑ): a Gaussian integrated over unit bins (Minnen et al. 2018), with the network's σ as it is.
+"""p(y | ẑ) in training: a Gaussian integrated over unit bins (Minnen et al. 2018), with the network's exact σ.
 
-Files are coded with the nearest of 256 scales, whose *index* selects a table (`entropy.tables`).
+Files are coded with the nearest of 256 scales instead, whose index selects a table (`entropy.tables`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def gaussian_likelihood(
 ) -> Float[Array, "..."]:
     """Probability of the unit bin around y under N(mean, scale²), in (0, 1).
 
-    Taken on the tail side, Φ((½ − |y−μ|)/σ) − Φ((−½ − |y−μ|)/σ), so that small values keep their precision.
+    Computed on the side of the tail, as Φ((½ − |y−μ|)/σ) − Φ((−½ − |y−μ|)/σ), so that small values stay precise.
     """
     distance = jnp.abs(y - mean)
     return _normal_cdf((0.5 - distance) / scale) - _normal_cdf((-0.5 - distance) / scale)

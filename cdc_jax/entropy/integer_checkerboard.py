@@ -1,15 +1,15 @@
-"""The checkerboard in integers: what the anchors, coded first, tell about the other half of y's positions.
+"""The checkerboard context model in integers: corrects y's means and scales at half of its positions.
 
-A position is an anchor where row + column is even. For each of the others,
+A position is an anchor if row + column is even. The anchors are coded first. For each of the other positions,
 
   mix    Σ anchor_kernel * [ŷ, magnitude] over the 4 nearest anchors + Σ feature_kernel * features
          + quality_kernel * quality + mix_bias, shifted, saturated, LeakyReLU 0.2
-  rest   Σ rest_kernel * mix + rest_bias, shifted and saturated: added to the hyper decoder's output
+  rest   Σ rest_kernel * mix + rest_bias, shifted, saturated, and added to the hyper decoder's output
 
-with all inputs in fixed point, F fractional bits each:
+All inputs are in fixed point with F fractional bits:
 
-  magnitude   log2(1 + |symbol|), linear between powers of two: with n = 1 + |symbol| = 2^k + r, 0 <= r < 2^k,
-              (k << F) + ((r << F) >> k)
+  magnitude   log2(1 + |symbol|), interpolated linearly between powers of two: with 1 + |symbol| = 2^k + r and
+              0 <= r < 2^k, it is (k << F) + ((r << F) >> k)
   quality     (level << F) // 25600
 
 Outside the image ŷ and magnitude are zero.
@@ -34,16 +34,16 @@ from cdc_jax.entropy.integer_layer import (
 from cdc_jax.errors import BundleError
 from cdc_jax.io.cdc_file import MAX_LEVEL
 
-TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]  # of a 3x3 kernel: the positions that are anchors
+TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]  # the positions of a 3x3 kernel that are anchors
 
 
 def anchor_mask(height: int, width: int) -> Bool[np.ndarray, "h w"]:
-    """Where row + column is even."""
+    """True at the anchors: where row + column is even."""
     return (np.arange(height)[:, None] + np.arange(width)) % 2 == 0
 
 
 def log2_magnitude(symbols: Int[np.ndarray, "..."], fractional_bits: int) -> Int[np.ndarray, "..."]:
-    """log2(1 + |symbol|), linear between powers of two, in fixed point; int32, saturated to 24 bits."""
+    """log2(1 + |symbol|), interpolated linearly between powers of two, in fixed point: int32, saturated to 24 bits."""
     flat = symbols.reshape(-1)
     nonzero = np.flatnonzero(flat)  # most symbols are 0, and so are their magnitudes
     magnitude = 1 + np.abs(flat[nonzero].astype(np.int64))
@@ -56,17 +56,22 @@ def log2_magnitude(symbols: Int[np.ndarray, "..."], fractional_bits: int) -> Int
 
 @dataclass(frozen=True, eq=False)
 class IntegerCheckerboard:
-    """Immutable; may be used from several threads.
+    """The integer checkerboard. Immutable, so safe to use from several threads.
 
     Attributes:
-      anchor_kernel: int32 [4, 2c, H]: taps above, left, right, below; channels of ŷ, then of the magnitudes.
+      anchor_kernel: int32 [4, 2c, H]: taps above, left, right, below; inputs are ŷ's channels, then the magnitudes'.
       feature_kernel: int32 [H, H].
       quality_kernel: int32 [H].
       mix_bias: int64 [H], with mix_weight_bits + latent_bits fractional bits.
       rest_kernel: int32 [H, 2c].
       rest_bias: int64 [2c], with rest_weight_bits + mix_bits fractional bits.
-      latent_bits: fractional bits of ŷ, the features and the hyper decoder's output.
-      mix_weight_bits, mix_bits, rest_weight_bits: of the first two kernels, of their result, of the third kernel.
+      latent_bits: fractional bits F of ŷ, the features and the hyper decoder's output.
+      mix_weight_bits: fractional bits of the first three kernels.
+      mix_bits: fractional bits of the first layer's output.
+      rest_weight_bits: fractional bits of `rest_kernel`.
+
+    Raises:
+      BundleError: the arrays do not fit each other, or sums might not be exact.
     """
 
     anchor_kernel: Int[np.ndarray, "4 2*c H"]
@@ -107,12 +112,12 @@ class IntegerCheckerboard:
 
     @property
     def channels(self) -> int:
-        """Of y."""
+        """The number of channels of y."""
         return self.anchor_kernel.shape[1] // 2
 
     @property
     def shifts(self) -> tuple[int, int]:
-        """Of the two layers' sums."""
+        """The right shifts of the two layers' sums, in bits."""
         return (
             self.mix_weight_bits + self.latent_bits - self.mix_bits,
             self.rest_weight_bits + self.mix_bits - self.latent_bits,
@@ -124,7 +129,7 @@ class IntegerCheckerboard:
         return np.concatenate([anchor, self.feature_kernel]).astype(np.float64), self.rest_kernel.astype(np.float64)
 
     def matmul(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """The one product that a test replaces by sums in another order, or by another type."""
+        """The matrix product of both layers, which tests replace by another order of summation or another type."""
         return x @ matrix
 
     def correct(
@@ -135,12 +140,12 @@ class IntegerCheckerboard:
         symbols: Int[np.ndarray, "h w c"],
         level: int,
     ) -> Int[np.ndarray, "h w 2*c"]:
-        """The hyper decoder's output with the correction added, saturated, at all positions that are no anchors.
+        """The hyper decoder's output, corrected and saturated at all positions that are not anchors.
 
         Args:
-          output, features: of the hyper decoder.
-          anchors: ŷ with latent_bits fractional bits; only its values at anchors are read.
-          symbols: likewise.
+          output, features: the last layer's output and input in the hyper decoder.
+          anchors: ŷ with latent_bits fractional bits; only its values at anchors are used.
+          symbols: y's symbols; only those at anchors are used.
           level: the quality in units of 1/256.
         """
         height, width, channels = anchors.shape
@@ -162,11 +167,11 @@ class IntegerCheckerboard:
         return corrected
 
     def mix_sums(self, inputs: np.ndarray) -> np.ndarray:
-        """The first layer's sums over anchors and features: [n, 4 * 2c + H] -> [n, H], float64 integers."""
+        """The first layer's sums over anchors and features: [n, 4 * 2c + H] to [n, H], integers in float64."""
         return self.matmul(inputs, self._matrices[0])
 
     def _chunks(self, chosen: np.ndarray, channels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows and columns of the chosen positions, as many at a time as one product takes."""
+        """Yields rows and columns of the chosen positions, in chunks that fit one matrix product."""
         rows, columns = np.nonzero(chosen)
         step = max(1, CHUNK_VALUES // (len(TAPS) * 2 * channels))
         for start in range(0, len(rows), step):

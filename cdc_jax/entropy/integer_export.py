@@ -1,7 +1,7 @@
-"""Export of the networks that coding takes: float weights -> integers, once per trained model.
+"""Quantizes the networks of coding: float weights to integers, once per exported model.
 
-Only operations that IEEE 754 fixes (scaling by powers of two, rint, sums of integers), so that the same weights give
-the same integers on every machine.
+It uses only operations that IEEE 754 defines exactly (scaling by powers of two, rint, sums of integers), so that the
+same weights give the same integers on every machine.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ from cdc_jax.entropy.integer_layer import (
 from cdc_jax.entropy.tables import Tables, draw_symbols
 from cdc_jax.errors import BundleError
 
-_CALIBRATION_SIDE = 16  # the image that export tries the net on has 16x16 samples of z
+_CALIBRATION_SIDE = 16  # the activations' ranges are measured with 16x16 random samples of z
 
 
 def _half_range_bits(largest: float, most_bits: int) -> int:
-    """The most fractional bits, at least 0, with which a value of this size uses at most half the range."""
+    """The largest number of fractional bits (0 or more) with which such a value uses at most half the range."""
     return max((b for b in range(1, most_bits + 1) if largest * 2.0**b <= -MIN_ACTIVATION // 2), default=0)
 
 
@@ -53,7 +53,7 @@ def _check_layers(layers: Sequence[tuple[np.ndarray, np.ndarray]], channels: int
 
 
 def _quantize_layer(kernel: np.ndarray, bias: np.ndarray, stride: int, leaky: bool, input_bits: int) -> IntegerLayer:
-    """The layer with the finest weights that fit 18 bits and keep every sum exact; it has no fractional bits yet."""
+    """A layer with the finest weights that fit 18 bits and keep every sum exact, and with 0 output bits for now."""
     if not (np.all(np.isfinite(kernel)) and np.all(np.isfinite(bias))):
         raise BundleError("The hyper decoder's weights are not all finite: the training has diverged.")
     _, exponent = np.frexp(np.abs(kernel).max())  # every |weight| < 2^exponent
@@ -64,7 +64,7 @@ def _quantize_layer(kernel: np.ndarray, bias: np.ndarray, stride: int, leaky: bo
             try:
                 arrays = integers.astype(np.int32), offsets.astype(np.int64)
                 return IntegerLayer(*arrays, stride, leaky, bits, input_bits, output_bits=0)
-            except BundleError:  # a large bias leaves the sums too little room: try coarser weights
+            except BundleError:  # a large bias makes sums inexact: try coarser weights
                 continue
     raise BundleError("The hyper decoder's weights are too large for integers: the training has diverged.")
 
@@ -77,29 +77,24 @@ def quantize_hyper_decoder(
     *,
     log2_scales: bool = False,
 ) -> IntegerHyperDecoder:
-    """Turns the float hyper decoder into integers. Deterministic: the same weights give the same net everywhere.
+    """Quantizes the float hyper decoder. The result is the same on every machine.
 
-    Weights get one power of two per layer, the finest that fits 18 bits. Input and activations get 16 fractional bits,
-    or fewer: so many that on an image drawn from z's tables by a fixed generator at most half the range is used.
+    The weights of a layer share one power of two, the finest that fits 18 bits. Input and activations get up to 16
+    fractional bits: as many as use at most half the range for random symbols from z's tables (`draw_symbols`).
 
     Args:
-      layers: three (kernel, bias), float32, kernels in the order of `IntegerLayer.kernel`.
+      layers: three (kernel, bias), float32; the axes of a kernel are those of `IntegerLayer.kernel`.
       medians: the prior's medians, float32.
       z_tables: the prior's tables, one per channel.
-      scales: the scales of y's tables; the thresholds between indices are their geometric midpoints.
-      log2_scales: whether the scales are held against log2 of the network's output and the gains (format 2); the last
-        two layers then have equally many fractional bits.
+      scales: the scales of y's tables. The thresholds between scale indices are their geometric midpoints.
+      log2_scales: whether the thresholds apply to log2 of the scale (format 2). The last two layers then have the same
+        number of fractional bits.
 
     Raises:
-      BundleError: weights of the wrong type or shape, not finite, or too large.
+      BundleError: a weight has the wrong type or shape, is not finite, or is too large.
     """
     _check_layers(layers, len(medians))
-    medians = np.asarray(medians, np.float64)
-    drawn = draw_symbols(z_tables, _CALIBRATION_SIDE**2).reshape(_CALIBRATION_SIDE, _CALIBRATION_SIDE, len(z_tables))
-    drawn = np.clip(drawn, -MAX_SYMBOL, MAX_SYMBOL)
-    bits = _half_range_bits(float(np.abs(drawn + medians).max()), MAX_FRACTIONAL_BITS)
-    fixed = np.clip(np.rint(np.ldexp(medians, bits)), MIN_ACTIVATION, MAX_ACTIVATION).astype(np.int32)
-    x = np.clip(drawn * 2.0**bits + fixed, MIN_ACTIVATION, MAX_ACTIVATION)
+    x, fixed, bits = _calibration_input(z_tables, np.asarray(medians, np.float64))
     integer_layers = _quantize_layers(layers, x, bits)
     if log2_scales:
         common = min(layer.output_bits for layer in integer_layers[1:])
@@ -113,8 +108,17 @@ def quantize_hyper_decoder(
     return IntegerHyperDecoder(tuple(integer_layers), fixed, np.ceil(midpoints).astype(np.int32))
 
 
+def _calibration_input(z_tables: Tables, medians: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """(network input for random symbols, medians in fixed point as int32, their fractional bits)."""
+    drawn = draw_symbols(z_tables, _CALIBRATION_SIDE**2).reshape(_CALIBRATION_SIDE, _CALIBRATION_SIDE, len(z_tables))
+    drawn = np.clip(drawn, -MAX_SYMBOL, MAX_SYMBOL)
+    bits = _half_range_bits(float(np.abs(drawn + medians).max()), MAX_FRACTIONAL_BITS)
+    fixed = np.clip(np.rint(np.ldexp(medians, bits)), MIN_ACTIVATION, MAX_ACTIVATION).astype(np.int32)
+    return np.clip(drawn * 2.0**bits + fixed, MIN_ACTIVATION, MAX_ACTIVATION), fixed, bits
+
+
 def _quantize_layers(layers, x: np.ndarray, bits: int) -> list[IntegerLayer]:
-    """Each layer with the most output bits that the drawn input x allows."""
+    """The layers, each with the largest number of output bits that the random input x allows."""
     integer_layers = []
     for (kernel, bias), stride, leaky in zip(layers, STRIDES, (True, True, False), strict=True):
         layer = _quantize_layer(kernel, bias, stride, leaky, bits)
@@ -136,24 +140,24 @@ def quantize_checkerboard(
     out: tuple[Float[np.ndarray, "1 1 H 2*c"], Float[np.ndarray, " 2*c"]],
     latent_bits: int,
 ) -> IntegerCheckerboard:
-    """Turns the float checkerboard into integers. Deterministic, as `quantize_hyper_decoder`.
+    """Quantizes the float checkerboard. The result is the same on every machine.
 
     Args:
-      anchors, anchors_bias: the 3×3 layer over ŷ and the magnitudes; only the 4 taps that meet anchors are kept.
-      quality: kernel and bias of the layer over the quality.
+      anchors, anchors_bias: the 3×3 layer over ŷ and the magnitudes, of which only the 4 taps at anchors are used.
       features: kernel and bias of the layer over the hyper decoder's features.
+      quality: kernel and bias of the layer over the quality.
       out: kernel and bias of the last layer.
       latent_bits: fractional bits of the hyper decoder's output.
 
     Raises:
-      BundleError: weights that are not finite or too large.
+      BundleError: a weight is not finite or too large.
     """
     kernel = np.stack([anchors[row, column] for row, column in TAPS])
     hidden = kernel.shape[-1]
     inputs = np.concatenate([kernel.reshape(-1, hidden), features[0].reshape(-1, hidden), quality[0]])
     bias = anchors_bias.astype(np.float64) + features[1] + quality[1]
     mix_weight_bits, inputs, mix_bias = _quantize_matrix(inputs, bias, latent_bits)
-    # ŷ is normalized and the features are of the order of 1: four times the root mean square leaves room.
+    # ŷ is normalized and the features are of order 1, so four times the root mean square is rarely exceeded.
     typical = 4 * np.sqrt(np.max(np.sum(np.square(np.ldexp(inputs.astype(np.float64), -mix_weight_bits)), axis=0)))
     mix_bits = _half_range_bits(float(4 * typical + np.abs(bias).max()), MAX_FRACTIONAL_BITS)
     mix_bits = min(mix_bits, mix_weight_bits + latent_bits - 1)

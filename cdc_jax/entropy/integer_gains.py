@@ -1,7 +1,7 @@
-"""The gains of a model of every rate, in integers: quality -> log2 of the gains and the gains' inverses.
+"""The gains of a model of every rate, in integers: log2 of the gains at a quality, and the gains' inverses.
 
-Between two anchors log2 g is interpolated linearly, so that g grows geometrically. 1/g is a power of two of a fraction
-with 16 binary digits: a product of repeated square roots of 2, in integers of at most 62 bits.
+Between two anchors log2 g is interpolated linearly, so that g grows geometrically. 1/g is 2 to the power of a number
+with 16 fractional bits. It is computed as a product of repeated square roots of 2, in integers of at most 62 bits.
 """
 
 import math
@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from cdc_jax.errors import BundleError
 from cdc_jax.io.cdc_file import MAX_LEVEL
 
-LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds that it is held against
-INVERSE_BITS = 16  # of 1/g, beyond those of the latents
-MAX_LOG2 = 7 << LOG2_BITS  # |log2 g|: then a symbol times 1/g fits 62 bits
+LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds of log2 of the scale
+INVERSE_BITS = 16  # fractional bits of 1/g in addition to those of the latents
+MAX_LOG2 = 7 << LOG2_BITS  # limit on |log2 g|, with which a symbol times 1/g fits 62 bits
 MAX_ANCHORS = 64
 
 _ROOT_BITS = 30  # fractional bits of the square roots
@@ -27,14 +27,14 @@ class LevelGains(NamedTuple):
 
     Attributes:
       log2: log2 g with 16 fractional bits.
-      inverse: 1/g with 16 fractional bits more than the latents have.
+      inverse: 1/g with 16 more fractional bits than the latents.
     """
 
     log2: Int[np.ndarray, " c"]
     inverse: Int[np.ndarray, " c"]
 
     def gains(self) -> Float[np.ndarray, " c"]:
-        """g in float32, for the encoder: nothing that a decoder must reproduce depends on it."""
+        """g in float32, for the encoder only: decoding does not depend on it."""
         return np.exp2(self.log2 * 2.0**-LOG2_BITS).astype(np.float32)
 
 
@@ -43,7 +43,10 @@ class IntegerGains:
     """log2 g at qualities evenly spaced from 0 to 100.
 
     Attributes:
-      anchors: int32 [anchors, c], 16 fractional bits, at most 7 in magnitude, not decreasing along the first axis.
+      anchors: int32, with 16 fractional bits, at most 7 in magnitude, non-decreasing along the first axis.
+
+    Raises:
+      BundleError: the anchors violate these conditions.
     """
 
     anchors: Int[np.ndarray, "anchors c"]
@@ -61,10 +64,10 @@ class IntegerGains:
 
         Args:
           level: the quality in units of 1/256, 0 to 25600.
-          fractional_bits: of the latents.
+          fractional_bits: fractional bits of the latents.
 
         Raises:
-          ValueError: the level lies outside that range.
+          ValueError: the level is out of range.
         """
         if not 0 <= level <= MAX_LEVEL:
             raise ValueError(f"A level must lie in 0 to {MAX_LEVEL}, not {level}.")
@@ -77,7 +80,7 @@ class IntegerGains:
 
 
 def _square_roots() -> list[int]:
-    """2^(1/2), 2^(1/4), … 2^(2^-16), each the square root of the one before, rounded down."""
+    """2^(1/2), 2^(1/4), … 2^(2^-16) in fixed point, each the square root of the previous one, rounded down."""
     roots = [2 << _ROOT_BITS]
     for _ in range(LOG2_BITS):
         roots.append(math.isqrt(roots[-1] << _ROOT_BITS))
@@ -88,7 +91,7 @@ _ROOTS = _square_roots()
 
 
 def _exp2(exponent: Int[np.ndarray, " c"]) -> Int[np.ndarray, " c"]:
-    """2^exponent, rounded to an integer; exponents from 0 to 60 with 16 fractional bits."""
+    """2^exponent, rounded to an integer, for exponents from 0 to 60 with 16 fractional bits."""
     power = np.full(exponent.shape, 1 << _ROOT_BITS, np.int64)
     for digit, root in enumerate(_ROOTS, 1):
         chosen = exponent >> (LOG2_BITS - digit) & 1
@@ -99,7 +102,11 @@ def _exp2(exponent: Int[np.ndarray, " c"]) -> Int[np.ndarray, " c"]:
 
 
 def quantize_gains(log2_gains: Float[np.ndarray, "anchors c"]) -> IntegerGains:
-    """Rounds trained log2 gains. Raises BundleError for values that are not finite; others are clipped to ±7."""
+    """Rounds trained log2 gains, and clips them to ±7.
+
+    Raises:
+      BundleError: a value is not finite.
+    """
     log2_gains = np.asarray(log2_gains, np.float64)
     if not np.all(np.isfinite(log2_gains)):
         raise BundleError("The gains are not all finite: the training has diverged.")

@@ -1,14 +1,14 @@
-"""The hyper decoder in integers: from the symbols of z to y's means and scales, the same on every machine.
+"""The hyper decoder in integers: from the symbols of z to y's means and scales, identical on every machine.
 
-A decoder must reproduce the encoder's means and scales to the last bit, and a float network does not: another BLAS
-kernel sums in another order. Here every number is an integer, and the matrix products are exact in any order
+A decoder must reproduce the encoder's means and scales to the last bit. A float network does not, since another BLAS
+kernel sums in another order. Here every number is an integer, and matrix products are exact in any order of summation
 (`integer_layer`):
 
   input         clip(z, -127, 127) * 2^f0 + medians, f0 = fractional_bits[0]
   layers 0, 1   transposed convolution 5x5, stride 2, z's channels -> H -> H, then LeakyReLU 0.2
   layer 2       convolution 3x3, padding 1, H -> 2C: the means of y's C channels, then the scales
 
-Outside the image every layer sees zeros.
+All layers are zero-padded outside the image.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _TILE = 16  # samples of z along a tile's side
 
 
 class _TileResult(NamedTuple):
-    """One tile: where it lies in y, the last layer's input and output there, and how many values were saturated."""
+    """One tile: its region in y, the last layer's input and output there, and the number of saturated values."""
 
     where: tuple[slice, slice]
     features: Float[np.ndarray, "h w H"]
@@ -42,7 +42,7 @@ class _TileResult(NamedTuple):
 
 
 def _window(x: np.ndarray, origin: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-    """x[rows, columns] in an image's coordinates, where x starts at `origin`; zeros where x has no samples."""
+    """x[rows, columns] in image coordinates, where x begins at `origin`, with zeros outside x."""
     window = np.zeros((rows[1] - rows[0], columns[1] - columns[0], x.shape[2]))
     source, target = [], []
     for start, (first, last), size in zip(origin, (rows, columns), x.shape, strict=False):
@@ -54,7 +54,7 @@ def _window(x: np.ndarray, origin: tuple[int, int], rows: tuple[int, int], colum
 
 
 def _grow(span: tuple[int, int], limit: int) -> tuple[int, int]:
-    """The span with one sample more on either side, inside [0, limit)."""
+    """The span extended by one sample on either side, within [0, limit)."""
     return max(span[0] - 1, 0), min(span[1] + 1, limit)
 
 
@@ -68,14 +68,17 @@ def _times(span: tuple[int, int], factor: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class IntegerHyperDecoder:
-    """z's symbols -> means and scales of y. Immutable; may be used from several threads.
+    """Computes y's means and scales from z's symbols. Immutable, so safe to use from several threads.
 
     Attributes:
-      layers: the three layers; a layer's output_bits are the next one's input_bits.
-      medians: int32, one per channel of z: the prior's medians with layers[0].input_bits fractional bits.
-      thresholds: int32 [255], not decreasing; a scale's index is the number of thresholds that are not above it. In a
-        model of format 1 they have layers[2].output_bits fractional bits and are held against the scale itself, in one
-        of format 2 against log2 of the scale in quantization steps (`latents`).
+      layers: the three layers. A layer's output_bits are the next layer's input_bits.
+      medians: int32: the prior's medians per channel of z, with layers[0].input_bits fractional bits.
+      thresholds: int32, non-decreasing. A scale's index is the number of thresholds that are less than or equal to it.
+        In format 1 they apply to the scale, with layers[2].output_bits fractional bits; in format 2 to log2 of the
+        scale in quantization steps (`latents`).
+
+    Raises:
+      BundleError: the layers or arrays do not fit each other.
     """
 
     layers: tuple[IntegerLayer, IntegerLayer, IntegerLayer]
@@ -101,22 +104,32 @@ class IntegerHyperDecoder:
 
     @property
     def channels(self) -> int:
-        """Of z."""
+        """The number of channels of z."""
         return len(self.medians)
 
     @property
     def latent_channels(self) -> int:
-        """Of y."""
+        """The number of channels of y."""
         return self.layers[2].kernel.shape[3] // 2
 
     def matmul(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """The one product that a test replaces by sums in another order, or by another type."""
+        """The matrix product of all layers, which tests replace by another order of summation or another type."""
         return x @ matrix
 
     def decode(
         self, z: Int[np.ndarray, "h w z"]
     ) -> tuple[Float[np.ndarray, "4*h 4*w c"], UInt8[np.ndarray, "4*h 4*w c"]]:
-        """Means (float32, exact multiples of 2^-output_bits) and scale indices (uint8) of y from z's symbols."""
+        """Computes y's means and scale indices in a model of format 1.
+
+        Args:
+          z: symbols, int32.
+
+        Returns:
+          Means, which are exact multiples of 2^-output_bits, and scale indices.
+
+        Raises:
+          ValueError: z has the wrong type or shape.
+        """
         channels = self.latent_channels
         mean = np.empty((4 * z.shape[0], 4 * z.shape[1], channels), np.float32)
         scale_index = np.empty(mean.shape, np.uint8)
@@ -128,7 +141,7 @@ class IntegerHyperDecoder:
         return mean, scale_index
 
     def decode_integers(self, z: Int[np.ndarray, "h w z"]) -> Int[np.ndarray, "4*h 4*w 2*c"]:
-        """The last layer's output, int32 with its output_bits fractional bits: means, then scales."""
+        """The last layer's output, int32 with its output_bits fractional bits: the means, then the scales."""
         return self.decode_with_features(z)[1]
 
     def decode_with_features(
@@ -143,12 +156,12 @@ class IntegerHyperDecoder:
         return features, output
 
     def count_saturations(self, z: Int[np.ndarray, "h w z"]) -> int:
-        """How many values, the clipped symbols of z among them, left their range on the way; for the model card."""
+        """The number of saturated values, including clipped symbols of z; for the model card."""
         [tile] = self._tiles(z, max(z.shape[:2]))
         return tile.saturations
 
     def _tiles(self, z: np.ndarray, side: int) -> Iterator[_TileResult]:
-        """The last layer tile by tile; what a tile's neighbours add is computed again, so seams do not exist."""
+        """Yields the last layer tile by tile. Recomputes the margins of each tile, so the result has no seams."""
         if z.ndim != 3 or z.shape[2] != self.channels or z.dtype != np.int32 or z.size == 0:
             raise ValueError(f"z must be int32 [h, w, {self.channels}], not {z.dtype} {z.shape}.")
         size = z.shape[:2]

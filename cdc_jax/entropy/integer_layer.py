@@ -1,12 +1,12 @@
-"""One layer of an integer network: sums of products that are exact in any order, then a rounded shift.
+"""A layer of an integer network: sums of products that are exact in any order, then a rounded shift.
 
   sum = Σ kernel * x + bias;  x' = saturate(floor(sum * 2^-k + 1/2)),  k at least 1
   saturate      to 24-bit signed integers
   LeakyReLU     x >= 0 ? x : floor(x * 52429 * 2^-18 + 1/2), after the saturation
 
-Kernels are 18-bit signed integers. The integers travel in float64, where products and sums below 2^53 are exact; that
-Σ|kernel| * 2^23 + |bias| + 2^(k-1) stays below 2^53 for every output channel is checked whenever a layer is made, so
-no file can break the promise.
+Kernels are 18-bit signed integers. The integers are stored as float64, where products and sums below 2^53 are exact.
+Every layer checks that Σ|kernel| * 2^23 + |bias| + 2^(k-1) < 2^53 for every output channel when it is created, so no
+file can make a sum inexact.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from cdc_jax.errors import BundleError
 
-MAX_SYMBOL = 127  # larger symbols of z are clipped on their way into the net
+MAX_SYMBOL = 127  # symbols of z are clipped to ± this value before the first layer
 MAX_WEIGHT = (1 << 17) - 1
 MAX_ACTIVATION = (1 << 23) - 1
 MIN_ACTIVATION = -(1 << 23)
@@ -26,12 +26,12 @@ EXACT_LIMIT = 1 << 53
 MAX_FRACTIONAL_BITS = 16
 MAX_WEIGHT_BITS = 30
 MAX_CHANNELS = 1 << 12
-LEAKY_SLOPE = 52429.0 * 2.0**-18  # 0.2 to 6 digits
+LEAKY_SLOPE = 52429.0 * 2.0**-18  # 0.2 to 6 decimal places
 
 CHUNK_VALUES = 1 << 20  # float64 values in the left operand of one matrix product: 8 MiB
 
-# (kernel index, offset into a window padded by one) of the taps that meet output samples of each parity. A transposed
-# convolution reads the input with zeros between its samples, so even outputs meet kernel rows 0, 2, 4, odd ones 1, 3.
+# By stride and parity of the output: (kernel index, offset into a window padded by one) of the taps. A transposed
+# convolution has zeros between its input samples, so even outputs use kernel rows 0, 2, 4 and odd ones use 1, 3.
 _TAPS = {1: (((0, 0), (1, 1), (2, 2)),), 2: (((0, 0), (2, 1), (4, 2)), ((1, 1), (3, 2)))}
 KERNEL_SIDE = {1: 3, 2: 5}
 
@@ -41,12 +41,15 @@ class IntegerLayer:
     """One (transposed) convolution in integers.
 
     Attributes:
-      kernel: int32 [side, side, in, out], at most 18 bits signed; in the order of a cross-correlation over the input
-        (stride 1: padded by 1; stride 2: with a zero after every sample, padded by 2 before and 2 after).
-      bias: int64 [out], with weight_bits + input_bits fractional bits.
-      stride: samples of output per sample of input along each axis: 1 or 2.
+      kernel: int32, at most 18 bits signed, for a cross-correlation over the input. With stride 1 the input is padded
+        by 1. With stride 2 it has a zero after every sample and is padded by 2.
+      bias: int64, with weight_bits + input_bits fractional bits.
+      stride: 1 or 2, the number of output samples per input sample along each axis.
       leaky: whether LeakyReLU follows.
       weight_bits, input_bits, output_bits: fractional bits of kernel, input and output.
+
+    Raises:
+      BundleError: an array has the wrong type or shape, a number is out of range, or sums might not be exact.
     """
 
     kernel: Int[np.ndarray, "side side in out"]
@@ -78,15 +81,16 @@ class IntegerLayer:
 
     @property
     def shift(self) -> int:
+        """The right shift k of the sums, in bits."""
         return self.weight_bits + self.input_bits - self.output_bits
 
     def largest_sum(self) -> int:
-        """The largest |sum| that any input can lead to, intermediate sums in any order included."""
+        """The largest |sum| for any input, including intermediate sums in any order."""
         return largest_sum([matrix for _, _, _, matrix in self.phases], self.bias, self.shift)
 
     @cached_property
     def phases(self) -> list[tuple[int, int, list[tuple[int, int]], np.ndarray]]:
-        """Per parity of the output (row, column, window offsets of the taps, float64 matrix [taps * in, out])."""
+        """(row, column, window offsets of the taps, float64 matrix [taps * in, out]) for each parity of the output."""
         phases = []
         for row, row_taps in enumerate(_TAPS[self.stride]):
             for column, column_taps in enumerate(_TAPS[self.stride]):
@@ -96,7 +100,7 @@ class IntegerLayer:
         return phases
 
     def sums(self, x: np.ndarray, matmul) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-        """Σ kernel * x in pieces: (where in the output, float64 [rows, columns, out]); x is padded by 1 all round."""
+        """Yields Σ kernel * x in parts: (region of the output, float64 [rows, columns, out]). x is padded by 1."""
         height, width, channels = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
         for row, column, offsets, matrix in self.phases:
             step = max(1, CHUNK_VALUES // (width * len(offsets) * channels))
@@ -110,11 +114,19 @@ class IntegerLayer:
                 yield (slice(first, last, self.stride), slice(column, None, self.stride)), products
 
     def finish(self, sums: np.ndarray) -> tuple[np.ndarray, int]:
-        """Bias, shift, saturation and LeakyReLU, in place; also returns how many values were saturated."""
+        """`finish_sums` with the layer's bias, shift and LeakyReLU."""
         return finish_sums(sums, self.bias, self.shift, self.leaky)
 
     def __call__(self, x: np.ndarray, matmul) -> tuple[np.ndarray, int]:
-        """Output for an input padded by 1 all round: (float64 integers [stride*h, stride*w, out], saturations)."""
+        """Applies the layer.
+
+        Args:
+          x: input [h + 2, w + 2, in], integers in float64, zero-padded by 1.
+          matmul: the matrix product.
+
+        Returns:
+          The output [stride * h, stride * w, out], integers in float64, and the number of saturated values.
+        """
         height, width = self.stride * (x.shape[0] - 2), self.stride * (x.shape[1] - 2)
         result, saturations = np.empty((height, width, len(self.bias))), 0
         for where, sums in self.sums(x, matmul):
@@ -123,10 +135,8 @@ class IntegerLayer:
         return result, saturations
 
 
-def finish_sums(
-    sums: np.ndarray, bias: Int[np.ndarray, " out"], shift: int, leaky: bool
-) -> tuple[np.ndarray, int]:
-    """Bias, shift, saturation and LeakyReLU of sums, in place; also returns how many values were saturated."""
+def finish_sums(sums: np.ndarray, bias: Int[np.ndarray, " out"], shift: int, leaky: bool) -> tuple[np.ndarray, int]:
+    """Applies bias, shift, saturation and LeakyReLU in place. Returns the result and the number of saturated values."""
     sums += bias.astype(np.float64) + 2.0 ** (shift - 1)
     sums *= 2.0**-shift
     np.floor(sums, out=sums)
@@ -141,7 +151,7 @@ def finish_sums(
 
 
 def largest_sum(matrices: Sequence[np.ndarray], bias: Int[np.ndarray, " out"], shift: int) -> int:
-    """The largest |sum| of any of these weights [inputs, out] with any 24-bit inputs, bias and rounding included."""
+    """The largest |sum| of any of the matrices [inputs, out] for any 24-bit inputs, including bias and rounding."""
     weights = [np.abs(matrix.astype(np.float64)).sum(axis=0) for matrix in matrices]  # integers below 2^53: exact
     per_channel = np.max(weights, axis=0).astype(np.int64)
     largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, bias, strict=True))
@@ -149,7 +159,7 @@ def largest_sum(matrices: Sequence[np.ndarray], bias: Int[np.ndarray, " out"], s
 
 
 def check_sums(weights: np.ndarray, bias: np.ndarray, shift: int) -> None:
-    """Raises BundleError unless |sums| stay below 2^53 for weights [inputs, out] and any 24-bit inputs."""
+    """Raises BundleError unless |sums| are below 2^53 for weights [inputs, out] and any 24-bit inputs."""
     if np.abs(weights.astype(np.int64)).max() > MAX_WEIGHT:
         raise BundleError("A weight of the integer network has more than 18 bits.")
     if largest_sum([weights], bias, shift) >= EXACT_LIMIT:

@@ -1,14 +1,13 @@
-"""y's symbols given z's: means, scales, and the order of passes, shared by the encoder and the decoder.
+"""The passes in which y is coded, with means and scales, for both encoder and decoder.
 
-A model of format 1 has one pass: means and scale indices of all positions follow from z. A model of format 2 works in
+A model of format 1 has one pass: z determines the means and scale indices of all positions. A model of format 2 has
 normalized latents with F fractional bits:
 
-  scale     log2 σ = 4 * output * 2^-F; its index is the number of thresholds that are at most
-            (output << 18 - F) + log2 g, both with 16 fractional bits
+  scale     log2 σ = 4 * output * 2^-F; its index is the number of thresholds that are less than or equal to
+            (output << 18 - F) + log2 g, with 16 fractional bits
   latent    ŷ = saturate(mean + (symbol * (1/g) + 2^15 >> 16)), 1/g with F + 16 fractional bits
 
-With the checkerboard there are two passes: the anchors, then the other positions, whose means and scales are corrected
-by what the anchors are.
+A checkerboard gives two passes: the anchors, and then the other positions, whose means and scales the anchors correct.
 """
 
 from collections.abc import Callable
@@ -26,20 +25,20 @@ from cdc_jax.entropy.integer_layer import MAX_ACTIVATION, MIN_ACTIVATION
 from cdc_jax.errors import BundleError
 
 LOG2_SCALE_SHIFT = 2  # log2 σ is 4 times the network's output
-_MAX_SHIFT_IN_32_BITS = 7  # of a 24-bit output, to which log2 g of at most 20 bits is then added
-_MAX_TABLE_SIZE = 1 << 22
+_MAX_SHIFT_IN_32_BITS = 7  # a 24-bit output, shifted by at most this, plus log2 g of at most 20 bits fits int32
+_MAX_TABLE_SIZE = 1 << 22  # entries of the lookup table of scale indices
 
 Symbols = Int[np.ndarray, "h w c"]
 
 
 class Pass(NamedTuple):
-    """What is known when a pass's symbols are to be coded.
+    """What encoder and decoder know before they code a pass.
 
     Attributes:
-      mean: float32, of every position.
-      gain: float32 [c], symbols per unit of y; None: 1.
-      scale_index: of every position.
-      positions: the ones that the pass codes; None: all.
+      mean: float32, the means of y at all positions.
+      gain: float32, quantization steps per unit of y for each channel; None: 1.
+      scale_index: the scale indices at all positions.
+      positions: the positions that the pass codes; None: all.
     """
 
     mean: Float[np.ndarray, "h w c"]
@@ -49,7 +48,14 @@ class Pass(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """y's symbols, what the image is decoded from, and the scale indices that the symbols were coded with."""
+    """The result of all passes.
+
+    Attributes:
+      symbols: y's symbols, int32.
+      mean: float32, the means of y.
+      y_hat: float32, the latents that the image is decoded from.
+      scale_index: the scale indices with which the symbols are coded.
+    """
 
     symbols: Symbols
     mean: Float[np.ndarray, "h w c"]
@@ -59,12 +65,15 @@ class Latents(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LatentModel:
-    """From z's symbols to everything that coding y takes. Immutable; may be used from several threads.
+    """Computes what coding y needs from z's symbols. Immutable, so safe to use from several threads.
 
     Attributes:
-      hyper_decoder: the integer network.
-      gains: of a model of format 2; None in one of format 1.
-      checkerboard: None in a model of one pass.
+      hyper_decoder: the integer hyper decoder.
+      gains: the gains of a model of format 2; None in format 1.
+      checkerboard: the context model of a model with two passes; None with one pass.
+
+    Raises:
+      BundleError: the parts do not fit each other.
     """
 
     hyper_decoder: IntegerHyperDecoder
@@ -89,19 +98,20 @@ class LatentModel:
                 raise BundleError("The checkerboard's fractional bits are not the hyper decoder's.")
 
     def passes(self, height: int, width: int) -> list[Bool[np.ndarray, "h w"] | None]:
-        """The positions that each pass codes, of y of this size; None: all."""
+        """The positions that each pass codes, for y of this height and width; None: all."""
         if self.checkerboard is None:
             return [None]
         mask = anchor_mask(height, width)
         return [mask, ~mask]
 
     def code(self, z: Int[np.ndarray, "h w z"], level: int, symbols_of: Callable[[Pass], Symbols]) -> Latents:
-        """Runs the passes.
+        """Runs all passes.
 
         Args:
-          z: its symbols, int32.
-          level: the quality in units of 1/256; not used in a model of format 1.
-          symbols_of: gives a pass's symbols, int32 [4h, 4w, c]; only those at the pass's positions are used.
+          z: symbols, int32.
+          level: the quality in units of 1/256; unused in a model of format 1.
+          symbols_of: returns y's symbols for a pass, int32 [4h, 4w, c]: by quantization in the encoder, from the stream
+            in the decoder. Only those at the pass's positions are used.
         """
         if self.gains is None:
             mean, scale_index = self.hyper_decoder.decode(z)
@@ -133,7 +143,7 @@ class LatentModel:
         return Pass(mean, gains.gains(), self.scale_index(log2_scale), positions)
 
     def scale_index(self, log2_scale: Int[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
-        """The number of thresholds that are at most log2 of the scale, from a table where that is not too large."""
+        """The number of thresholds ≤ log2 of the scale. Uses a lookup table unless it would be too large."""
         thresholds = self.hyper_decoder.thresholds
         first, last = int(thresholds[0]), int(thresholds[-1])
         if last - first >= _MAX_TABLE_SIZE or first == np.iinfo(np.int32).min:
@@ -144,15 +154,15 @@ class LatentModel:
 
     @cached_property
     def _index_table(self) -> UInt8[np.ndarray, " n"]:
-        """Scale indices from just below the first threshold up to the last one."""
+        """Scale indices by log2 of the scale, from just below the first threshold to the last threshold."""
         thresholds = self.hyper_decoder.thresholds.astype(np.int64)
         span = np.arange(thresholds[0] - 1, thresholds[-1] + 1)
         return np.searchsorted(thresholds, span, side="right").astype(np.uint8)
 
     def _latents(self, output: np.ndarray, symbols: np.ndarray, gains: LevelGains) -> Int[np.ndarray, "h w c"]:
-        """ŷ in fixed point."""
+        """ŷ in fixed point, from the hyper decoder's output and the symbols."""
         latents = np.ascontiguousarray(output[..., : self.hyper_decoder.latent_channels])
-        nonzero = np.flatnonzero(symbols)  # a symbol 0 is the mean itself
+        nonzero = np.flatnonzero(symbols)  # for a symbol 0, ŷ is the mean
         inverse = gains.inverse[nonzero % len(gains.inverse)]
         offset = symbols.reshape(-1)[nonzero] * inverse + (1 << (INVERSE_BITS - 1)) >> INVERSE_BITS
         flat = latents.reshape(-1)
@@ -161,7 +171,7 @@ class LatentModel:
 
 
 def _replaced(values: np.ndarray, positions: Bool[np.ndarray, "h w"], new: np.ndarray) -> np.ndarray:
-    """A copy of the values, with the new ones at these positions."""
+    """A copy of `values` with those of `new` at these positions."""
     result = values.copy()
     result[positions] = new[positions]
     return result

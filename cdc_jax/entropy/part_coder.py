@@ -1,4 +1,4 @@
-"""One part of a stream, z or y: symbols <-> table entries <-> range coder, as `coder` defines them."""
+"""Codes one part of a stream, z or a pass of y: symbols, table entries and range coder, as `coder` defines them."""
 
 from dataclasses import dataclass
 
@@ -13,43 +13,49 @@ Uniform = constriction.stream.model.Uniform
 RangeDecoder = constriction.stream.queue.RangeDecoder
 RangeEncoder = constriction.stream.queue.RangeEncoder
 
-_MAX_LENGTH = 24  # binary digits of an excess: symbols to 2^23, tables' edges to 2^16
+_MAX_LENGTH = 24  # binary digits of an excess, for symbols up to 2^23 and edges of tables up to 2^16
 _CHUNK_BITS = 12
 
 
 def length_counts() -> Int[np.ndarray, " 24"]:
-    """Counts of the table of lengths: geometric with ratio 3/4, summing to 2^24."""
+    """Counts of the table of lengths: geometric with ratio 3/4, with the sum 2^24."""
     counts = [TOTAL_COUNT * 3**k // 4 ** (k + 1) for k in range(_MAX_LENGTH - 1)]
     return np.array([*counts, TOTAL_COUNT - sum(counts)], np.int64)
 
 
 def _categorical(counts: np.ndarray) -> Categorical:
-    # constriction gives every entry one count and shares the other 2^24 - n in proportion: these weights keep the
-    # counts exactly, which weights counts / 2^24 would not.
+    # constriction gives every entry one count and distributes the other 2^24 - n in proportion to the weights. The
+    # weights counts - 1 reproduce the counts exactly; counts / 2^24 would not.
     return Categorical((counts - 1).astype(np.float64), perfect=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Symbols of one part in coding order, as table entries; `excess` is negative below a table, positive above."""
+    """The symbols of one part in coding order, as table entries.
 
-    sizes: np.ndarray  # int64 [tables]: symbols coded with each table
-    entries: np.ndarray  # int32 [symbols]
-    excess: np.ndarray  # int32 [escapes]
+    Attributes:
+      sizes: int64, the number of symbols that each table codes.
+      entries: int32, the entry of each symbol.
+      excess: int32, the excess of each escaped symbol, negative below the table and positive above it.
+    """
+
+    sizes: Int[np.ndarray, " tables"]
+    entries: Int[np.ndarray, " symbols"]
+    excess: Int[np.ndarray, " escapes"]
 
 
 class PartCoder:
-    """Codes z or y: symbols <-> entries <-> range coder. Immutable once built."""
+    """Codes z or y with a family of tables. Immutable, so safe to use from several threads."""
 
     def __init__(self, tables: Tables):
         self._low, self._offsets, self._counts = tables.low, tables.offsets, tables.counts
-        self._escape = tables.sizes  # an escape's entry is the number of ordinary entries
+        self._escape = tables.sizes  # the escape's entry is the number of ordinary entries
         self._models = [_categorical(tables[i]) for i in range(len(tables))]
         self._length_model = _categorical(length_counts())
         self._bit_models = [None] + [Uniform(1 << bits) for bits in range(1, _CHUNK_BITS + 1)]
 
-    def to_entries(self, symbols: np.ndarray, sizes: np.ndarray) -> Entries:
-        """Symbols (int32, in coding order) to entries; sizes[i] of them belong to table i."""
+    def to_entries(self, symbols: Int[np.ndarray, " symbols"], sizes: Int[np.ndarray, " tables"]) -> Entries:
+        """Converts symbols (int32, in coding order) to entries. The first sizes[0] belong to table 0, and so on."""
         escape = np.repeat(self._escape, sizes)
         entries = symbols - np.repeat(self._low, sizes)
         outside = np.flatnonzero(entries.view(np.uint32) >= escape.view(np.uint32))  # a negative entry is a large one
@@ -58,17 +64,18 @@ class PartCoder:
         entries[outside] = escape[outside]
         return Entries(sizes, entries, excess)
 
-    def to_symbols(self, part: Entries) -> np.ndarray:
-        """The inverse: int32 symbols in coding order."""
+    def to_symbols(self, part: Entries) -> Int[np.ndarray, " symbols"]:
+        """The inverse of `to_entries`: symbols (int32) in coding order."""
         symbols = part.entries + np.repeat(self._low, part.sizes)
         if part.excess.size:
             outside = np.flatnonzero(part.entries == np.repeat(self._escape, part.sizes))
-            # An escape entry by itself stands for the first symbol above the table, the one with excess 1.
+            # low + the escape's entry is the first symbol above the table, whose excess is 1.
             to_low = self._escape[np.repeat(np.arange(len(self._low)), part.sizes)[outside]]
             symbols[outside] += np.where(part.excess > 0, part.excess - 1, part.excess - to_low)
         return symbols
 
     def write(self, encoder: RangeEncoder, part: Entries) -> None:
+        """Encodes the entries and escaped values."""
         ends = np.cumsum(part.sizes).tolist()
         start = 0
         for end, model in zip(ends, self._models, strict=True):
@@ -88,7 +95,8 @@ class PartCoder:
             low_bits = min(bits, _CHUNK_BITS)
             encoder.encode(values & ((1 << low_bits) - 1), self._bit_models[low_bits])
 
-    def read(self, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:
+    def read(self, decoder: RangeDecoder, sizes: Int[np.ndarray, " tables"]) -> Entries:
+        """Decodes the entries and escaped values of `sizes[i]` symbols for each table i."""
         entries = np.empty(int(sizes.sum()), np.int32)
         escapes, start = 0, 0
         for model, size, escape in zip(self._models, sizes.tolist(), self._escape.tolist(), strict=True):
@@ -109,7 +117,7 @@ class PartCoder:
         return Entries(sizes, entries, np.where(raw & 1, -magnitude, magnitude).astype(np.int32))
 
     def rate_bits(self, part: Entries) -> float:
-        """Σ log2(2^24 / count) over the entries, escaped values included."""
+        """Ideal size in bits: Σ log2(2^24 / count) over all entries, including escaped values."""
         flat = part.entries + np.repeat(self._offsets[:-1], part.sizes)
         used = np.bincount(flat, minlength=len(self._counts))
         bits = used @ (PRECISION_BITS - np.log2(self._counts))

@@ -1,6 +1,6 @@
-"""NumPy archives written byte by byte: the same arrays give the same file under every Python and NumPy.
+"""NumPy archives with reproducible bytes: the same arrays give the same file with every Python and NumPy.
 
-`np.load` reads them. Members are stored, not compressed, so that no array that is read is larger than the file.
+`np.load` reads them. Members are stored, not compressed, so that no array can be larger than its file.
 """
 
 import io
@@ -23,7 +23,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def pack_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A zip archive without compression, dates or anything else that could differ between two runs."""
+    """The bytes of a NumPy archive, without compression, dates or anything else that could differ between two runs."""
     body, directory = bytearray(), bytearray()
     for name, array in arrays.items():
         file_name, data = f"{name}.npy".encode("ascii"), _npy(array)
@@ -39,15 +39,15 @@ def pack_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of a coding model's archive.
+    """Reads the arrays of a coding model's archive, by name.
 
     Args:
-      path: of the archive.
-      names_of: (format version, names that are there) → the names that there must be; raises BundleError for a version
-        that it does not know.
+      path: the archive.
+      names_of: called as `names_of(format_version, present_names)`. Returns the names that the archive must have, or
+        raises BundleError for an unknown version.
 
     Raises:
-      BundleError: the file is missing, corrupt, of a newer format, or has other arrays.
+      BundleError: the file is missing, corrupt, of a newer format, or does not have these arrays.
     """
     if not path.is_file():
         raise BundleError(f"{path} does not exist: the bundle is incomplete.")
@@ -68,7 +68,7 @@ def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -
             return {name: _parse_npy(archive, info, len(content)) for name, info in zip(names, members, strict=True)}
     except BundleError:
         raise
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds on corrupt input; all mean the same here
+    except Exception as error:  # zipfile and NumPy raise many types for corrupt files
         raise BundleError(f"{path} is not a readable coding model ({error}): export the bundle again.") from error
 
 

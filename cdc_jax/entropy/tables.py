@@ -1,16 +1,16 @@
-"""Frequency tables of the entropy coder: integer counts, built once at export and shipped in the bundle.
+"""Frequency tables of the entropy coder: integer counts, built at export and stored in the bundle.
 
-A table stands for one distribution over the integers `low`, `low + 1`, …. Its last entry is the *escape* entry, which
-carries the mass of everything outside; an escaped value is written separately (see `coder`), so that every integer can
-be coded. The counts of a table sum to 2^24, every count is at least 1, and the escape's at least 2^8: a symbol that the
-model did not expect costs 16 bits and its value, and all others together at most 2.2e-5 bits each for that.
+A table represents a distribution over the integers `low`, `low + 1`, …. Its last entry is the *escape* entry, with the
+probability of all other integers. Escaped values are written separately (see `coder`), so that every integer can be
+coded. The counts of a table sum to 2^24, every count is at least 1, and the escape's is at least 2^8. So an unlikely
+symbol costs at most 16 bits plus its value. This costs every other symbol at most 2.2e-5 bits.
 
-Two families:
-  y   normal distributions N(0, scale) over unit bins centred on the integers, one table per scale of `scale_table()`
+There are two families:
+  y   normal distributions N(0, scale²) over unit bins centered on the integers, one table per scale of `scale_table()`
   z   the deep factorized prior of Ballé et al. 2018 (arXiv 1802.01436, appendix 6.1), one table per channel
 
-Everything is computed with `exact_math`, integer sums and stable sorts: the same parameters give the same bytes on
-every machine.
+Everything is computed with `exact_math`, integer sums and stable sorts, so that the same parameters give the same bytes
+on every machine.
 """
 
 import heapq
@@ -28,13 +28,13 @@ TOTAL_COUNT = 1 << PRECISION_BITS
 NUM_SCALES = 256
 SCALE_MIN = 0.1
 SCALE_MAX = 256.0
-MAX_EXTENT = 2047  # a factorized table never reaches beyond ±MAX_EXTENT
-MAX_ABS_LOW = 1 << 15  # what a reader accepts of a table's edges
-MAX_ENTRIES = 1 << 16
+MAX_EXTENT = 2047  # the symbols of a factorized table are within ±MAX_EXTENT
+MAX_ABS_LOW = 1 << 15  # limit on |low| that readers accept
+MAX_ENTRIES = 1 << 16  # limit on the entries of a table that readers accept
 
-ESCAPE_COUNT = 1 << 8  # of an escape entry at least: real latents have heavier tails than their model
+ESCAPE_COUNT = 1 << 8  # smallest count of an escape: real latents have heavier tails than the model
 
-_TAIL_MASS = 2.0**-25  # mass left outside a table, on each side: half a count
+_TAIL_MASS = 2.0**-25  # probability outside a table on each side: half a count
 _TAIL_SIGMAS = 5.42  # P(X > 5.42) = 2^-25 for a standard normal
 _PRIOR_WIDTHS = (1, 3, 3, 3, 1)
 
@@ -44,9 +44,9 @@ class Tables:
     """A family of frequency tables, flattened.
 
     Attributes:
-      low: int32 [n], the integer that entry 0 of table i stands for.
-      offsets: int32 [n + 1], table i has the entries `counts[offsets[i]:offsets[i + 1]]`, the last one its escape.
-      counts: int32 [total entries], each at least 1; each table's sum to 2^24.
+      low: int32; `low[i]` is the symbol of entry 0 in table i.
+      offsets: int32; table i has the counts `counts[offsets[i]:offsets[i + 1]]`, of which the last is the escape's.
+      counts: int32, each at least 1; those of a table sum to 2^24.
     """
 
     low: Int[np.ndarray, " n"]
@@ -57,17 +57,17 @@ class Tables:
         return len(self.low)
 
     def __getitem__(self, index: int) -> Int[np.ndarray, " entries_of_one"]:
-        """The counts of one table, escape entry last."""
+        """The counts of one table; the last is the escape's."""
         first, last = self.offsets[int(index)], self.offsets[int(index) + 1]  # int: a uint8 255 + 1 would be 0
         return self.counts[first:last]
 
     @property
     def sizes(self) -> Int[np.ndarray, " n"]:
-        """int32 [n]: ordinary entries per table, without the escape entry."""
+        """The number of entries of each table without the escape, int32."""
         return np.diff(self.offsets) - np.int32(1)
 
     def validate(self, name: str, num_tables: int) -> None:
-        """Raises BundleError unless the tables keep every promise of this class; `name` goes into the message."""
+        """Raises BundleError unless there are `num_tables` valid tables. `name` appears in the message."""
         for field, array in (("low", self.low), ("offsets", self.offsets), ("counts", self.counts)):
             if array.dtype != np.int32 or array.ndim != 1:
                 raise BundleError(f"The {name} tables' {field} must be a one-dimensional int32 array.")
@@ -92,16 +92,18 @@ def _flatten(low: list[int], counts: list[np.ndarray]) -> Tables:
 
 
 def integer_counts(probability: Float[np.ndarray, " entries"]) -> Int[np.ndarray, " entries"]:
-    """Counts, each at least 1, that sum to exactly 2^24 and cost the least over the ideal rate, but for 4e-9 bits.
+    """Rounds probabilities to counts with the sum 2^24, so that the rate is nearly minimal.
 
-    The last entry, the escape, gets at least ESCAPE_COUNT; the others share the rest.
-
-    Rounds to the nearest count, then moves single counts where that costs the fewest bits (a greedy descent on the
-    cross entropy, which is convex in the counts). Ties go to the lower entry. No single count would save more than
-    4e-9 bits a symbol in another place.
+    Each count is at least 1, that of the last entry, the escape, at least ESCAPE_COUNT. Rounds to the nearest counts,
+    then corrects their sum one by one where that costs the fewest bits (a greedy descent on the cross entropy, which is
+    convex in the counts). Ties go to the lower entry. Moving any single count to another entry would save at most 4e-9
+    bits per symbol.
 
     Args:
-      probability: float64 in [0, 1], summing to 1 within rounding; fewer than 2^16 entries.
+      probability: float64, in [0, 1], with the sum 1 up to rounding; fewer than 2^16 entries.
+
+    Raises:
+      BundleError: the probabilities do not sum to 1.
     """
     least = np.ones(len(probability), np.int64)
     least[-1] = ESCAPE_COUNT
@@ -110,7 +112,7 @@ def integer_counts(probability: Float[np.ndarray, " entries"]) -> Int[np.ndarray
     if abs(surplus) > 2 * len(counts) + ESCAPE_COUNT:
         raise BundleError("A table's probabilities do not sum to one: the prior's parameters are corrupt.")
     step = -1 if surplus > 0 else 1
-    # One count less costs p log(c / (c - 1)) ~ p / (c - 1/2); one more gains p log((c + 1) / c) ~ p / (c + 1/2).
+    # Decrementing c costs p log(c / (c - 1)) ≈ p / (c - 1/2); incrementing gains p log((c + 1) / c) ≈ p / (c + 1/2).
     mass, count = probability.tolist(), counts.tolist()
     heap = [(-step * mass[i] / (count[i] + step / 2), i) for i in range(len(mass)) if step > 0 or count[i] > least[i]]
     heapq.heapify(heap)
@@ -125,7 +127,7 @@ def integer_counts(probability: Float[np.ndarray, " entries"]) -> Int[np.ndarray
 
 
 def scale_table() -> Float[np.ndarray, " 256"]:
-    """The 256 scales of y: float64, from 0.1 to 256, equidistant in the logarithm, increasing."""
+    """The 256 scales of y's tables: float64, from 0.1 to 256 in quantization steps, evenly spaced in the logarithm."""
     first = exact_math.log(np.float64(SCALE_MIN))
     step = (exact_math.log(np.float64(SCALE_MAX)) - first) / (NUM_SCALES - 1)
     scales = exact_math.exp(first + step * np.arange(NUM_SCALES, dtype=np.float64))
@@ -134,13 +136,13 @@ def scale_table() -> Float[np.ndarray, " 256"]:
 
 
 def gaussian_tables(scales: Float[np.ndarray, " n"]) -> Tables:
-    """Tables of N(0, scale) integrated over the unit bins [k - 1/2, k + 1/2], one per scale.
+    """Tables of N(0, scale²) integrated over the unit bins [k - 1/2, k + 1/2], one per scale.
 
-    A table reaches to ±5.42 scales (at least ±1), where half a count of mass is left on either side.
+    A table covers ±5.42 scales (at least ±1). Half a count of probability remains outside on each side.
     """
     scales = np.asarray(scales, np.float64)
     extents = np.maximum(np.ceil(_TAIL_SIGMAS * scales - 0.5), 1.0)
-    sizes = extents.astype(np.int64) + 1  # of the half with k >= 0; the other half mirrors it
+    sizes = extents.astype(np.int64) + 1  # entries with k >= 0; the others mirror them
     starts = np.cumsum(sizes) - sizes
     bins = (np.arange(int(sizes.sum())) - np.repeat(starts, sizes)).astype(np.float64)
     scale = np.repeat(scales, sizes)
@@ -154,7 +156,7 @@ def gaussian_tables(scales: Float[np.ndarray, " n"]) -> Tables:
 
 
 def _check_prior(prior: Mapping) -> int:
-    """The number of channels of well-formed prior parameters; raises BundleError otherwise."""
+    """The number of channels of valid prior parameters. Raises BundleError if they are invalid."""
     try:
         arrays = {"medians": prior["medians"]}
         for k in range(4):
@@ -180,9 +182,9 @@ def _check_prior(prior: Mapping) -> int:
 
 
 def _cumulative_logits(prior: Mapping, channel: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """logit P(z < value) of the given channels: per channel an MLP 1-3-3-3-1, monotone in `value`. All [n].
+    """logit P(z < value) for each pair of channel and value, all [n]: an MLP 1-3-3-3-1, monotone in `value`.
 
-    Finite for every finite float32 parameter: four factors of 10^38 are far from float64's limit.
+    Finite for all finite float32 parameters: four factors of 10^38 are far from float64's limit.
     """
     hidden = [value]
     for k in range(4):
@@ -191,7 +193,7 @@ def _cumulative_logits(prior: Mapping, channel: np.ndarray, value: np.ndarray) -
         outputs = []
         for j in range(_PRIOR_WIDTHS[k + 1]):
             output = bias[channel, j]
-            for i, x in enumerate(hidden):  # this order of summation is part of the table's definition
+            for i, x in enumerate(hidden):  # the order of summation is part of the table's definition
                 output = output + weight[channel, i, j] * x
             if k < 3:
                 gain = exact_math.tanh(prior["gains"][k][:, j].astype(np.float64))
@@ -202,28 +204,28 @@ def _cumulative_logits(prior: Mapping, channel: np.ndarray, value: np.ndarray) -
 
 
 def _first_integer(predicate, channels: int) -> np.ndarray:
-    """Per channel the first k in [-MAX_EXTENT, MAX_EXTENT] with predicate(k), monotone in k; the last if none."""
-    below = np.full(channels, -MAX_EXTENT - 1, np.int64)  # predicate is false here, or taken to be
+    """For each channel the smallest k in ±MAX_EXTENT with predicate(k), which is monotone; MAX_EXTENT if none."""
+    below = np.full(channels, -MAX_EXTENT - 1, np.int64)  # the predicate is false here, or assumed to be
     above = np.full(channels, MAX_EXTENT, np.int64)
     while np.any(above - below > 1):
         middle = (below + above) >> 1
-        found = predicate(middle.astype(np.float64))
-        above, below = np.where(found, middle, above), np.where(found, below, middle)
+        holds = predicate(middle.astype(np.float64))
+        above, below = np.where(holds, middle, above), np.where(holds, below, middle)
     return above
 
 
 def factorized_tables(prior: Mapping) -> Tables:
     """Tables of z = round(value - median) under the deep factorized prior, one per channel.
 
-    P(z = k) = |sigmoid(s u) - sigmoid(s l)| with l, u the logits at k + median ∓ 1/2 and s = -sign(l + u).
-    A table reaches to where 2^-25 of mass is left on a side, at most to ±2047.
+    P(z = k) = |sigmoid(s u) - sigmoid(s l)| with the logits l, u at k + median ∓ 1/2 and s = -sign(l + u). A table
+    ends where a probability of 2^-25 remains outside on each side, and at most at ±2047.
 
     Args:
-      prior: `weights`: four float32 arrays (channel, in, out) of widths 1-3-3-3-1, before their softplus; `biases`:
-        four (channel, out); `gains`: three (channel, out), before their tanh; `medians`: (channel,).
+      prior: `weights`: four float32 arrays [channel, in, out] of widths 1-3-3-3-1, before the softplus; `biases`: four
+        [channel, out]; `gains`: three [channel, out], before the tanh; `medians`: [channel].
 
     Raises:
-      BundleError: an array is missing, mis-shaped or not finite.
+      BundleError: an array is missing or not finite, or has the wrong shape.
     """
     channels = _check_prior(prior)
     medians = prior["medians"].astype(np.float64)
@@ -232,7 +234,7 @@ def factorized_tables(prior: Mapping) -> Tables:
     def logits(channel: np.ndarray, position: np.ndarray) -> np.ndarray:
         return _cumulative_logits(prior, channel, position + medians[channel])
 
-    # The first integer with more than the tail's mass at or below it, the last with more at or above it.
+    # The smallest integer with P(z <= k) above the tail's probability, and the largest with P(z >= k) above it.
     low = _first_integer(lambda k: exact_math.sigmoid(logits(every, k + 0.5)) > _TAIL_MASS, channels)
     high = -_first_integer(lambda k: exact_math.sigmoid(-logits(every, -k - 0.5)) > _TAIL_MASS, channels)
     high = np.maximum(high, low)
@@ -245,17 +247,15 @@ def factorized_tables(prior: Mapping) -> Tables:
     inside = np.abs(exact_math.sigmoid(sign * upper) - exact_math.sigmoid(sign * lower))
     last = starts + sizes - 1
     outside = exact_math.sigmoid(lower[starts]) + exact_math.sigmoid(-upper[last])
-    counts = [
-        integer_counts(np.append(inside[starts[c] : last[c] + 1], outside[c])) for c in range(channels)
-    ]
+    counts = [integer_counts(np.append(inside[starts[c] : last[c] + 1], outside[c])) for c in range(channels)]
     return _flatten(low.tolist(), counts)
 
 
 def draw_symbols(tables: Tables, num_symbols: int) -> Int[np.ndarray, "num_symbols n"]:
-    """Symbols drawn from the tables by a fixed generator, the same on every machine: int32, one column per table.
+    """Random symbols from the tables' distributions, int32, the same on every machine. Column i is from table i.
 
-    SplitMix64 (Steele et al. 2014), counting from 0 in raster order; its upper 24 bits are looked up in the cumulative
-    counts. An escape gives the table's largest symbol.
+    SplitMix64 (Steele et al. 2014) with a counter in raster order gives 24 bits for each symbol, which select an entry
+    by the cumulative counts. An escape gives the table's largest symbol.
     """
     golden, mix_1, mix_2 = (
         np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

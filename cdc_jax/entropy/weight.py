@@ -1,4 +1,4 @@
-"""The weights that modules declare: a shape, until values are filled in."""
+"""Weights of modules, which have only a shape until a value is assigned."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flax import nnx
 
 
 class Weight(nnx.Param):
-    """A float32 weight without a value. It is filled in by `models.params.merge`, or by assigning to `weight[...]`."""
+    """A float32 weight without a value. `models.params.merge` or an assignment to `weight[...]` sets it."""
 
     def __init__(self, *shape: int):
         super().__init__(jax.ShapeDtypeStruct(shape, jnp.float32))
 
     @property
     def is_set(self) -> bool:
-        """Whether it has a value."""
+        """Whether the weight has a value."""
         return not isinstance(self.get_value(), jax.ShapeDtypeStruct)
 
     def __getitem__(self, key):
