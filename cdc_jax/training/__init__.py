@@ -1,1 +1,1 @@
-"""Training: the `loop`, the `step`, and what a run writes: `checkpoints`, metrics, and the exported bundle."""
+"""Training: the `loop`, the `step`, and a run's outputs: `checkpoints`, metrics, and the exported bundle."""

@@ -1,7 +1,7 @@
 """Checkpoints of a training run, with orbax: train state, configuration, position in the data, and metrics.
 
-They are written in the background under a temporary name, so that an interrupted one does not count as a checkpoint.
-The latest ones and the best one are kept. The folder may lie in an object store (`gs://…`).
+They are written in the background under a temporary name, so that an interrupted save never counts as a checkpoint.
+The latest ones and the best one are kept. The folder may be in an object store (`gs://…`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
-      keep: how many of the latest checkpoints to keep, besides the best; None: all.
-      sharding: where restored arrays go; None: to the first device.
+      keep: the number of latest checkpoints to keep, besides the best; None: all.
+      sharding: the sharding of restored arrays; None: all on the first local device.
 
     Raises:
       CheckpointError: the folder cannot be used.
@@ -49,8 +49,8 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: current_metrics(metrics)[OBJECTIVE],
-                    reverse=True,  # ascending order would keep the highest
+                    get_metric_fn=_objective,
+                    reverse=True,  # keep the lowest
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -60,7 +60,7 @@ class Checkpoints:
         self._folder = folder if is_remote(workdir) else folder.absolute()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies,
-            best_fn=lambda metrics: current_metrics(metrics)[OBJECTIVE],  # without it, metrics are not stored
+            best_fn=_objective,  # without it, metrics are not stored
             create=True,
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
@@ -82,8 +82,8 @@ class Checkpoints:
         Args:
           state: the state.
           config: the run's settings.
-          data: the position in the data, as values that JSON has.
-          metrics: metrics of the validation images, `OBJECTIVE` among them; None where nothing was measured.
+          data: the position in the data, as JSON values.
+          metrics: metrics on the validation images, including `OBJECTIVE`; None if nothing was measured.
 
         Raises:
           CheckpointError: this checkpoint, or the one before it, could not be written.
@@ -101,33 +101,34 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(metrics) if metrics else None)
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, None where there is none."""
+        """Step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the lowest validation objective, None where none was measured."""
+        """Step of the checkpoint with the lowest validation objective; None if none was measured."""
         measured = {step: self.metrics(step).get(OBJECTIVE) for step in self.steps()}
         measured = {step: value for step, value in measured.items() if value is not None and math.isfinite(value)}
         return min(measured, key=measured.get) if measured else None
 
     def steps(self) -> list[int]:
-        """Steps of all complete checkpoints."""
+        """Steps of all complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def metrics(self, step: int) -> dict[str, float]:
-        """The metrics of the validation images at a step; empty where nothing was measured."""
+        """Metrics on the validation images at a step; empty if nothing was measured."""
         with _failing_as(f"The metrics of step {step} cannot be read"):
             return current_metrics(self._manager.metrics(step) or {})
 
     def restore(self, like: TrainState, step: int) -> TrainState:
-        """The state of a step, bit for bit.
+        """Restores the state that was saved at a step, bit for bit.
 
         Args:
-          like: a state of the same run; only its shapes are used.
+          like: a state, or `abstract_state`, of the same architecture; only its shapes and dtypes are used.
+          step: the checkpoint's step.
 
         Raises:
-          CheckpointError: the checkpoint is unreadable, or of another architecture (the message names the first weight
-            that differs).
+          CheckpointError: the checkpoint is unreadable or has another architecture. The message then names the first
+            weight that differs.
         """
         params = self.restore_params(like.params, step, "weights")
         ema = self.restore_params(like.ema, step, "ema") if like.ema else {}
@@ -137,18 +138,14 @@ class Checkpoints:
         return TrainState(rest["step"], params, ema, jax.tree.unflatten(structure, rest["optimizer"]))
 
     def restore_params(self, like: Mapping[str, Array], step: int, item: str) -> dict[str, Array]:
-        """`weights` or `ema` of a step, by dotted name. Raises CheckpointError as `restore`."""
+        """The arrays of `item`, "weights" or "ema", by dotted name. `like` and the errors are as in `restore`."""
         with _failing_as(f"The checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
-        try:
-            check_same_weights(like, stored, f"The checkpoint of step {step}")
-        except BundleError as error:
-            reason = reason_of(error)
-            raise CheckpointError(f"{reason}; it is of another architecture than this configuration.") from error
+        check_architecture(like, stored, f"The checkpoint of step {step}")
         return unnest(self._restore(item, step, nest(self._abstract(dict(like)))))
 
     def restore_json(self, step: int, item: str) -> dict:
-        """`config` or `data` of a step, as plain values. Raises CheckpointError as `restore`."""
+        """The values of `item`, "config" or "data", saved at a step. Raises CheckpointError if it is unreadable."""
         values = self._restore(item, step, None)
         return current_data_state(values) if item == "data" else values
 
@@ -163,12 +160,12 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits until everything saved is on disk. Raises CheckpointError where something could not be written."""
+        """Waits until all saves are on disk. Raises CheckpointError if one failed."""
         with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits as `wait` does, then releases the folder."""
+        """Waits like `wait`, with the same errors, then releases the folder."""
         with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.close()
 
@@ -179,8 +176,26 @@ class Checkpoints:
         self.close()
 
 
+def _objective(metrics: Mapping[str, float]) -> float:
+    return current_metrics(metrics)[OBJECTIVE]
+
+
+def check_architecture(expected: Mapping[str, Array], stored: Mapping[str, Array], origin: str) -> None:
+    """Raises CheckpointError if the names or shapes of weights differ; it names the first one that does.
+
+    Args:
+      expected: the weights by name that the configuration has; only their shapes are used.
+      stored: the weights by name of a checkpoint or bundle; only their shapes are used.
+      origin: the name of that checkpoint or bundle, for the message.
+    """
+    try:
+        check_same_weights(expected, stored, origin)
+    except BundleError as error:
+        raise CheckpointError(f"{reason_of(error)}; it has another architecture than this configuration.") from error
+
+
 class _failing_as(quiet_orbax):
-    """Turns every error of orbax and its storage layers within a `with` block into a CheckpointError."""
+    """Within a `with` block, turns every error of orbax and its storage layers into a CheckpointError."""
 
     def __init__(self, sentence: str):
         self._sentence = sentence
@@ -192,7 +207,17 @@ class _failing_as(quiet_orbax):
 
 
 def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | None, best: bool = False) -> int:
-    """`step`, the best or the latest. Raises CheckpointError, with the list of steps, where there is none."""
+    """The step of the checkpoint to use.
+
+    Args:
+      checkpoints: the run's checkpoints.
+      workdir: the run's folder, for messages.
+      step: the wanted step; None: the latest.
+      best: choose the step with the lowest validation objective instead.
+
+    Raises:
+      CheckpointError: there is no such checkpoint; the message lists the steps that have one.
+    """
     have: Sequence[int] = checkpoints.steps()
     listed = ", ".join(map(str, have)) or "none"
     if best:

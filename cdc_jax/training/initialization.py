@@ -1,7 +1,7 @@
-"""Where a run's weights come from: fresh ones, another run's checkpoint, or a bundle.
+"""The weights that a run starts from: fresh ones, another run's checkpoint, or a bundle.
 
-The second phase of the recipe starts from the first's moving average, with a fresh optimizer, at step 0. With
-`freeze_entropy`, the run keeps the origin's coding tables as they are, so that its model opens the origin's files.
+The second phase of the recipe starts from the moving average of the first, with a fresh optimizer, at step 0. With
+`freeze_entropy`, a run keeps the coding model of the run or bundle that it starts from, and can open the same files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
-from cdc_jax.errors import BundleError, CheckpointError, reason_of
+from cdc_jax.errors import CheckpointError
 from cdc_jax.io.files import copy_tree, is_remote, reraise_as
 from cdc_jax.models.initialization import initial_weights
-from cdc_jax.models.params import build_coding, check_same_weights, shapes
+from cdc_jax.models.params import build_coding, shapes
 from cdc_jax.models.transform import PATCH_VALUES
-from cdc_jax.training.checkpoints import Checkpoints, choose_step
+from cdc_jax.training.checkpoints import Checkpoints, check_architecture, choose_step
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.klt import KLT, image_klt
 from cdc_jax.training.step import is_trained
@@ -34,7 +34,12 @@ CODING_FILE = "coding.npz"
 
 
 class StartingWeights(NamedTuple):
-    """Weights by name, and the coding model that they came with; None where it follows from the weights."""
+    """The weights of a new run.
+
+    Attributes:
+      weights: all weights by name.
+      coding: the coding model of the bundle or run that they come from; None if it is to be built from the weights.
+    """
 
     weights: Mapping[str, np.ndarray]
     coding: CodingModel | None = None
@@ -44,8 +49,8 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
     """The weights that a new run starts from.
 
     Raises:
-      CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or of another architecture (the message
-        names the first weight that differs).
+      CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or has another architecture. The message
+        then names the first weight that differs.
       ConfigError: the images have no KLT (see `image_klt`).
       CdcError: `init_from` cannot be read.
     """
@@ -60,15 +65,12 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
         starting = _from_bundle(origin)
     else:
         raise CheckpointError(f"init_from is {config.init_from!r}, which is neither a run's folder nor a bundle.")
-    try:
-        check_same_weights(shapes(model_config(config)), starting.weights, config.init_from)
-    except BundleError as error:
-        raise CheckpointError(f"{reason_of(error)}; it is of another architecture than this configuration.") from error
+    check_architecture(shapes(model_config(config)), starting.weights, config.init_from)
     return starting
 
 
 def _fresh_weights(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-    """With the transform, the first process computes the KLT of the training images for all processes."""
+    """Random weights. In a model with the transform, process 0 computes the KLT of the training images for all."""
     model, klt = model_config(config), None
     if model.transform:
         klt = KLT(np.zeros((PATCH_VALUES, model.latent_channels)), np.ones(model.latent_channels))
@@ -103,7 +105,20 @@ def _from_run(origin: epath.Path, which: str) -> StartingWeights:
 def run_weights(
     checkpoints: Checkpoints, step: int, config: ml_collections.ConfigDict, *, raw: bool = False
 ) -> dict[str, np.ndarray]:
-    """All weights of a step by name: the moving average where the run has one, unless `raw` is set."""
+    """The weights of a run's checkpoint.
+
+    Args:
+      checkpoints: the run's checkpoints.
+      step: the checkpoint's step.
+      config: the run's settings.
+      raw: return the raw weights even if the run has a moving average.
+
+    Returns:
+      All weights by name; trained ones are their moving averages if the run has them.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read.
+    """
     expected = shapes(model_config(config))
     weights = checkpoints.restore_params(expected, step, "weights")
     if config.ema.enabled and not raw:
@@ -113,7 +128,7 @@ def run_weights(
 
 
 def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
-    """Writes a frozen coding model beside the run's checkpoints, for its export."""
+    """Writes a frozen coding model into the run's folder, for export. Raises CdcError if it cannot be written."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, CODING_FILE)
         coding.save(local)
@@ -122,7 +137,7 @@ def keep_coding(workdir: epath.Path, coding: CodingModel) -> None:
 
 
 def read_coding(workdir: epath.Path) -> CodingModel | None:
-    """The frozen coding model of a run, None where it has none."""
+    """The frozen coding model of a run; None if it has none. Raises CdcError if it cannot be read."""
     stored = workdir / CODING_FILE
     with tempfile.TemporaryDirectory() as folder, reraise_as(f"Cannot read {stored}", stored):
         if not stored.is_file():

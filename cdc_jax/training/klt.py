@@ -1,7 +1,7 @@
-"""The Karhunen–Loève transform (principal components) of the training images' patches: where the transform starts.
+"""The Karhunen–Loève transform (principal components) of the training images' patches, which initializes the transform.
 
-The patches follow from (seed, image) alone, and sums of their products are exact, so that the same images give the same
-moments on every machine. A run computes its KLT once, at its start; after that, checkpoints hold the weights.
+The choice of patches depends on (seed, image) only, and sums of their products are exact, so the same images give the
+same moments on every machine. A run computes its KLT once, at step 0; afterwards its checkpoints hold the weights.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.transform import PATCH_VALUES
 
-_MOST_IMAGES = 4096  # patches are drawn from at most so many images
+_MOST_IMAGES = 4096  # patches are drawn from at most this many images
 _LEAST_PATCHES_PER_VALUE = 4
-_LEAST_VARIANCE = 1e-6  # of the last component, in units of [−1, 1]²: an eighth of a grey level
+_LEAST_VARIANCE = 1e-6  # of the last component, for values in [−1, 1]: a deviation of an eighth of a grey level
 
 
 class KLT(NamedTuple):
-    """An orthonormal basis, the components of largest variance first, and their standard deviations.
+    """An orthonormal basis and the standard deviations of its coefficients, largest first.
 
     Attributes:
-      basis: [768, c], for patches in [−1, 1] folded row by row; each column's entry of largest magnitude is positive.
-      deviations: [c], root mean squares of the coefficients, descending.
+      basis: a column per component, for 16×16×3 patches in [−1, 1] flattened row by row. Each column's entry of largest
+        magnitude is positive.
+      deviations: the root mean square of each component's coefficients, descending.
     """
 
     basis: Float[np.ndarray, "768 c"]
@@ -38,10 +39,10 @@ def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) 
     """The KLT of 16×16 patches of a source's images.
 
     Args:
-      source: the training images.
+      source: the training images. Unreadable ones, and those below 16×16 pixels, are skipped.
       components: c, at most 768.
-      patches: number of patches, drawn evenly from the images, or from 4096 of them.
-      seed: seed of the choice of images and patches.
+      patches: the number of patches, drawn evenly from all images, or from 4096 of them if there are more.
+      seed: the seed for choosing images and patches.
 
     Raises:
       ConfigError: the images are too few, too small or too flat for that number of components.
@@ -53,7 +54,7 @@ def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) 
         try:
             image = source.read(record, 0)
         except ImageError:
-            continue  # the data pipeline counts and reports it
+            continue  # the data pipeline counts and reports unreadable images
         if min(image.shape[:2]) >= LATENT_STRIDE:
             drawn = _draw_patches(image, per_image, np.random.default_rng([seed, record]))
             moments += drawn.T @ drawn
@@ -67,10 +68,10 @@ def image_klt(source: ImageSource, components: int, *, patches: int, seed: int) 
 
 
 def klt_of_moments(moments: Float[np.ndarray, "n n"], components: int) -> KLT:
-    """Eigenvectors of the second moments, largest eigenvalues first.
+    """The eigenvectors of a matrix of second moments with the largest eigenvalues.
 
     Raises:
-      ConfigError: fewer than `components` of them have a variance that is not negligible.
+      ConfigError: fewer than `components` eigenvalues (variances) exceed 1e-6.
     """
     values, vectors = np.linalg.eigh(moments)
     values, basis = values[::-1][:components], vectors[:, ::-1][:, :components]

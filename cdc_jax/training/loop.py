@@ -1,8 +1,8 @@
 """The training loop.
 
-A run starts in this order: check the configuration; find the devices; restore the newest complete checkpoint, or make
-the starting weights; drop the metrics after that step; open the data at that step; loop. The batch and the random
-numbers of step k follow from (seed, k), so that a resumed run does what an uninterrupted one would have done.
+A run starts in this order: check the configuration; make the device mesh; restore the newest complete checkpoint, or
+initialize the weights; drop logged metrics after that step; open the data at that step; loop. The batch and the random
+numbers of step k depend on (seed, k) only, so a resumed run ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -48,15 +48,22 @@ _StepFunction = Callable[[TrainState, int, UInt8[np.ndarray, "b h w 3"]], tuple[
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
-    """Trains from the newest checkpoint in `workdir`, or from the start, to `config.train.steps`.
+    """Trains from the newest checkpoint in `workdir`, or from step 0, to step `config.train.steps`.
 
-    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`, a folder or `gs://…`. In a run of several
-    processes, each of them calls it.
+    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`. In a run of several processes, each of
+    them calls this function.
+
+    Args:
+      config: the run's settings, as from `default_config`.
+      workdir: the run's folder, local or in an object store (`gs://…`). It is created if it does not exist.
+
+    Returns:
+      The state after the last step.
 
     Raises:
       ConfigError, CheckpointError, BundleError: a setting, a checkpoint or a bundle is invalid.
-      CdcError: data are missing or corrupt; or a loss or gradient is not finite: the last checkpoint is kept.
-      Interrupted: on SIGTERM or a preemption; the state is saved.
+      CdcError: data are missing or corrupt; or a loss or gradient is not finite, and the last checkpoint is kept.
+      Interrupted: SIGTERM or a preemption notice arrived; the state is saved.
     """
     mesh = _check_and_make_mesh(config, workdir)
     workdir = _make_folder(workdir)
@@ -77,7 +84,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
 
 def _train_steps(run: _Run, run_step: _StepFunction, state: TrainState, batches: Batches) -> TrainState:
-    """All steps from the state's to the last. Raises as `train`."""
+    """Runs the steps from `state.step` to `config.train.steps`. Raises the errors of `train`."""
     start, end = int(state.step), run.config.train.steps
     with _progress_bar(start, end) as bar, _step_trace(run) as trace, Interruption() as interruption:
         run.clock.restart()
@@ -97,15 +104,15 @@ def _train_steps(run: _Run, run_step: _StepFunction, state: TrainState, batches:
 
 
 class _Run:
-    """What a run writes, and when.
+    """Logs, measures and saves a run when each is due.
 
     Attributes:
       config: the run's settings.
       log: the run's log.
       checkpoints: the run's checkpoints.
-      validation: the validation images.
-      clock: the clock that times the steps.
-      monitor: the monitor that waits for the steps.
+      validation: measures weights on the validation images.
+      clock: times the steps.
+      monitor: waits for steps and checks their metrics.
     """
 
     def __init__(
@@ -122,7 +129,7 @@ class _Run:
             self.log.write(due.step, self.monitor.wait() | self.clock.read(self.config.data.batch_size))
 
     def maybe_measure(self, due: Due, state: TrainState) -> dict[str, float] | None:
-        """The metrics of the validation images, None where they are not due."""
+        """Metrics on the validation images; None if they are not due."""
         if not due.measure:
             return None
         self.monitor.wait()
@@ -131,7 +138,10 @@ class _Run:
         return metrics
 
     def measure(self, step: int, state: TrainState) -> dict[str, float]:
-        """Every process measures by itself, and all of them find the same; {} without validation images."""
+        """Measures the validation images and logs the metrics; returns {} if there are no images.
+
+        Every process measures all images, so that all processes get the same metrics.
+        """
         if not self.validation:
             return {}
         metrics, images = self.validation.measure(_local_params(state))
@@ -165,14 +175,14 @@ def _check_and_make_mesh(config: ml_collections.ConfigDict, workdir: epath.PathL
 
 def _make_folder(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
-    kind = CdcError if is_remote(workdir) else ConfigError  # an object store may answer at the next attempt
+    kind = CdcError if is_remote(workdir) else ConfigError  # an object store may work at the next attempt
     with reraise_as(f"Cannot make the folder {folder}", folder, kind=kind):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _step_function(config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual) -> _StepFunction:
-    """(state, step, this process's images) → (state, metrics); LPIPS takes part from `loss.rho_start_step` on."""
+    """(state, step, this process's images) → (state, metrics). LPIPS counts from step `loss.rho_start_step`."""
     perceptual = jax.device_put(perceptual, replicated(mesh))
     compiled = jit_train_step(config, mesh)
 
@@ -186,7 +196,7 @@ def _step_function(config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Pe
 def _restore_or_start(
     config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh, checkpoints: Checkpoints
 ) -> tuple[TrainState, dict | None]:
-    """(state, position in the data) of the newest checkpoint; without one, a new state and None."""
+    """(state, position in the data) of the newest checkpoint; a new state and None if there is no checkpoint."""
     latest = checkpoints.latest_step()
     if latest is not None:
         check_same_run(checkpoints.restore_json(latest, "config"), config, workdir)
@@ -209,5 +219,5 @@ def _step_trace(run: _Run) -> StepTrace:
 
 
 def _local_params(state: TrainState) -> Params:
-    """The weights that are measured, on this process's first device."""
+    """The weights to measure, on this process's first device."""
     return {name: value.addressable_data(0) for name, value in best_params(state).items()}

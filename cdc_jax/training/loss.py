@@ -1,9 +1,9 @@
-"""The training loss and the random draws of a step. Pure functions, to be jitted.
+"""The training loss and the random numbers of a step. Pure functions, to be jitted.
 
     loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
 
-Every random number of step k follows from (seed, k) and the image's position in the global batch. It does not matter
-over how many devices and processes the batch is split.
+The random numbers of step k depend only on (seed, k) and the image's index in the global batch, not on how the batch
+is split over devices and processes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class StepRandomness(NamedTuple):
 
     Attributes:
       timesteps: n, uniform on {0, …, T−1}. With `loss.spread_timesteps` they are spread evenly over the batch (the
-        low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which steadies small batches. For the first
-        `loss.max_noise_fraction` of the batch, n = T − 1: the noisy image does not help there, so that the U-Net has
-        to learn to read the context maps.
+        low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which lowers the loss's variance. For the first
+        `loss.max_noise_fraction` of the batch, n = T − 1: the noisy image carries almost no information there, so the
+        U-Net has to learn to use the context maps.
       noise: ε ~ N(0, 1) for the denoised region.
       latent_noise, hyper_noise: U(−½, ½) for y and z.
-      corner: top left corner of the denoised region, in pixels, a multiple of 16; one for the batch.
-      noise_scale: factor on ε: 1, except for images at n = T − 1, whose factor is `loss.max_noise_gamma`, or 0 for the
-        first `loss.silent_fraction` of the batch. Decoding starts from γ·ε likewise.
-      quality: in [0, 1), spread evenly over the batch; 0 in a model of one rate.
+      corner: (top, left) of the denoised region in pixels, multiples of 16; the same for the whole batch.
+      noise_scale: factor on ε: `loss.max_noise_gamma` for the first `loss.max_noise_fraction` of the batch, but 0 for
+        the first `loss.silent_fraction`, and 1 for the rest. Decoding likewise starts from γ·ε.
+      quality: in [0, 1), spread evenly over the batch; 0 in a single-rate model.
     """
 
     timesteps: Int[Array, " b"]
@@ -55,7 +55,14 @@ class StepRandomness(NamedTuple):
 def step_randomness(
     config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32
 ) -> StepRandomness:
-    """The random numbers of step k for a global batch of `batch` images, as floats of type `dtype`."""
+    """Draws the random numbers of a step.
+
+    Args:
+      config: the run's settings.
+      step: k, counted from 0.
+      batch: the number of images in the global batch.
+      dtype: the type of all floating-point numbers.
+    """
     model = model_config(config)
     crop, size = config.data.crop, config.loss.unet_crop or config.data.crop
     key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -63,7 +70,7 @@ def step_randomness(
     quality_key = jax.random.fold_in(key, 2)
     corner = jax.random.randint(corner_key, (2,), 0, (crop - size) // LATENT_STRIDE + 1) * LATENT_STRIDE
 
-    def one(index):
+    def draw(index):
         keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
         y, z = crop // LATENT_STRIDE, crop // STRIDE
         return (
@@ -73,9 +80,9 @@ def step_randomness(
             jax.random.uniform(keys[3], (z, z, model.hyper_channels), dtype, -0.5, 0.5),
         )
 
-    fractions, *noises = jax.vmap(one)(jnp.arange(batch))
+    fractions, *noises = jax.vmap(draw)(jnp.arange(batch))
     if config.loss.spread_timesteps:
-        first = one(0)[0]  # recomputed on every device: fractions[0] would have to be sent around
+        first = draw(0)[0]  # recomputed on every device: fractions[0] would need communication
         fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
     timesteps, noise_scale = _noise_levels(config, fractions, model.num_timesteps)
     quality = jnp.zeros(batch, dtype)
@@ -87,9 +94,9 @@ def step_randomness(
 def _noise_levels(
     config: ml_collections.ConfigDict, fractions: Float[Array, " b"], num_timesteps: int
 ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
-    """(timesteps, factors on the noise) of a batch, given fractions of the schedule in [0, 1).
+    """(timesteps, factors on the noise) of a batch, given positions in the schedule in [0, 1).
 
-    The first images of the batch are those at the noisiest level, and the first of these see no noise at all.
+    The first images of the batch are at the noisiest level; of these, the first get no noise.
     """
     batch = len(fractions)
     last = num_timesteps - 1
@@ -110,29 +117,33 @@ def loss_and_metrics(
     *,
     hyper_weight: float | Float[Array, ""] = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss and its terms on a batch of square images in [−1, 1], or on one device's share of it.
+    """The loss and its terms on a batch of images, or on one device's share of it.
 
-    The rate is the whole crop's. The U-Net, which costs most, sees a region cut from image and context maps alike.
+    The rate is that of the whole crop. The U-Net, which costs most, runs on a region of the image and its context maps.
 
     Args:
       config: the run's settings.
       params: the weights by name.
-      image: the crops.
+      image: square crops in [−1, 1], with sides that are multiples of 64.
       randomness: the random numbers of these images.
-      beta: β_rate; a model of every rate takes each image's β from its quality instead.
+      beta: β_rate. A variable-rate model derives each image's β from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
-      hyper_weight: factor on z's bits in the loss. The metrics count all of them.
+      hyper_weight: factor on z's bits in the loss; it does not change the metrics.
+
+    Returns:
+      The loss, and its terms by name: `loss`, `bpp` and `hyper_bpp` (z's part of it) in bits per pixel,
+      `diffusion_loss`, `prior_loss`, and with ρ > 0 `lpips`; each averaged over the images.
     """
     model = merge(model_config(config), params, **unet_options(config))
     quality = randomness.quality if model.config.transform else None
     compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
     pixels = image.shape[1] * image.shape[2]
-    beta, importance = _prices(config, model.config, randomness.quality, beta)
+    beta, importance = _rate_weights(config, model.config, randomness.quality, beta)
     bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels
-    charged = bpp + (hyper_weight - 1) * hyper_bpp
+    weighted_bpp = bpp + (hyper_weight - 1) * hyper_bpp
     diffusion, target, estimate = _denoise(config, model, image, compressed.context, randomness, importance)
     prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0
-    loss = jnp.mean(importance * beta * charged) + (1 - rho) * diffusion + prior
+    loss = jnp.mean(importance * beta * weighted_bpp) + (1 - rho) * diffusion + prior
     metrics = {"bpp": jnp.mean(bpp), "hyper_bpp": jnp.mean(hyper_bpp), "diffusion_loss": diffusion, "prior_loss": prior}
     if rho:
         count = config.loss.lpips_images or len(target)
@@ -142,10 +153,10 @@ def loss_and_metrics(
     return loss, metrics | {"loss": loss}
 
 
-def _prices(
+def _rate_weights(
     config: ml_collections.ConfigDict, model: ModelConfig, quality: Float[Array, " b"], beta: float | Float[Array, ""]
 ) -> tuple[float | Float[Array, "..."], Float[Array, " b"]]:
-    """(β_rate, weight in the loss) of each image; in a model of one rate, `beta` and ones."""
+    """(β_rate, weight in the loss) of each image; in a single-rate model, `beta` and ones."""
     if not model.variable_rate:
         return beta, jnp.ones_like(quality)
     ratio = model.beta_min / model.beta_max
@@ -160,7 +171,7 @@ def _denoise(
     randomness: StepRandomness,
     importance: Float[Array, " b"],
 ) -> tuple[Float[Array, ""], Float[Array, "b s s 3"], Float[Array, "b s s 3"]]:
-    """(diffusion loss, the region x₀ of the image, the U-Net's estimate x̂₀ of it)."""
+    """(diffusion loss, denoised region x₀ of the image, the U-Net's estimate x̂₀)."""
     size = randomness.noise.shape[1]
     target = _cut(image, randomness.corner, size)
     context = _cut_context(context, model.config.fold, randomness.corner, size)
@@ -183,19 +194,19 @@ def _denoise(
 
 
 def perceptual_weights(config: ml_collections.ConfigDict) -> Mapping[str, Array]:
-    """LPIPS-VGG's weights where loss.rho is not 0, else none. Raises CdcError, CheckpointError as `load_lpips`."""
+    """LPIPS-VGG's weights by name; {} if `loss.rho` is 0. Raises the errors of `load_lpips`."""
     return load_lpips("vgg", config.loss.lpips_weights or None) if config.loss.rho else {}
 
 
 def unet_options(config: ml_collections.ConfigDict) -> dict:
-    """How the U-Net is computed in training, as options of `merge`."""
+    """The U-Net's dtype and matrix precision in training, as keyword arguments of `merge`."""
     precision = None if config.train.unet_precision == "default" else config.train.unet_precision
     dtype = None if config.train.compute_type == "float32" else config.train.compute_type
     return {"unet_dtype": dtype, "unet_precision": precision}
 
 
 def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """β_rate at a step. It rises geometrically from beta_start to beta over beta_ramp_steps."""
+    """β_rate at a step: it rises geometrically from `loss.beta_start` to `loss.beta` over `loss.beta_ramp_steps`."""
     options = config.loss
     if not options.beta_ramp_steps:
         return jnp.float32(options.beta)
@@ -204,7 +215,7 @@ def beta_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Ar
 
 
 def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Weight of z's bits at a step. It rises linearly from 0.1 to 1 over hyper_ramp_steps."""
+    """The weight of z's bits at a step: it rises linearly from 0.1 to 1 over `loss.hyper_ramp_steps`."""
     if not config.loss.hyper_ramp_steps:
         return jnp.float32(1)
     progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)

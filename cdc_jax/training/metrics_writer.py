@@ -1,6 +1,6 @@
 """The log of a training run: `metrics.jsonl` (one JSON object per line, each with its step) and TensorBoard files.
 
-Object stores know neither append nor rename, so the log is written locally. Where the run's folder lies in an object
+Object stores support neither append nor rename, so the log is written locally. If the run's folder is in an object
 store, `publish` copies the log there at every checkpoint.
 """
 
@@ -27,7 +27,7 @@ _TENSORBOARD = "tensorboard"
 
 
 def _writing(method):
-    """Turns a failure to write into a CdcError of one line."""
+    """Turns a failure to write into a one-line CdcError."""
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
@@ -38,11 +38,11 @@ def _writing(method):
 
 
 class RunLog:
-    """The log of the run in `workdir`; a `with` block closes it. Methods that read or write raise CdcError on failure.
+    """The log of the run in `workdir`; a `with` block closes it. Methods raise CdcError if they cannot read or write.
 
     Args:
       workdir: the run's folder, local or in an object store.
-      active: whether this process writes; only the first of a run does.
+      active: whether this process writes. Only process 0 of a run does.
       local: the local folder to write to; None: `workdir` itself if it is local, else a temporary folder.
 
     Attributes:
@@ -66,7 +66,7 @@ class RunLog:
 
     @_writing
     def drop_after(self, step: int) -> None:
-        """Drops what an interrupted run wrote after the step that it resumes from; −1 drops everything."""
+        """Drops what an interrupted run logged after `step`, from which it resumes. −1 drops everything."""
         if not self._active:
             return
         kept = [line for line in self.read() if line["step"] <= step]
@@ -77,7 +77,7 @@ class RunLog:
 
     @_writing
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line."""
+        """Appends a step's metrics by name."""
         self._latest.update(values)
         if not self._active:
             return
@@ -89,13 +89,13 @@ class RunLog:
 
     @_writing
     def write_images(self, step: int, images: Mapping[str, Image]) -> None:
-        """Images for TensorBoard, by title."""
+        """Writes images, by title, for TensorBoard."""
         if self._tensorboard is not None:
             for name, image in images.items():
                 self._tensorboard.add_image(step, name, image)
 
     def add_text(self, name: str, lines: Sequence[str]) -> epath.Path:
-        """Writes a text file of these lines at once, one per process. Returns its path."""
+        """Writes a text file into the run's folder, at once and from any process. Returns its path."""
         path = self._workdir / f"{name}.txt"
         with reraise_as(f"Cannot write {path}", path):
             path.write_text("".join(f"{line}\n" for line in lines))
@@ -103,7 +103,7 @@ class RunLog:
 
     @_writing
     def publish(self) -> None:
-        """Makes everything that was written visible in the run's folder."""
+        """Makes everything written so far visible in the run's folder."""
         if self._tensorboard is not None:
             self._tensorboard.flush()
         if not (self._active and self._must_copy):
@@ -121,11 +121,11 @@ class RunLog:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        with contextlib.suppress(*([CdcError] if kind else [])):  # what ended the run is what is reported
+        with contextlib.suppress(*([CdcError] if kind else [])):  # report the error that ended the run, not a later one
             self.close()
 
     def read(self) -> list[dict]:
-        """All lines, with metrics under their present names. A line that an interruption cut short is left out."""
+        """All complete lines: a step and its metrics, under their present names."""
         path, lines = self.folder / _METRICS, []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -135,7 +135,7 @@ class RunLog:
         return lines
 
     def summary(self) -> dict[str, str]:
-        """The latest values for the progress bar, by short name."""
+        """The latest values for the progress bar, formatted, by short name."""
         names = {"loss": "loss", "bpp": "bpp", "validation_psnr_db_1": "PSNR"}
         shown = {short: f"{self._latest[name]:.3g}" for name, short in names.items() if name in self._latest}
         if "images_per_second" in self._latest:
@@ -145,16 +145,16 @@ class RunLog:
 
 
 class EventFile:
-    """TensorBoard's event file in a folder. It is written at once, so that a failure raises here and not in a thread.
+    """A TensorBoard event file. Writes are synchronous, so that a failure raises here and not in another thread.
 
     Needs tensorboardX.
 
     Args:
-      folder: the folder, made where it is missing.
-      first_step: from this step on, the values of the folder's other files are hidden.
+      folder: the folder, created if it does not exist.
+      first_step: TensorBoard hides the values of older files in the folder from this step on.
 
     Raises:
-      OSError: the file cannot be written; from all methods.
+      OSError: the file cannot be written. All methods raise it.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -166,20 +166,20 @@ class EventFile:
         self._add(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A step's metrics by name."""
+        """Writes a step's metrics by name."""
         from tensorboardX.summary import scalar
 
         for name, value in values.items():
             self._add(step, summary=scalar(name, value))
 
     def add_image(self, step: int, title: str, image: Image) -> None:
-        """An image under its title."""
+        """Writes an image under a title."""
         from tensorboardX.summary import image as image_summary
 
         self._add(step, summary=image_summary(title, image, dataformats="HWC"))
 
     def flush(self) -> None:
-        """Makes everything visible to readers."""
+        """Makes everything written so far visible to readers."""
         self._writer.flush()
 
     def close(self) -> None:

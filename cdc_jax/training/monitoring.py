@@ -1,4 +1,4 @@
-"""What the training loop watches: what is due after a step, how long steps take, whether their metrics are finite."""
+"""Monitoring of the training loop: what is due after a step, how long steps take, whether metrics are finite."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cdc_jax.errors import CdcError
 from cdc_jax.training.metrics_writer import RunLog
 
 Batch = TypeVar("Batch")
-_NAMES_SHOWN = 8  # a message names at most so many images
+_NAMES_SHOWN = 8  # number of images that a message names at most
 
 
 class Due(NamedTuple):
     """What the loop does after a step.
 
     Attributes:
-      step: the number of steps done.
-      log: write the step's metrics.
+      step: the number of completed steps.
+      log: log the step's metrics.
       measure: measure the validation images.
       save: save a checkpoint.
       stop: end the run before its last step.
@@ -37,7 +37,7 @@ class Due(NamedTuple):
 
 
 def due_after(config: ml_collections.ConfigDict, step: int, *, has_validation: bool, interrupted: bool) -> Due:
-    """What is due when `step` steps are done. An interrupted run saves at once, without measuring."""
+    """What is due when `step` steps are completed. An interrupted run saves at once, without measuring."""
     options, last = config.train, step == config.train.steps
     save = step % options.checkpoint_every == 0 or last or interrupted
     return Due(
@@ -50,11 +50,11 @@ def due_after(config: ml_collections.ConfigDict, step: int, *, has_validation: b
 
 
 class StepMonitor:
-    """Waits for steps and checks that their metrics are finite. The loop is one step ahead of the devices, not more.
+    """Keeps the loop at most one step ahead of the devices, and checks that metrics are finite.
 
     Args:
-      log: the run's log, which takes lists of names that are too long for a message.
-      latest_checkpoint: returns the step of the newest checkpoint, None where there is none.
+      log: the run's log. It stores lists of image names that are too long for a message.
+      latest_checkpoint: returns the step of the newest checkpoint, None if there is none.
     """
 
     def __init__(self, log: RunLog, latest_checkpoint: Callable[[], int | None]):
@@ -62,15 +62,15 @@ class StepMonitor:
         self._step, self._metrics, self._names = 0, {}, ()
 
     def add(self, step: int, metrics: Mapping[str, Float[Array, ""]], names: Sequence[str]) -> None:
-        """Waits for the step before this one, and takes note of this one.
+        """Waits for the previous step, then registers this one.
 
         Args:
-          step: the number of steps done with this one.
+          step: the number of completed steps, this one included.
           metrics: the step's metrics, which the devices may still be computing.
           names: the names of the images that this process contributed.
 
         Raises:
-          CdcError: as `wait`.
+          CdcError: see `wait`.
         """
         self.wait()
         self._step, self._metrics, self._names = step, metrics, names
@@ -102,17 +102,17 @@ class StepMonitor:
 
 
 class StepClock:
-    """Measures the time of a step, and the share of it that the loop waits for data."""
+    """Measures the mean time per step and the share of it spent waiting for data."""
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the time and the steps so far."""
+        """Starts counting time and steps from zero."""
         self._start, self._waited_seconds, self._steps = time.perf_counter(), 0.0, 0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch. Counts one step, and the time until the batch is there as waiting for data."""
+        """Returns the next batch and counts one step. The time until the batch is there counts as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited_seconds += time.perf_counter() - start
@@ -120,10 +120,13 @@ class StepClock:
         return batch
 
     def read(self, batch_size: int) -> dict[str, float]:
-        """Metrics of the steps since the last reading or restart, at least one. Restarts the clock.
+        """Timing metrics of the steps since the last `read` or `restart`, at least one. Restarts the clock.
 
         Args:
           batch_size: images per step, of all processes together.
+
+        Returns:
+          `step_seconds`, `images_per_second`, and `data_wait_share` in [0, 1].
         """
         seconds = time.perf_counter() - self._start
         values = {

@@ -15,7 +15,7 @@ from cdc_jax.models.weight_groups import Part, is_output, part_of
 
 
 def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """The learning rate as a function of the step, which counts from 0.
+    """The learning rate as a function of the step, counted from 0.
 
     It rises linearly over `warmup_steps`, then follows `schedule`: a drop at `drop_step`, a cosine, or a constant with
     a linear cooldown over the last `cooldown_steps` of `train.steps`.
@@ -38,12 +38,13 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.GradientTransformation:
-    """Clipping by the global norm, Adam, and the learning rate of each part of the model.
+    """Clipping by the global norm, then Adam, with a learning rate for each part of the model.
+
+    The optimizer works on one vector: all weights, concatenated by `ravel_pytree`.
 
     Args:
-      config: the run's settings; with `optimizer.clip_norm` 0, nothing is clipped.
-      params: the trained weights by name; only their names and shapes are used. The optimizer works on all of them as
-        one vector, in the order of `ravel_pytree`.
+      config: the run's settings. If `optimizer.clip_norm` is 0, nothing is clipped.
+      params: the trained weights by name; only their names and shapes are used.
     """
     options = config.optimizer
     clip = optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity()
@@ -53,6 +54,7 @@ def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.G
 
 
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
+<<<<<<< HEAD
     """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None where all are 1."""
     factors = {name: _factor(config, name, leaf.shape) for name, leaf in params.items()}
     if all(factor == 1 for factor in factors.values()):
@@ -61,6 +63,9 @@ def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> 
 
 
 def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]) -> float:
+=======
+    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None if all are 1."""
+>>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
     options = config.optimizer
     parts = {
         Part.GAINS: options.gains_factor,
@@ -76,7 +81,7 @@ def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]
 
 
 def ema_decay(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The decay of the moving average, in [0, 1], after step k = 0, 1, 2 …
+    """The decay of the moving average, in [0, 1], after step k = 0, 1, 2, …
 
     The decay is 1 (no change) unless k is a multiple of `every`, and 0 (a copy) up to k = start + every. After that it
     is min(max_decay, 1 − (1 + s)^−¾) with s = k − start. Without `warmup`, it is max_decay from the first step on.

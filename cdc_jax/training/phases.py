@@ -1,12 +1,12 @@
-"""The paper's recipe in its two phases, as arguments of a configuration file.
+"""The two phases of the paper's recipe, as arguments of a configuration file.
 
     --config=configs/vimeo90k.py:warmup
     --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup
 
-The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0) and gives a model of a very high rate. Without
-it, the x model gives grey images. The second phase starts from the warmup's moving average, with a fresh optimizer,
-schedule and step counter, and trains for the wanted rate. `init_weights=raw` starts from the raw weights instead.
-`freeze_entropy=true` trains the decoder alone, so that files of the model it starts from stay readable.
+The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0), which gives a model with a very high rate.
+Without it, the x model decodes to grey images. The second phase starts from the warmup's moving average, with a fresh
+optimizer, schedule and step counter, and trains for the target rate. `init_weights=raw` starts from the raw weights
+instead. `freeze_entropy=true` trains the decoder only, so that files of the model it starts from stay readable.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _VALUES = {
 
 
 def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
-    """Changes a configuration to a phase of the recipe, in place, and returns it.
+    """Changes a configuration, in place, to that of a phase, and returns it.
 
     Args:
       config: the paper's settings.
-      argument: "warmup" or "rate", then settings, with commas between them: beta, rho, init_from, init_weights,
-        freeze_entropy, and prediction=epsilon for that variant.
+      argument: the phase, "warmup" or "rate", followed by settings, all separated by commas: beta=…, rho=…,
+        init_from=…, init_weights=…, freeze_entropy=…, and prediction=epsilon for the epsilon model.
 
     Raises:
-      ConfigError: another phase, an unknown setting or prediction, or a second phase without beta or init_from.
+      ConfigError: an unknown phase, setting or prediction, or a phase "rate" without beta or init_from.
     """
     phase, *settings = argument.split(",")
     values = dict(_parse(setting) for setting in settings)

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 class Interruption:
     """Within a `with` block, SIGTERM does not end the process; `requested` reports it instead.
 
-    Several processes have to stop at the same step; JAX's preemption service makes them agree on it.
+    Several processes must stop after the same step; JAX's preemption service makes them agree on it.
     """
 
     def __init__(self):
@@ -27,7 +27,7 @@ class Interruption:
         self._received = True
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step; the same answer on all processes of a run."""
+        """Whether to stop after this step; all processes of a run get the same answer."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received

@@ -10,11 +10,11 @@ _STEPS = 3
 
 
 class StepTrace:
-    """Traces three steps, or those that are left.
+    """Traces three steps, or fewer at the end of the run. Use it as a context manager.
 
     Args:
-      folder: the trace's folder on this machine.
-      first: the first step of the trace; 0 traces nothing.
+      folder: the local folder for the trace.
+      first: the first traced step; 0 traces nothing.
     """
 
     def __init__(self, folder: Path, first: int):
@@ -22,7 +22,7 @@ class StepTrace:
         self._running = False
 
     def before(self, step: int) -> None:
-        """Starts or ends the trace; to be called before each step, counted from 0."""
+        """Starts or ends the trace if it is time. Call it before each step, counted from 0."""
         if self._running and step == self._first + _STEPS:
             self._stop()
         elif self._first and step == self._first:

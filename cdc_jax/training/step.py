@@ -1,7 +1,7 @@
 """One training step over all devices: gradient, update, moving average.
 
-The step is data-parallel. Each device works on its rows of the global batch, in `accumulate` micro-batches one after
-the other. Then one all-reduce averages gradients and metrics, and every device makes the same update.
+The step is data-parallel. Each device processes its rows of the global batch, in `train.accumulate` micro-batches one
+after the other. Then one all-reduce averages gradients and metrics, and every device makes the same update.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Perceptual = Mapping[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes.
+    """The state of training: everything that a step changes.
 
     Attributes:
-      step: the number of steps done.
+      step: the number of completed steps.
       params: all weights by name.
-      ema: the moving averages of the trained weights; empty where the recipe has no moving average.
-      optimizer: the optimizer's state, for the trained weights as one vector.
+      ema: the moving averages of the trained weights; empty if `ema.enabled` is false.
+      optimizer: the optimizer's state, for the trained weights concatenated to one vector.
     """
 
     step: Int[Array, ""]
@@ -48,12 +48,12 @@ class TrainState(NamedTuple):
 
 
 def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
-    """Whether a weight is trained. `freeze_entropy` keeps the weights that a file's symbols depend on."""
+    """Whether a weight is trained. With `freeze_entropy`, weights that a file's symbols depend on are not."""
     return not (config.freeze_entropy and decides_symbols(name))
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 with these weights and a fresh optimizer, on every device of the mesh; None: on the first."""
+    """A state at step 0 with these weights and a fresh optimizer, replicated over the mesh; None: on one device."""
     everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
     params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
     trained = _trained(config, params)
@@ -63,7 +63,7 @@ def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], m
 
 
 def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
-    """The shapes and types of a state; nothing is computed."""
+    """The shapes and dtypes of a state, as `jax.ShapeDtypeStruct`s; nothing is computed."""
     params = shapes(model_config(config))
     trained = _trained(config, params)
     optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
@@ -72,12 +72,12 @@ def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def best_params(state: TrainState) -> Params:
-    """The weights that are measured and exported: the moving average where the recipe has one."""
+    """The weights to measure and export: the moving average of every weight that has one."""
     return {**state.params, **state.ema}
 
 
 def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: int = 1) -> None:
-    """Raises ConfigError where the batch cannot be split over devices, processes and micro-batches."""
+    """Raises ConfigError if the batch cannot be split evenly over devices, processes and micro-batches."""
     parts = mesh.size * config.train.accumulate
     if config.data.batch_size % parts or config.data.batch_size % processes:
         raise ConfigError(
@@ -89,7 +89,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
 def jit_train_step(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
-    """The step as one program over the mesh. The state is replicated and donated, images are split over the devices."""
+    """`train_step`, jitted over the mesh. The state is replicated and donated; images are split over the devices."""
     everywhere = replicated(mesh)
     return jax.jit(
         functools.partial(train_step, config, mesh),
@@ -106,35 +106,39 @@ def train_step(
     images: UInt8[Array, "b h w 3"],
     perceptual: Perceptual,
 ) -> tuple[TrainState, Metrics]:
-    """Gradient, update, moving average. Returns the new state and the step's metrics, averaged over the batch.
+    """Computes the gradient and updates weights, moving average and optimizer.
 
     Args:
       config: the run's settings.
       mesh: the devices.
       state: the state before the step.
-      images: the global batch of crops.
+      images: the global batch of square crops.
       perceptual: LPIPS-VGG's weights; {} leaves LPIPS out of the loss.
+
+    Returns:
+      The state after the step, and the step's metrics: the loss terms averaged over the batch, the gradient's global
+      norm, β_rate and the learning rate. If the gradient is not finite, only the state's step changes.
     """
-    prices = beta_at(config, state.step), hyper_weight_at(config, state.step)
+    rate_weights = beta_at(config, state.step), hyper_weight_at(config, state.step)
     trained = _trained(config, state.params)
     frozen = {name: value for name, value in state.params.items() if name not in trained}
     dtype = next(iter(trained.values())).dtype
     randomness = step_randomness(config, state.step, images.shape[0], dtype)
-    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, prices, perceptual)
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, rate_weights, perceptual)
     norm = optax.global_norm(gradients)
     params, ema, optimizer = _update(config, state, trained, gradients, norm)
     metrics |= {
         "gradient_norm": norm,
-        "beta": prices[0],
+        "beta": rate_weights[0],
         "learning_rate": jnp.asarray(learning_rate_schedule(config)(state.step), jnp.float32),
     }
     return TrainState(state.step + 1, {**frozen, **params}, ema, optimizer), metrics
 
 
 def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
-    """(weights, their moving average, optimizer state) after the step; unchanged where the gradient is not finite.
+    """(weights, their moving average, optimizer state) after the step; unchanged if the gradient is not finite.
 
-    All weights are one vector here, which takes a few operations to compile; array by array they would be 20,000.
+    The weights are concatenated to one vector: an update array by array would have 20,000 operations to compile.
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
@@ -163,13 +167,13 @@ def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
     return {name: value for name, value in params.items() if is_trained(config, name)}
 
 
-def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, prices, perceptual):
-    """Mean gradients and metrics of the global batch."""
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, rate_weights, perceptual):
+    """Gradients and metrics, averaged over the global batch."""
 
-    def loss(trained, frozen, prices, perceptual, images, randomness):
+    def loss(trained, frozen, rate_weights, perceptual, images, randomness):
         weights = {**frozen, **trained}
         images = to_unit_range(images, randomness.noise.dtype)
-        beta, hyper_weight = prices
+        beta, hyper_weight = rate_weights
         return loss_and_metrics(config, weights, images, randomness, beta, perceptual, hyper_weight=hyper_weight)
 
     def device_share(*arguments):
@@ -183,12 +187,12 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, rand
         mesh=mesh,
         in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
         out_specs=whole,
-        check_vma=False,  # the gradient stays the device's own until the one all-reduce
-    )(trained, frozen, prices, perceptual, images, randomness)
+        check_vma=False,  # each device keeps a gradient of its own until the one all-reduce
+    )(trained, frozen, rate_weights, perceptual, images, randomness)
 
 
 def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: int):
-    """The mean of `gradient` over `count` micro-batches, which are computed one after the other."""
+    """The mean of `gradient` over `count` micro-batches, computed one after the other."""
     if count == 1:
         return gradient(images, randomness)
     rows = (images, randomness._replace(corner=None))
@@ -207,7 +211,7 @@ def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: i
 
 
 def _average(share, mesh: Mesh):
-    """The mean over the devices, taken on one vector: XLA merges at most 256 arrays into one all-reduce."""
+    """The mean over the devices, computed on one vector because XLA merges at most 256 arrays into one all-reduce."""
     if mesh.size == 1:
         return share
     vector, unravel = ravel_pytree(share)

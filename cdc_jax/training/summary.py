@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The results of a finished run: a bundle, and a validation image compressed with it, JPEG and the shipped model."""
+=======
+"""The results of a finished run: its bundle, and the first validation image, compressed and decoded with it."""
+>>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
 
 from __future__ import annotations
 
@@ -34,15 +38,17 @@ _CAPTION_HEIGHT = 28
 
 
 def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epath.PathLike) -> None:
-    """Writes `bundle/`, and with a validation image `example.cdc`, `example.png`, `side_by_side.png`; prints metrics.
+    """Writes the bundle and, if there is a validation image, an example of its use; prints metrics.
+
+    The outputs are `bundle/`, `example.cdc`, `example.png` and `side_by_side.png` in the run's folder.
 
     Args:
       config: the settings of the finished run.
-      state: its last state.
-      workdir: its folder, local or in an object store.
+      state: the run's last state.
+      workdir: the run's folder, local or in an object store.
 
     Raises:
-      BundleError, ImageError, CdcError: something cannot be written.
+      BundleError, ImageError, CdcError: an output cannot be written.
     """
     log = RunLog(workdir).read()
     metrics = {name: value for line in log for name, value in line.items() if name.startswith("validation")}
@@ -57,7 +63,7 @@ def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epat
 
 
 def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[str, float], coding) -> None:
-    """Writes into the local `folder`; messages call it `shown`."""
+    """Writes the outputs into the local `folder`; printed lines name `shown` instead."""
     params = {name: np.asarray(value) for name, value in best_params(state).items()}
     bundle = folder / "bundle"
     export_params(bundle, config, params, int(state.step), metrics=metrics, coding=coding, overwrite=True)
@@ -119,7 +125,11 @@ def _lpips_alex() -> Callable[[Image, Image], float] | None:
 
 
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
+<<<<<<< HEAD
     """Images of one size under their captions: two rows of two where there are four, else one row."""
+=======
+    """One sheet with the images, which have the same size, side by side, each under its caption."""
+>>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
     height, width, _ = panels[0][1].shape
     columns = 2 if len(panels) == 4 else len(panels)
     rows = -(-len(panels) // columns)
@@ -133,8 +143,13 @@ def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"
 
 
 def _print_progress(log: list[dict]) -> None:
+<<<<<<< HEAD
     """Prints how far the run came: the first and last values of some metrics."""
     for name in ("diffusion_loss", "validation_objective"):
+=======
+    """Prints the first and last logged values of some metrics."""
+    for name in ("diffusion_loss", "validation_bpp", "validation_psnr_db_1"):
+>>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
         values = [(line["step"], line[name]) for line in log if name in line]
         if len(values) > 1:
             (first_step, first), (last_step, last) = values[0], values[-1]

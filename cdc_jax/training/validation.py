@@ -1,4 +1,4 @@
-"""What a run measures on images that it does not train on: rate, PSNR, and the loss that picks the best checkpoint.
+"""Measurements on images that a run does not train on: rate, PSNR, and the objective that picks the best checkpoint.
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
 
@@ -27,9 +27,9 @@ from cdc_jax.training.config import model_config
 from cdc_jax.training.loss import loss_and_metrics, step_randomness
 
 MOST_IMAGES = 8
-MOST_PIXELS_A_SIDE = 512  # of an image; of larger ones, the middle is measured
-_ROWS = 4  # least size of the batch that the objective is taken on
-_STEP = 2**31 - 1  # the objective uses this step's random numbers: no run trains that long
+MOST_PIXELS_A_SIDE = 512  # larger images are center-cropped to this size
+_ROWS = 4  # least batch size for the objective
+_STEP = 2**31 - 1  # the objective uses the random numbers of this step, which no run reaches
 
 
 class Validation:
@@ -37,9 +37,9 @@ class Validation:
 
     Args:
       config: the run's settings.
-      images: (name, image) pairs; `MOST_IMAGES` of them are plenty. Of several images, the middles are measured, in the
-        largest size that all of them have, a multiple of 64 pixels.
-      perceptual: LPIPS-VGG's weights where loss.rho is not 0, else empty.
+      images: (name, image) pairs, about `MOST_IMAGES` or fewer. Several images are center-cropped to one size: the
+        largest one that all of them contain, with sides that are multiples of 64 pixels.
+      perceptual: LPIPS-VGG's weights if `loss.rho` is not 0, else {}.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Validation:
     ):
         self._config = config
         most = MOST_PIXELS_A_SIDE
-        images = [(name, _middle(image, most, most)) for name, image in images]
-        self._images = _of_one_size(images) if len(images) > 1 else images
+        images = [(name, _center_crop(image, most, most)) for name, image in images]
+        self._images = _crop_to_one_size(images) if len(images) > 1 else images
         self._perceptual = {name: np.asarray(value) for name, value in perceptual.items()}
-        crops = [_crop(image, config.data.crop) for _, image in images]
+        crops = [_square_crop(image, config.data.crop) for _, image in images]
         self._crops = np.stack([crops[i % len(crops)] for i in range(max(_ROWS, len(crops)))]) if crops else None
 
     def __bool__(self) -> bool:
@@ -62,8 +62,12 @@ class Validation:
     def measure(self, params: Params) -> tuple[dict[str, float], dict[str, Image]]:
         """Measures weights.
 
+        Args:
+          params: all weights by name, on one device.
+
         Returns:
-          The metrics by name, averaged over the images; and the first image and its decodes, by title.
+          The metrics by name, averaged over the images, with `OBJECTIVE` among them; and the first image and its
+          decodes, by title.
         """
         variable_rate = model_config(self._config).variable_rate
         qualities = self._config.train.eval_qualities if variable_rate else (None,)
@@ -82,7 +86,7 @@ class Validation:
     def _measure_image(
         self, params: Params, image: Image, quality: int | None
     ) -> tuple[dict[str, float], dict[str, Image]]:
-        """(metrics by name, decodes by title) of one image at one quality; None in a model of one rate."""
+        """(metrics by name, decodes by title) of one image. The quality is None in a single-rate model."""
         config, model = self._config, model_config(self._config)
         height, width, _ = image.shape
         level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
@@ -114,22 +118,24 @@ class Validation:
         return jax.jit(objective)
 
 
-def _of_one_size(images: list[tuple[str, Image]]) -> list[tuple[str, Image]]:
-    """Their middles. Every further size would be compiled by itself, which takes minutes on TPUs."""
+def _crop_to_one_size(images: list[tuple[str, Image]]) -> list[tuple[str, Image]]:
+    """Center-crops images to one size: each further size would be one more program to compile, for minutes on TPUs."""
     smallest = (min(image.shape[axis] for _, image in images) for axis in (0, 1))
     height, width = (max(STRIDE, length // STRIDE * STRIDE) for length in smallest)
-    return [(name, _middle(image, height, width)) for name, image in images]
+    return [(name, _center_crop(image, height, width)) for name, image in images]
 
 
-def _middle(image: Image, height: int, width: int) -> Image:
+def _center_crop(image: Image, height: int, width: int) -> Image:
+    """The center of an image, of at most this size."""
     top, left = (max(0, (has - wanted) // 2) for has, wanted in zip(image.shape, (height, width), strict=False))
     return image[top : top + height, left : left + width]
 
 
-def _crop(image: Image, side: int) -> Image:
-    middle = _middle(image, side, side)
-    bottom, right = (side - length for length in middle.shape[:2])
-    return np.pad(middle, ((0, bottom), (0, right), (0, 0)), mode="edge")
+def _square_crop(image: Image, side: int) -> Image:
+    """The center of an image, padded to side × side pixels where the image is smaller."""
+    center = _center_crop(image, side, side)
+    bottom, right = (side - length for length in center.shape[:2])
+    return np.pad(center, ((0, bottom), (0, right), (0, 0)), mode="edge")
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Training of the compact model: the KLT it starts from, and what a frozen entropy model keeps."""
+"""Training of the compact model: initialization by the KLT, and a frozen entropy model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def no_klt(monkeypatch):
-    """Whoever computes a KLT fails."""
+    """Computing a KLT fails the test."""
 
     def image_klt(*_, **__):
         raise AssertionError("the KLT was computed")
@@ -82,7 +82,7 @@ def test_weights_of_a_bundle_need_no_klt(compact_bundle, no_klt):
     np.testing.assert_array_equal(weights[f"{TRANSFORM}.analysis"], compact_weights()[f"{TRANSFORM}.analysis"])
 
 
-def test_lpips_takes_part_from_its_step_on(monkeypatch):
+def test_lpips_counts_from_its_first_step(monkeypatch):
     seen, perceptual = [], {"weight": np.ones(3, np.float32)}
     monkeypatch.setattr(loop, "jit_train_step", lambda *_: lambda state, images, given: (state, seen.append(given)))
     config = compact_training_config(**{"loss.rho_start_step": 2, "data.batch_size": 1})
@@ -93,8 +93,8 @@ def test_lpips_takes_part_from_its_step_on(monkeypatch):
     np.testing.assert_array_equal(seen[3]["weight"], perceptual["weight"])
 
 
-def test_a_frozen_entropy_model_keeps_all_that_symbols_depend_on(compact_bundle, images, tmp_path, no_klt):
-    """A run of two steps; the weights and the bytes of its bundle against those that it started from."""
+def test_freeze_entropy_keeps_every_weight_that_symbols_depend_on(compact_bundle, images, tmp_path, no_klt):
+    """After two steps, these weights and the coding model equal those of the bundle that the run started from."""
     settings = {"init_from": str(compact_bundle), "freeze_entropy": True, "data.path": str(images)}
     before = load_bundle(compact_bundle).params
     train(compact_training_config(**settings), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Which settings are possible, and which may change between two starts of a run."""
+"""Which settings are valid, and which may change when a run resumes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_run_resumes_with_the_settings_that_make_it_that_run():
             check_same_run(stored, tiny_config(**change), "runs/a")
 
 
-def test_config_files_load_and_are_possible():
+def test_config_files_load_and_are_valid():
     files = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
     assert files
     for path in files:

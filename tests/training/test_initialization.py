@@ -1,4 +1,4 @@
-"""Runs that start from another run or from a bundle."""
+"""Runs that start from another run or a bundle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_run_s_moving_average_its_raw_weights_and_its_bundle(trained_workdir, 
     assert frozen_coding(averaged).fingerprint == frozen_coding(bundle).fingerprint == bundle.coding.fingerprint
 
 
-def test_what_cannot_be_started_from(trained_bundle, tmp_path):
+def test_invalid_origins_are_refused(trained_bundle, tmp_path):
     with pytest.raises(CheckpointError, match="neither a run's folder nor a bundle"):
         starting_weights(tiny_config(init_from=str(tmp_path)))
     with pytest.raises(CheckpointError, match=r"compressor\.\S+ has shape .* another architecture"):
@@ -67,7 +67,7 @@ def test_an_object_store_that_does_not_answer_is_one_line(random_bundle, tmp_pat
         Checkpoints(tmp_path)
 
 
-def test_what_is_frozen():
+def test_freeze_entropy_freezes_weights_that_symbols_depend_on():
     config = tiny_config(freeze_entropy=True, init_from="somewhere")
     names = shapes(model_config(config))
     frozen = {name.split(".")[1] for name in names if not is_trained(config, name)}
@@ -87,7 +87,7 @@ def test_a_kept_coding_model_is_the_same(random_bundle, tmp_path):
 
 @pytest.mark.slow
 def test_a_better_decoder_opens_old_files(random_bundle, photograph, tmp_path):
-    """Three steps from a bundle with its entropy model frozen."""
+    """The decoder is trained for three steps from a bundle whose entropy model is frozen."""
     settings = {"init_from": random_bundle, "freeze_entropy": True, "model.width": 4, "data.crop": 64}
     settings |= {"train.steps": 3, "data.validation": "", "model.decode_steps": 2}
     finished = run_main(tmp_path / "run", **settings)

@@ -1,4 +1,4 @@
-"""The transform's start: principal components of the training images' patches."""
+"""The transform's initialization: principal components of the training images' patches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Images:
 
 
 def photographs(count: int = 4, side: int = 64) -> list[np.ndarray]:
-    """Images with the correlations of photographs: noise of every scale."""
+    """Images correlated like photographs: noise at every scale."""
     random, images = np.random.default_rng(0), []
     for _ in range(count):
         image = random.normal(0, 4, (side, side, 3))
@@ -66,7 +66,7 @@ def test_basis_and_deviations(of_photographs):
 
 
 def test_deviations_are_those_of_the_coefficients(of_photographs):
-    """Of all patches, where the KLT saw a sample of them."""
+    """The KLT is computed on a sample of patches; the deviations hold for all of them."""
     patches = [
         image[top : top + 16, left : left + 16].reshape(768) / 127.5 - 1
         for image in photographs()
@@ -89,7 +89,7 @@ def test_eigenvectors_of_known_moments():
 
 @pytest.mark.parametrize("useless", [None, np.zeros((15, 400, 3), np.uint8)], ids=["unreadable", "too small"])
 def test_images_that_cannot_be_used_are_skipped(useless):
-    """The others are drawn from as if it were not there."""
+    """Patches of the other images are drawn as if the unusable one did not exist."""
     images = photographs()
     with_it, without = klt([*images[:3], useless], patches=4400), klt([*images[:3], None], patches=4400)
     np.testing.assert_array_equal(with_it.basis, without.basis)
@@ -109,6 +109,6 @@ def test_images_that_cannot_be_used_are_skipped(useless):
     ],
     ids=["none", "all unreadable", "few patches", "many components", "flat", "black"],
 )
-def test_what_has_no_klt_is_an_error(images, arguments, message):
+def test_images_without_a_klt_are_an_error(images, arguments, message):
     with pytest.raises(ConfigError, match=message):
         klt(images, **arguments)

@@ -1,4 +1,4 @@
-"""The main job as a user runs it."""
+"""Training as a user runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_log(workdir):
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_run_leaves_what_it_promises(trained_workdir, photograph):
+def test_the_run_writes_all_documented_outputs(trained_workdir, photograph):
     for name in ("checkpoints", "bundle", "metrics.jsonl", "example.cdc", "example.png", "side_by_side.png"):
         assert (trained_workdir / name).exists(), name
     assert read_image(trained_workdir / "example.png").shape == photograph.shape
@@ -131,7 +131,7 @@ def test_not_finite_is_reported_with_step_term_and_images(tmp_path):
 
 
 def test_the_metrics_before_a_failure_are_published(tmp_path, monkeypatch):
-    """The workdir stands in for one in an object store; the step that is made is of no account."""
+    """A local folder plays the object store; the loss of step 2 is NaN."""
     from cdc_jax.errors import CdcError
     from cdc_jax.training import loop
 
@@ -147,7 +147,7 @@ def test_the_metrics_before_a_failure_are_published(tmp_path, monkeypatch):
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path, monkeypatch):
-    """In an object store that may pass, so it is no mistake in the settings."""
+    """In an object store the failure may be temporary, so it is no ConfigError."""
     from cdc_jax.errors import CdcError
     from cdc_jax.training.loop import _make_folder
 

@@ -1,4 +1,4 @@
-"""The trainer on a TFDS data set in ArrayRecord files, as it reads ImageNet."""
+"""Training on a TFDS data set in ArrayRecord files, the way ImageNet is read."""
 
 from __future__ import annotations
 

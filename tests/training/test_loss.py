@@ -1,4 +1,4 @@
-"""The rate weight over a run, and what is random about each step."""
+"""The rate weight during a run, and the random numbers of each step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_beta_rises_geometrically():
         assert float(beta_at(config, jnp.int32(step))) == pytest.approx(beta, rel=1e-4)
 
 
-def test_randomness_is_what_the_recipe_asks_for():
+def test_randomness_has_the_documented_shapes_and_ranges():
     config = tiny_config(**{"data.batch_size": 64, "loss.spread_timesteps": False, "loss.max_noise_fraction": 0.0})
     randomness = jax.jit(lambda k: step_randomness(config, k, 64))(jnp.int32(3))
     timesteps = randomness.timesteps
@@ -85,22 +85,22 @@ def test_qualities_are_spread_over_the_batch():
 
 
 def test_images_count_by_their_rate():
-    """The weight is β^−balance, 1 at the middle quality; β falls from beta_max to beta_min."""
+    """The weight is proportional to β^−balance and 1 at the middle quality; β falls from beta_max to beta_min."""
     quality = jnp.array([0.0, 0.25, 0.5, 1.0])
     config = compact_training_config(**{"loss.rate_balance": 0.5})
-    beta, importance = loss_module._prices(config, model_config(config), quality, 123.0)
+    beta, importance = loss_module._rate_weights(config, model_config(config), quality, 123.0)
     np.testing.assert_allclose(beta, [1, 64**-0.25, 1 / 8, 1 / 64], rtol=1e-6)
     np.testing.assert_allclose(importance, (np.asarray(beta) * 8) ** -0.5, rtol=1e-6)
     config = compact_training_config(**{"loss.rate_balance": 0.0})
-    assert (loss_module._prices(config, model_config(config), quality, 123.0)[1] == 1).all()
+    assert (loss_module._rate_weights(config, model_config(config), quality, 123.0)[1] == 1).all()
     config = tiny_config(**{"loss.rate_balance": 0.5})
-    beta, importance = loss_module._prices(config, model_config(config), quality, 123.0)
+    beta, importance = loss_module._rate_weights(config, model_config(config), quality, 123.0)
     assert beta == 123.0 and (importance == 1).all()
 
 
 @pytest.mark.parametrize(("images", "seen"), [(0, 4), (3, 3), (1, 1)])
 def test_lpips_is_taken_on_the_first_images(images, seen, monkeypatch):
-    """Traced, not computed; LPIPS stands aside for a function that notes its arguments' shapes."""
+    """The loss is traced, not computed, and LPIPS replaced by a function that records its arguments' shapes."""
     calls = []
 
     def lpips(perceptual, x, y):

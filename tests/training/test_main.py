@@ -1,4 +1,4 @@
-"""The trainer's command line: help, the configuration's file, and settings that do not exist."""
+"""The trainer's command line: help, the configuration file, and unknown settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a run, where the run's folder is not the one that it is written in."""
+"""The log of a run, in particular of one whose folder is in an object store."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.helpers.object_store import unreachable_store
 from tests.helpers.processes import user_environment
 
 
-def test_what_is_written_elsewhere_is_published_and_taken_up_again(tmp_path):
-    """As with a workdir in an object store, which knows neither append nor rename."""
+def test_a_log_written_elsewhere_is_published_and_continued(tmp_path):
+    """As with a workdir in an object store, which supports neither append nor rename."""
     workdir, first, second = tmp_path / "workdir", tmp_path / "first", tmp_path / "second"
     for folder in (workdir, first, second):
         folder.mkdir()
@@ -53,7 +53,7 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
         log.drop_after(0)
 
 
-def test_what_fails_fails_with_its_own_error_and_a_published_log(tmp_path, monkeypatch):
+def test_a_failed_run_raises_its_own_error_and_publishes_its_log(tmp_path, monkeypatch):
     def run():
         with RunLog(tmp_path / "workdir", local=tmp_path) as log:
             log.write(1, {"loss": 2.0})
@@ -78,7 +78,7 @@ def test_other_processes_write_nothing(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX'")
 @pytest.mark.parametrize("images", [False, True])
 def test_a_full_disk_is_one_line_and_nothing_hangs(images, tmp_path):
-    """In a process of its own, which may write files up to a limit and no more."""
+    """In a separate process with a limit on the size of files."""
     program = f"""
 import resource, signal
 import numpy as np
@@ -122,7 +122,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     log.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     data, events = path.read_bytes(), []
-    while data:  # records of TFRecord: length, its checksum, bytes, their checksum
+    while data:  # TFRecord: length, checksum of the length, data, checksum of the data
         (length,) = struct.unpack("<Q", data[:8])
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]

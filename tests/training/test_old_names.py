@@ -1,4 +1,4 @@
-"""Runs that were started before settings, metrics and the data's state had their present names."""
+"""Runs that were started under former names of settings, metrics and the data's state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RENAMED = {
 
 @pytest.fixture
 def stored_config() -> dict:
-    """What a checkpoint of an earlier configs/compact.py held when its settings still had all of their former names."""
+    """The configuration in a checkpoint of an earlier configs/compact.py, all under its former names."""
     return json.loads(Path(__file__).with_name("old_config.json").read_text())
 
 
@@ -43,7 +43,7 @@ def value(config, name: str):
     return config[section][key]
 
 
-def test_each_former_name_stands_for_a_setting_that_there_is(stored_config):
+def test_each_former_name_maps_to_an_existing_setting(stored_config):
     config = default_config()
     assert RENAMED.keys() == set(OLD_NAMES.values())
     for old, new in OLD_NAMES.items():
@@ -53,7 +53,7 @@ def test_each_former_name_stands_for_a_setting_that_there_is(stored_config):
 
 
 def test_a_run_resumes_with_its_old_configuration(stored_config):
-    """The present configuration: all that was not renamed as it is stored, and the rest under its present names."""
+    """Renamed settings keep their stored values under the present names; all others are as stored."""
     config = default_config()
     renamed = {tuple(old.split(".")) for old in OLD_NAMES}
     for section, settings in stored_config.items():

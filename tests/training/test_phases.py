@@ -1,4 +1,4 @@
-"""The phases of the recipe."""
+"""The two phases of the paper's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed, or cannot write: what a restart makes of them."""
+"""Resuming runs that were stopped, were killed, or could not write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST, LAST = 60, 120  # the checkpoints of the tiny run
 
 
 def weights_at_the_end(workdir) -> dict[str, np.ndarray]:
-    """Raw and averaged."""
+    """The raw and the averaged weights of the last checkpoint."""
     expected, weights = shapes(model_config(tiny_config())), {}
     with Checkpoints(workdir) as checkpoints:
         for item in ("weights", "ema"):
@@ -42,7 +42,7 @@ def lines_of(workdir) -> list[dict]:
 
 
 def start_and_signal(workdir, number: signal.Signals, step: int, later_seconds: float) -> subprocess.CompletedProcess:
-    """Starts the run, and sends it a signal some time after a step is in its log."""
+    """Starts the run, and sends it a signal some time after a step has been logged."""
     pipe = subprocess.PIPE
     command = main_command(workdir, **tiny_settings())
     process = subprocess.Popen(command, env=user_environment(), stdout=pipe, stderr=pipe, text=True)
@@ -55,7 +55,7 @@ def start_and_signal(workdir, number: signal.Signals, step: int, later_seconds: 
 
 
 def test_a_stopped_and_then_killed_run_ends_as_if_nothing_had_happened(trained_workdir, tmp_path):
-    """From the checkpoint in the middle: SIGTERM, again, SIGKILL at some moment, again. The same bits at the end."""
+    """From the middle checkpoint: SIGTERM, resume, SIGKILL at some moment, resume. The final weights are bit-exact."""
     workdir = tmp_path / "run"
     shutil.copytree(trained_workdir, workdir)
     shutil.rmtree(workdir / "checkpoints" / str(LAST))
@@ -91,7 +91,7 @@ def _state_and_config():
 
 
 def save_on_a_full_disk(workdir: str) -> None:
-    """The second checkpoint meets a limit that the first did not: as with `ulimit -f`, no file may grow beyond it."""
+    """Saves two checkpoints; before the second, the size of files is limited, as with `ulimit -f`."""
     state, config = _state_and_config()
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(state, config)

@@ -1,4 +1,4 @@
-"""The profiler's trace of a few steps, in processes of its own: a profiler is a process's only one."""
+"""The profiler's trace of a few steps, in separate processes: a process can have one profiler only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job over two processes, started as `launch/local.sh` starts it."""
+"""Training with two processes, started as `launch/local.sh` starts them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run_two(workdir: Path, **settings) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
-def test_two_processes_train_and_leave_what_one_does(tmp_path):
-    """To the end, bundle and example included; the same command again finds that nothing is left to do."""
+def test_two_processes_write_the_outputs_of_one(tmp_path):
+    """All outputs are written; the same command again finds nothing left to do."""
     settings = {"model.width": 4, "data.crop": 64, "data.batch_size": 2, "train.steps": 2, "train.checkpoint_every": 1}
     finished = run_two(tmp_path / "run", **settings)
     assert finished.returncode == 0, finished.stderr

@@ -1,4 +1,4 @@
-"""What is measured on validation images, without the programs that take minutes to compile."""
+"""Measuring validation images, with stand-ins for the programs that take minutes to compile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.training import tiny_config
 
 @pytest.fixture
 def measured(monkeypatch):
-    """measured(sizes): the shapes that images of these sizes reach the programs in, and the metrics and images."""
+    """measured(*sizes): image shapes that the programs get, metrics, the first image, and what is shown of it."""
     shapes = []
 
     def compress(model, params, images, quality):
@@ -37,10 +37,10 @@ def test_images_of_many_sizes_are_measured_at_one(measured):
     shapes, metrics, first, original = measured((375, 500), (500, 333), (700, 600), (400, 400))
     assert shapes == [(320, 320)] * 4
     assert np.array_equal(original, first[27:347, 90:410])
-    assert metrics["validation_bpp"] == 1 and metrics["validation_psnr_db_1"] > 90  # nothing of it is padding
+    assert metrics["validation_bpp"] == 1 and metrics["validation_psnr_db_1"] > 90  # without padding
 
 
-def test_an_image_of_its_own_is_measured_whole(measured):
+def test_a_single_image_is_measured_whole(measured):
     shapes, _, first, original = measured((300, 451))
     assert shapes == [(320, 512)] and np.array_equal(original, first)
 
