@@ -1,7 +1,8 @@
 """Building blocks of both networks: convolutions, channel norm, residual blocks, linear attention.
 
-All tensors are NHWC, all kernels HWIO and cross-correlated. The modules hold the weights;
-`prepare` makes of each what `models.precomputed` runs. Initial weights come from `models.initialization`.
+All tensors are NHWC, all kernels HWIO, and convolutions are cross-correlations. These modules hold the weights; their
+`prepare` methods return the layers of `models.precomputed`, which do the computation. Initial weights come from
+`models.initialization`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,18 @@ def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Conv(nnx.Module):
-    """k×k convolution, padded by k // 2, of the concatenation of one or more maps.
+    """k×k convolution of the concatenation of one or more maps, zero-padded by k // 2.
 
-    [b, h, w, i] → [b, h/stride, w/stride, o]; `in_channels` is i, or the channels of each map.
+    Maps of i channels in all, [b, h, w, i], become [b, h/stride, w/stride, o].
+
+    Args:
+      in_channels: i, or the number of channels of each map.
+      out_channels: o.
+      kernel: k, odd.
+      stride: 1 or 2.
+      use_bias: whether to add a bias.
+      dtype: type of the products; None: that of the weights.
+      precision: precision of the products, as in `jax.lax`.
     """
 
     def __init__(
@@ -49,9 +59,12 @@ class Conv(nnx.Module):
         self.stride, self.dtype, self.precision = stride, dtype, precision
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> precomputed.Conv:
-        """Ready to run on all maps, or on all but the last, which is `known` (that takes stride 1).
+        """The convolution in prepared form.
 
-        With `centred`, the output's mean over the channels is subtracted from it.
+        Args:
+          known: the last map, if it is the same in all calls: it is convolved here, and the prepared layer takes the
+            other maps only. Needs stride 1.
+          centred: whether to subtract from the output its mean over the channels.
         """
         kernel = self.kernel[...]
         bias = jnp.zeros(kernel.shape[-1:], kernel.dtype) if self.bias is None else self.bias[...]
@@ -69,9 +82,10 @@ class Conv(nnx.Module):
 
 
 class TransposedConv(nnx.Module):
-    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1): doubles h and w.
+    """Transposed convolution of stride 2, which doubles height and width.
 
-    Computed by phases on CPUs, see `models.convolution`.
+    The kernel is 4×4 (padding 1) or 5×5 (padding 2, output padding 1). CPUs compute it by phases, see
+    `models.convolution`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, dtype=None, precision="highest"):
@@ -80,7 +94,7 @@ class TransposedConv(nnx.Module):
         self.dtype, self.precision = dtype, precision
 
     def prepare(self) -> precomputed.TransposedConv:
-        """Ready to run."""
+        """The transposed convolution in prepared form."""
         kernel = self.kernel[...].astype(self.dtype or self.kernel.dtype)
         return precomputed.TransposedConv(kernel, transposed_phases(kernel), self.bias[...], self.precision)
 
@@ -89,7 +103,7 @@ class TransposedConv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis."""
+    """Affine map of the last axis. `dtype` and `precision` are those of its product."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype=None, precision="highest"):
         self.kernel = Weight(in_features, out_features)
@@ -102,7 +116,7 @@ class Linear(nnx.Module):
 
 
 class ConditionEmbedding(nnx.Module):
-    """Scalars in [0, 1] (the time; the quality) → d features: Linear n→4d, exact GELU, Linear 4d→d."""
+    """n scalars in [0, 1] (time, quality) → d features: Linear n→4d, exact GELU, Linear 4d→d."""
 
     def __init__(self, inputs: int, width: int, **options):
         self.first = Linear(inputs, 4 * width, **options)
@@ -113,7 +127,7 @@ class ConditionEmbedding(nnx.Module):
 
 
 class ChannelNorm(nnx.Module):
-    """Weights of the normalization of each pixel over its channels: biased variance, ε = 1e-5 inside the root."""
+    """Weights of a layer norm over the channels of each pixel: biased variance, ε = 1e-5 inside the root."""
 
     def __init__(self, channels: int):
         self.scale = Weight(channels)
@@ -128,15 +142,15 @@ class ConvNormRelu(nnx.Module):
         self.norm = ChannelNorm(out_channels)
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.ConvNormRelu:
-        """Ready to run; `known` as for Conv."""
+        """The layer in prepared form; `known` as in `Conv.prepare`."""
         conv = self.conv.prepare(known, centred=True)
         return precomputed.ConvNormRelu(conv, self.norm.scale[...], self.norm.bias[...])
 
 
 class ResnetBlock(nnx.Module):
-    """Two ConvNormRelu with a skip; the time embedding, where there is one, is added between them.
+    """Two ConvNormRelu with a skip connection. With `time_features`, features of the time are added between the two.
 
-    Its input is the concatenation of one or more maps, of `in_channels` channels each.
+    The input is the concatenation of one or more maps; `in_channels` is as in `Conv`.
     """
 
     def __init__(
@@ -155,24 +169,25 @@ class ResnetBlock(nnx.Module):
         self.skip = None if same else Conv(in_channels, out_channels, 1, **options)
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.ResnetBlock:
-        """Ready to run; `known` as for Conv."""
+        """The block in prepared form; `known` as in `Conv.prepare`."""
         skip = None if self.skip is None else self.skip.prepare(known)
         passed = known if self.skip is None else None
         return precomputed.ResnetBlock(self.block1.prepare(known), self.block2.prepare(), skip, passed)
 
     def embed(self, time: Float[Array, "b t"]) -> Float[Array, "b o"]:
-        """The time embedding's features that are added."""
+        """What the block adds between its two layers, given the embedded time (and quality)."""
         return at_least_float32(self.time(leaky_relu(time)))
 
-    def __call__(self, *maps: Float[Array, "b h w _"], time: Float[Array, "b t"] | None = None):
-        """[b, h, w, i] → [b, h, w, o]."""
+    def __call__(
+        self, *maps: Float[Array, "b h w _"], time: Float[Array, "b t"] | None = None
+    ) -> Float[Array, "b h w o"]:
         return self.prepare()(*maps, time=None if time is None else self.embed(time))
 
 
 class LinearAttention(nnx.Module):
     """x + Out(Attn(ChannelNorm(x))): one head, softmax of the keys over all positions, cost linear in h·w.
 
-    The softmax spans the whole map, so a tile is not equivalent to the same region of the whole image.
+    The softmax spans the whole map, so the output on a tile differs from that on the same region of the whole image.
     """
 
     def __init__(self, channels: int, **options):
@@ -181,7 +196,7 @@ class LinearAttention(nnx.Module):
         self.out = Conv(channels, channels, 1, **options)
 
     def prepare(self) -> precomputed.LinearAttention:
-        """Ready to run."""
+        """The attention in prepared form."""
         gain, bias = self.norm.scale[...], self.norm.bias[...]
         query, key, value = jnp.split(self.qkv.kernel[0, 0], 3, axis=1)
         key = gain[:, None] * key
@@ -210,5 +225,5 @@ def upsample(in_channels: int, out_channels: int | None = None, **options) -> Tr
 
 
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
-    """Neighbouring widths: (a, b, c) → [(a, b), (b, c)]."""
+    """Pairs of neighbouring widths: (a, b, c) → [(a, b), (b, c)]."""
     return list(zip(widths[:-1], widths[1:], strict=True))

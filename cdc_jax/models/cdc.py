@@ -6,7 +6,7 @@
                                   │                           noise ─ UNet, S DDIM steps ─► image
                             FactorizedPrior
 
-The file holds z and y, coded with p(z) from the prior and p(y | ẑ) = N(μ, σ²) over unit bins.
+A compressed file contains z and y, coded with p(z) from the prior and p(y | ẑ) = N(μ, σ²), integrated over unit bins.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from cdc_jax.models.unet import UNet
 
 
 class Compressed(NamedTuple):
-    """What the compressor makes of a batch of images.
+    """A batch of images, compressed.
 
     Attributes:
       y, z: latents before quantization, at 1/16 and 1/64 of the image's resolution.
-      y_hat, z_hat: what the decoder sees of them.
-      mean, scale: μ of y, and σ in quantization steps.
-      rate_bits: −log₂ p of y and z together, per image [b].
-      hyper_bits: z's part of them.
-      context: for the U-Net.
+      y_hat, z_hat: the latents after quantization, as the decoder gets them.
+      mean, scale: μ in the units of y, and σ in quantization steps.
+      rate_bits: −log₂ p of y and z together, in bits per image.
+      hyper_bits: z's part of `rate_bits`.
+      context: the context maps for the U-Net.
     """
 
     y: Float[Array, "b h/16 w/16 c"]
@@ -49,8 +49,15 @@ class Compressed(NamedTuple):
 
 
 class CDC(nnx.Module):
-    """Compressor and U-Net. Built directly, it has shapes alone and raises when called; `models.params.merge` makes one
-    with weights.
+    """Compressor and U-Net.
+
+    A model that is built directly has no weights, only their shapes, and raises when called. `models.params.merge`
+    returns one with weights.
+
+    Args:
+      config: the architecture.
+      unet_dtype: type of the U-Net's products; None: that of the weights.
+      unet_precision: precision of the U-Net's products, as in `jax.lax`.
     """
 
     def __init__(self, config: ModelConfig, *, unet_dtype=None, unet_precision: str | None = "highest"):
@@ -64,13 +71,14 @@ class CDC(nnx.Module):
         noise: tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 _"]] | None = None,
         quality: Float[Array, " b"] | None = None,
     ) -> Compressed:
-        """Latents, their rate, and the context maps.
+        """Computes the latents, their rate, and the context maps.
 
         Args:
           image: in [−1, 1]; h and w multiples of 64.
-          noise: uniform in [−½, ½) for y and z. Given, the rate is that of y + u and z + u' (training);
-            without, that of the rounded values (test). The decoder sees rounded values in both.
-          quality: from 0 to 1, one per image; needed with the transform.
+          noise: (u, u'), uniform in [−½, ½), for training: without the transform, the rate is then that of y + u and
+            z + u'; with it, see `_rounded_bits`. None, for testing: the rate is that of the rounded values. The decoder
+            always gets rounded values.
+          quality: from 0 to 1, one per image; required with the transform.
         """
         parts = self.compressor
         y, z = parts.encode(image)
@@ -94,11 +102,11 @@ class CDC(nnx.Module):
         return Compressed(y, z, y_hat, z_hat, mean, scale, y_bits + z_bits, z_bits, parts.context(y_hat, quality))
 
     def _rounded_bits(self, y, z, y_hat, z_hat, mean, scale, gain, noise):
-        """(bits of y, bits of z) of the rounded values, whatever the noise.
+        """(bits of y, bits of z) of the rounded values, with or without noise.
 
-        Given noise, the gradient by σ and the prior is that of this rate, and the gradient by y, z, μ and the gains is
-        that of the rate of y + u and z + u', which is smooth. At low rates most symbols are zero: scales fitted to
-        noisy values would misjudge their price, and μ would learn nothing from zeros.
+        With noise, the gradient with respect to σ and the prior is that of this rate; the gradient with respect to y,
+        z, μ and the gains is that of the rate of y + u and z + u', which is smooth. At low rates most symbols are zero:
+        scales fitted to noisy values would misestimate the rate of zeros, and rounded zeros would not train μ.
         """
         stop, prior = jax.lax.stop_gradient, self.compressor.prior
         symbols = stop((y_hat - mean) * gain)

@@ -1,7 +1,7 @@
-"""The compressor: image → latents y and z, and back from ŷ to the maps that guide the U-Net.
+"""The compressor: image → latents y and z, and ŷ → the context maps that condition the U-Net.
 
-Everything here runs at float32 and `highest` matrix precision on every device: the rate, and which way a symbol
-rounds, must not depend on the accelerator's shortcuts.
+Everything here runs in float32 and at `highest` matrix precision on every device: the rate, and which way a symbol
+rounds, must not depend on an accelerator's reduced precision.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.transform import Transform, fold
 
 SCALE_MIN = 0.1  # lower bound of σ, in units of y's quantization step
-LOG2_SCALE_UNIT = 2.0**LOG2_SCALE_SHIFT  # log₂ σ per unit of the hyper decoder's output, so that few steps move it far
+LOG2_SCALE_UNIT = 2.0**LOG2_SCALE_SHIFT  # log₂ σ per unit of the hyper decoder's output: above 1, σ adapts in few steps
 
 
 class Encoder(nnx.Module):
-    """image [b, h, w, 3] in [−1, 1] → [b, h/16, w/16, c]: a residual block per level, halvings between them.
+    """Image in [−1, 1] → latent at 1/16 of its resolution: residual blocks, each followed by a halving.
 
-    The paper's four levels are each followed by a halving, and the last one's output is y. The compact layout has
-    another level at y's resolution, and an output layer.
+    The output of the last halving is y in the paper's layout. The compact layout has another block at y's resolution,
+    and an output layer.
     """
 
     def __init__(self, config: ModelConfig):
@@ -66,7 +66,7 @@ class Encoder(nnx.Module):
 
 
 class HyperEncoder(nnx.Module):
-    """Features of y [b, h/16, w/16, i] → z [b, h/64, w/64, o]."""
+    """y, or features of it, at 1/16 of the image's resolution → z at 1/64."""
 
     def __init__(self, in_channels: int, width: int, out_channels: int):
         self.convs = nnx.List(
@@ -83,7 +83,7 @@ class HyperEncoder(nnx.Module):
 
 
 class HyperDecoder(nnx.Module):
-    """ẑ → two numbers for each of y's coefficients. Files are coded with its integer twin, `IntegerHyperDecoder`."""
+    """ẑ → two parameters of each of y's values. Files are coded with its integer twin, `IntegerHyperDecoder`."""
 
     def __init__(self, in_channels: int, width: int, latent_channels: int):
         self.convs = nnx.List(
@@ -95,23 +95,24 @@ class HyperDecoder(nnx.Module):
         )
 
     def features(self, z_hat: Float[Array, "b h w i"]) -> Float[Array, "b 4*h 4*w width"]:
-        """What the last layer sees."""
+        """The input of the last layer."""
         first, second, _ = self.convs
         return leaky_relu(second(leaky_relu(first(z_hat))))
 
     def __call__(
         self, z_hat: Float[Array, "b h w i"]
     ) -> tuple[Float[Array, "b 4*h 4*w c"], Float[Array, "b 4*h 4*w c"]]:
-        """(μ, σ), σ clamped below at 0.1: the paper's."""
+        """(μ, σ) as in the paper, with σ ≥ 0.1."""
         mean, scale = jnp.split(self.convs[2](self.features(z_hat)), 2, axis=-1)
         return mean, jnp.maximum(scale, SCALE_MIN)
 
 
 class Checkerboard(nnx.Module):
-    """What half of y's positions tell about the other half (He et al., CVPR 2021): a correction of the hyper decoder.
+    """Corrects the hyper decoder's output at half of y's positions, given the other half: the anchors.
 
-    It sees the four nearest anchors: ŷ, from which means follow, and the symbols' magnitudes, from which scales do; the
-    hyper decoder's features; and the quality, since a symbol of zero means more the finer the quantization.
+    The checkerboard context model of He et al. (CVPR 2021). At each position, its inputs are the four nearest anchors
+    (ŷ to predict means, the symbols' magnitudes to predict scales), the hyper decoder's features, and the quality: the
+    finer the quantization, the more a symbol of zero says.
     """
 
     def __init__(self, width: int, latent_channels: int):
@@ -127,14 +128,21 @@ class Checkerboard(nnx.Module):
         symbols: Float[Array, "b h w c"],
         quality: Float[Array, " b"],
     ) -> Float[Array, "b h w 2*c"]:
-        """The correction; `anchors` (ŷ) and `symbols` are zero but at anchors."""
+        """The correction of the hyper decoder's output.
+
+        Args:
+          features: from `HyperDecoder.features`.
+          anchors: ŷ at anchors, 0 elsewhere.
+          symbols: quantized y at anchors, in quantization steps; 0 elsewhere.
+          quality: from 0 to 1, one per image.
+        """
         inputs = jnp.concatenate([anchors, log2_magnitude(symbols)], axis=-1)
         quality = self.quality(quality[:, None])[:, None, None, :]
         return self.out(leaky_relu(self.anchors(inputs) + self.features(features) + quality))
 
 
 def log2_magnitude(symbols: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log₂(1 + |s|), linear between powers of two, as the integer network computes it."""
+    """log₂(1 + |s|), interpolated linearly between powers of two, as the integer network computes it."""
     magnitude = 1 + jnp.abs(symbols)
     exponent = jnp.floor(jnp.log2(magnitude))
     power = jnp.exp2(exponent)
@@ -142,11 +150,12 @@ def log2_magnitude(symbols: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Context(NamedTuple):
-    """What the U-Net is given of ŷ.
+    """The U-Net's conditioning, computed from ŷ.
 
     Attributes:
-      maps: full resolution first in the paper's layout; at 1/fold first in the compact one.
-      preview: Tᵀ(ŷ), None without the transform.
+      maps: context maps, largest first; each has half the resolution of the one before. The largest has the image's
+        resolution in the paper's layout, 1/fold of it in the compact one.
+      preview: Tᵀ(ŷ), nominally in [−1, 1]; None without the transform.
     """
 
     maps: tuple[Float[Array, "b _ _ _"], ...]
@@ -154,9 +163,9 @@ class Context(NamedTuple):
 
 
 class ContextDecoder(nnx.Module):
-    """ŷ → the maps that guide the U-Net: residual blocks with doublings after them.
+    """ŷ → context maps for the U-Net: residual blocks, each followed by a doubling of the resolution.
 
-    The paper's layout keeps what follows each doubling; the compact one also what comes before the first.
+    The maps are the outputs of the doublings, and in the compact layout also the input of the first doubling.
     """
 
     def __init__(self, config: ModelConfig):
@@ -168,7 +177,7 @@ class ContextDecoder(nnx.Module):
             ups = pairs(channels)
         else:
             d = config.width
-            widths = (config.latent_channels, 3 * d, 2 * d, d, d)  # the last block keeps its width; its Up changes it
+            widths = (config.latent_channels, 3 * d, 2 * d, d, d)  # only the last upsampling changes the width
             blocks, ups = pairs(widths), list(zip(widths[1:], reversed(config.context_channels), strict=True))
         self.blocks = nnx.List([ResnetBlock(i, o, **rate) for i, o in blocks])
         self.ups = nnx.List([upsample(i, o) for i, o in ups])
@@ -189,7 +198,7 @@ class ContextDecoder(nnx.Module):
 
 
 class Compressor(nnx.Module):
-    """Encoder, hyperprior and context decoder; with the transform, T and the gains beside them."""
+    """Encoder, hyperprior and context decoder; optionally the linear transform with its gains."""
 
     def __init__(self, config: ModelConfig):
         latent, width, hyper = config.latent_channels, config.hyper_width, config.hyper_channels
@@ -207,10 +216,10 @@ class Compressor(nnx.Module):
         return y if self.transform is None else y + self.transform.analyze(image)
 
     def encode_z(self, y: Float[Array, "b h w c"]) -> Float[Array, "b h/4 w/4 _"]:
-        """z of y, before quantization. It does not depend on the quality.
+        """z of y, before quantization; the same at every quality.
 
-        With the transform, the hyper encoder sees the logarithm of |y| with and without its sign, in steps of the
-        middle anchor: the coefficients span orders of magnitude.
+        With the transform, the values of y span orders of magnitude. The hyper encoder's input is then log(1 + |y|),
+        with and without y's sign, with y in quantization steps of the middle rate anchor.
         """
         if self.transform is None:
             return self.hyper_encoder(y)
@@ -222,7 +231,7 @@ class Compressor(nnx.Module):
     def encode(
         self, image: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 _"]]:
-        """image in [−1, 1], h and w multiples of 64 → latents (y, z) before quantization."""
+        """The latents (y, z) before quantization of an image in [−1, 1]; h and w multiples of 64."""
         y = self.encode_y(image)
         return y, self.encode_z(y)
 
@@ -233,13 +242,16 @@ class Compressor(nnx.Module):
         quality: Float[Array, " b"],
         quantize: Callable[[Array], Array],
     ) -> tuple[Float[Array, "b 4*h 4*w c"], Float[Array, "b 4*h 4*w c"]]:
-        """(μ, σ) of y with the transform: μ in y's units, σ in quantization steps, clamped below at 0.1.
+        """Predicts y's distribution in a model with the transform.
 
         Args:
           z_hat: quantized z.
           log2_gain: log₂ g.
-          quality: from 0 to 1.
-          quantize: (μ) → ŷ; called once, with the means that the anchors of the checkerboard are coded with.
+          quality: from 0 to 1, one per image.
+          quantize: returns ŷ for given means. With a checkerboard it is called once, with the means of the anchors.
+
+        Returns:
+          (μ, σ): μ in the units of y, σ in quantization steps, at least 0.1.
         """
         features = self.hyper_decoder.features(z_hat)
         output = self.hyper_decoder.convs[2](features)
@@ -255,6 +267,6 @@ class Compressor(nnx.Module):
         return mean, jnp.exp2(jnp.minimum(log2_scale, 30.0))
 
     def context(self, y_hat: Float[Array, "b h w c"], quality: Float[Array, " b"] | None = None) -> Context:
-        """What the U-Net is given; quality from 0 to 1, None in a model of one rate."""
+        """The U-Net's conditioning. Qualities are from 0 to 1; None in a single-rate model."""
         preview = None if self.transform is None else self.transform.synthesize(y_hat)
         return Context(self.context_decoder(y_hat, quality), preview)

@@ -1,8 +1,8 @@
-"""What defines a model: the few numbers from which every shape and default follows. No JAX import.
+"""The settings that define a model's architecture and decoding defaults. Does not import JAX.
 
-Two families share one code. The paper's network is the default: every size follows from `width`. The compact model
-(`configs/compact.py`) folds pixels into channels at the border, codes a transform's coefficients, and has one set of
-weights for every rate.
+Two families of models share the code. The paper's network is the default; all its sizes follow from `width`. The
+compact model (`configs/compact.py`) folds pixels into channels at its input and output, codes the coefficients of a
+transform, and is a variable-rate model: one set of weights for all qualities.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from cdc_jax.errors import ConfigError
 
 PREDICTIONS = ("x", "epsilon", "v")
-STRIDE = 64  # pixels per cell of z; every image is padded to a multiple
-LATENT_STRIDE = 16  # pixels per cell of y
+STRIDE = 64  # pixels between neighbouring positions of z; images are padded to a multiple of it
+LATENT_STRIDE = 16  # pixels between neighbouring positions of y
 MAX_QUALITY = 100
 
 
@@ -25,22 +25,22 @@ class ModelConfig:
 
     Attributes:
       prediction: what the U-Net predicts: the clean image ("x", the paper's X-parameterization), the noise
-        ("epsilon"), or the velocity ("v", built like x).
+        ("epsilon"), or the velocity ("v", with the architecture of x).
       width: d, the number of channels at the first level; 64 in the released weights.
-      decode_steps: DDIM steps when the caller gives none; None takes the released program's (65; epsilon: 200).
-      decode_gamma: scale of the starting noise when the caller gives none.
-      fold: side of the square of pixels folded into channels at the border of encoder and U-Net; 1 in the paper.
+      decode_steps: default number of DDIM steps; None: that of the released program (65; epsilon: 200).
+      decode_gamma: default scale γ of the noise that decoding starts from.
+      fold: side of the squares of pixels that encoder and U-Net fold into channels (1, 2, 4 or 8); 1 in the paper.
       encoder_channels: channels per encoder level, the first at 1/fold of the image's resolution; (): d·(1, 2, 3, 4).
-      unet_channels: channels per U-Net level, likewise; (): d·(1, 2, 3, 4, 5, 6).
+      unet_channels: channels per U-Net level, the first at 1/fold too; (): d·(1, 2, 3, 4, 5, 6).
       latent_channels: channels of y; 0: 4d.
       hyper_channels: channels of z; 0: 4d.
       hyper_width: hidden channels of the hyperprior; 0: 4d.
-      transform: whether y is a linear transform of 16×16 patches plus the encoder's output, in units of the
-        coefficients' standard deviations, quantized with gains, and the decoder starts from the inverse transform.
+      transform: whether to add a linear transform of 16×16 patches to the encoder's output, quantize y with gains, and
+        let the U-Net correct the inverse transform of ŷ (see `models.transform`).
       checkerboard: whether half of y's positions are coded given the other half (He et al., CVPR 2021); needs
         `transform`.
-      rate_anchors: qualities that have gains of their own, evenly spaced from 0 to 100; 1: a model of one rate.
-      beta_max, beta_min: rate weight β that quality 0 and quality 100 are trained with; log β is linear in between.
+      rate_anchors: number of qualities, evenly spaced from 0 to 100, with trained gains; 1: a single-rate model.
+      beta_max, beta_min: the rate weight β that qualities 0 and 100 are trained with; log β is linear in between.
 
     Raises:
       ConfigError: a value is invalid.
@@ -64,24 +64,26 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
-            raise ConfigError(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
+            raise ConfigError(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}.")
         if not _is_int(self.width) or self.width < 1:
-            raise ConfigError(f"width is {self.width!r}; it must be a positive integer")
+            raise ConfigError(f"width is {self.width!r}; it must be a positive integer.")
         self._fill_in_sizes()
         if self.decode_steps is None:
             self._set("decode_steps", 200 if self.prediction == "epsilon" else 65)
         if not 1 <= self.decode_steps <= self.num_timesteps:
-            raise ConfigError(f"decode_steps is {self.decode_steps}; it must be between 1 and {self.num_timesteps}")
+            raise ConfigError(f"decode_steps is {self.decode_steps}; it must be between 1 and {self.num_timesteps}.")
         if not 0 <= self.decode_gamma < float("inf"):
-            raise ConfigError(f"decode_gamma is {self.decode_gamma}; it must be zero or a positive number")
+            raise ConfigError(f"decode_gamma is {self.decode_gamma}; it must be zero or a positive number.")
         if not 0 < self.beta_min <= self.beta_max < float("inf"):
-            raise ConfigError(f"beta_min and beta_max are {self.beta_min}, {self.beta_max}; 0 < beta_min ≤ beta_max")
+            raise ConfigError(
+                f"beta_min is {self.beta_min} and beta_max is {self.beta_max}; they must be 0 < beta_min ≤ beta_max."
+            )
         if not self.transform and (self.rate_anchors > 1 or self.checkerboard):
-            raise ConfigError("rate_anchors above 1 and checkerboard need transform=True")
+            raise ConfigError("rate_anchors above 1 and checkerboard need transform=True.")
 
     def _fill_in_sizes(self) -> None:
         if self.fold not in (1, 2, 4, 8):
-            raise ConfigError(f"fold is {self.fold!r}; it must be 1, 2, 4 or 8")
+            raise ConfigError(f"fold is {self.fold!r}; it must be 1, 2, 4 or 8.")
         for name, multipliers in (("encoder_channels", (1, 2, 3, 4)), ("unet_channels", (1, 2, 3, 4, 5, 6))):
             channels = getattr(self, name) or [self.width * m for m in multipliers]
             self._set(name, tuple(channels))
@@ -89,11 +91,11 @@ class ModelConfig:
             self._set(name, getattr(self, name) or 4 * self.width)
         sizes = (*self.encoder_channels, *self.unet_channels, self.latent_channels, self.hyper_channels)
         if not all(_is_int(size) and size > 0 for size in (*sizes, self.hyper_width, self.rate_anchors)):
-            raise ConfigError("numbers of channels and rate_anchors must be positive integers")
+            raise ConfigError("All numbers of channels and rate_anchors must be positive integers.")
         if len(self.encoder_channels) - self.downsamplings not in (0, 1):
             raise ConfigError(
                 f"encoder_channels has {len(self.encoder_channels)} levels; with fold={self.fold} it must have "
-                f"{self.downsamplings} or {self.downsamplings + 1}"
+                f"{self.downsamplings} or {self.downsamplings + 1}."
             )
 
     def _set(self, name: str, value: object) -> None:
@@ -101,12 +103,12 @@ class ModelConfig:
 
     @property
     def num_timesteps(self) -> int:
-        """T, the length of the noise schedule."""
+        """T, the number of noise levels in the schedule."""
         return 20000 if self.prediction == "epsilon" else 8193
 
     @property
     def downsamplings(self) -> int:
-        """Halvings of the resolution between the folded image and y."""
+        """Number of halvings of the resolution from the folded image to y."""
         return int(math.log2(LATENT_STRIDE // self.fold))
 
     @property
@@ -116,15 +118,15 @@ class ModelConfig:
 
     @property
     def compact(self) -> bool:
-        """Whether encoder and U-Net have the compact layout: folded pixels, a level at y's resolution, a last block."""
+        """Whether the model has the compact layout: see `compressor.Encoder`, `compressor.ContextDecoder`, `unet`."""
         return self.fold > 1
 
     @property
     def context_channels(self) -> tuple[int, ...]:
-        """Channels of the context maps, the first at the U-Net's first level.
+        """Channels of the context maps, in the order of the U-Net's levels.
 
-        In the paper's layout the maps are at 1, 1/2, 1/4 and 1/8 of the image's size; in the compact one the last is at
-        y's resolution.
+        In the paper's layout, the maps are at 1, 1/2, 1/4 and 1/8 of the image's resolution. In the compact one, they
+        range from 1/fold to y's resolution, 1/16.
         """
         if self.compact:
             return self.unet_channels[: self.downsamplings + 1]
@@ -133,30 +135,30 @@ class ModelConfig:
 
     @property
     def variable_rate(self) -> bool:
-        """Whether one set of weights serves every quality."""
+        """Whether one set of weights codes at every quality from 0 to 100."""
         return self.rate_anchors > 1
 
     @property
     def format_version(self) -> int:
-        """Of the files that it writes."""
+        """Format version of the files that the model writes."""
         return 2 if self.transform else 1
 
     def beta(self, quality: float) -> float:
-        """Rate weight β of a quality from 0 to 100."""
+        """The rate weight β that a quality from 0 to 100 is trained with."""
         return self.beta_max * (self.beta_min / self.beta_max) ** (quality / MAX_QUALITY)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """The settings as plain values, for JSON."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The reverse of `to_dict`. Raises ConfigError on an unknown key."""
+        """The inverse of `to_dict`. Raises ConfigError for an unknown key or an invalid value."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise ConfigError(f"Unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}.")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

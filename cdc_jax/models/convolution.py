@@ -1,16 +1,16 @@
-"""Convolutions of NHWC maps with HWIO kernels, with gradients that are quick on CPUs too.
+"""Convolutions of NHWC maps with HWIO kernels, with gradients that are fast on CPUs too.
 
-XLA turns a convolution's gradients into convolutions that its CPU library has no kernel for where the stride is 2, and
-into one with a strangely laid out kernel otherwise. On CPUs the same sums are arranged as plain convolutions:
+XLA's gradients of convolutions are slow on CPUs: those of stride 2 have no optimized kernel there, the others get an
+unfavourable memory layout. On CPUs we compute the same sums as plain convolutions instead:
 
-  * by the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed one, whose
-    even and odd rows and columns (phases) are convolutions at the lower resolution;
-  * by a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
-  * by a kernel of 1×1 or 2×2: one matrix product for each of its taps;
-  * by a kernel from many channels to few: the one from few to many, of the same two maps in each other's place.
+  * gradient of the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed
+    one, whose even and odd rows and columns (phases) are convolutions at the lower resolution;
+  * gradient of a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
+  * gradient of a 1×1 or 2×2 kernel: one matrix product per tap;
+  * gradient of a kernel from many channels to few: that of a kernel from few to many, with the two maps exchanged.
 
-Elsewhere XLA's own gradients are used. Transposed convolutions, too, go by phases on CPUs alone: a TPU does not
-multiply the zeros anyway, and for v5e its compiler estimates about half the time and memory traffic without phases.
+Other platforms use XLA's gradients. Transposed convolutions, too, use phases on CPUs only: a TPU skips the products
+with zeros, and for v5e its compiler estimates about half the time and memory traffic without phases.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ def convolve(
     precision: str | None,
     dilation: int = 1,
 ) -> Float[Array, "b _ _ o"]:
-    """Cross-correlation of x, zeros around it, with the kernel, every `stride`-th value of it; float32.
+    """Cross-correlates x, padded with zeros, with a kernel.
 
     Args:
       x: maps, float32 or bfloat16.
-      kernel: of the same type.
-      padding: zeros ((above, below), (left, right)).
-      stride: 1, or 2, which takes even heights and widths.
-      precision: of the products, as in `jax.lax`.
-      dilation: of x: dilation − 1 zeros are put between its samples.
+      kernel: the kernel, of the same type.
+      padding: numbers of zeros ((above, below), (left, right)).
+      stride: 1, or 2 for even heights and widths.
+      precision: precision of the products, as in `jax.lax`.
+      dilation: spacing of x's samples: dilation − 1 zeros are inserted between them.
+
+    Returns:
+      The output in float32; float64 for inputs in float64.
     """
     return _convolution(x, kernel, padding, stride, precision, dilation)
 
@@ -59,7 +62,7 @@ def _convolution(x, kernel, padding, stride, precision, dilation=1):
         lhs_dilation=(dilation, dilation),
         dimension_numbers=_LAYOUT,
         precision=precision,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),  # half-precision products are summed in float32
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),  # sum half-precision products in float32
     )
 
 
@@ -81,8 +84,8 @@ def _backward(padding, stride, precision, dilation, saved, gradient):
 
     with jax.named_scope("convolution_gradient"):
         wide = (v.astype(gradient.dtype) for v in (x, kernel, gradient))
-        found = jax.lax.platform_dependent(*wide, cpu=cpu, default=standard)
-    return found[0].astype(x.dtype), found[1].astype(kernel.dtype)
+        of_x, of_kernel = jax.lax.platform_dependent(*wide, cpu=cpu, default=standard)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
 
 
 convolve.defvjp(_forward, _backward)
@@ -98,7 +101,7 @@ def _input_gradient(x, kernel, gradient, padding, stride, precision):
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     if stride == 1:
         return _convolution(gradient, flipped, _opposite(kernel.shape, padding), 1, precision)
-    front = 2 - kernel.shape[0] // 2  # `_from_phases` counts its taps from two samples before
+    front = 2 - kernel.shape[0] // 2  # the first tap of `_from_phases` is two samples before
     kernel = jnp.pad(flipped, ((front, 0), (front, 0), (0, 0), (0, 0)))
     return _from_phases(gradient, transposed_phases(kernel), precision)
 
@@ -108,28 +111,28 @@ def _kernel_gradient(x, kernel, gradient, padding, stride, precision):
         return _kernel_gradient_plain(x, kernel.shape, gradient, padding, precision)
     size, _, inputs, outputs = kernel.shape
     batch, height, width, _ = x.shape
-    front = size // 2 % 2  # a tap more, of zero, where the first one meets odd samples
+    front = size // 2 % 2  # add a zero tap in front if the first tap is aligned with odd samples
     taps, before = (size + front) // 2 + (size + front) % 2, (size // 2 + front) // 2
     phases = x.reshape(batch, height // 2, 2, width // 2, 2, inputs).transpose(0, 1, 3, 2, 4, 5)
-    found = _kernel_gradient_plain(
+    result = _kernel_gradient_plain(
         phases.reshape(batch, height // 2, width // 2, 4 * inputs),
         (taps, taps, 4 * inputs, outputs),
         gradient,
         ((before, taps - 1 - before),) * 2,
         precision,
     )
-    found = found.reshape(taps, taps, 2, 2, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
-    return found.reshape(2 * taps, 2 * taps, inputs, outputs)[front : front + size, front : front + size]
+    result = result.reshape(taps, taps, 2, 2, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return result.reshape(2 * taps, 2 * taps, inputs, outputs)[front : front + size, front : front + size]
 
 
 def _kernel_gradient_plain(x, shape, gradient, padding, precision):
     rows, columns, inputs, outputs = shape
     if rows * columns <= _FEW_TAPS:
         return _kernel_gradient_by_taps(x, shape, gradient, padding, precision)
-    if outputs < _FEW_CHANNELS <= inputs:  # the two maps change places: quick is the way from few to many channels
+    if outputs < _FEW_CHANNELS <= inputs:  # exchange the two maps: from few to many channels is faster
         padding = _opposite(shape, padding)
-        found = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
-        return found[::-1, ::-1].swapaxes(2, 3)
+        exchanged = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
+        return exchanged[::-1, ::-1].swapaxes(2, 3)
     template = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda kernel: _convolution(x, kernel, padding, 1, precision), template)(gradient)[0]
 
@@ -152,7 +155,7 @@ def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):
 
 
 def _opposite(shape, padding) -> Padding:
-    """The padding that leads back from a convolution's output to its input."""
+    """The padding of the convolution that maps the output's gradient to the input's."""
     return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(shape[:2], padding, strict=True))
 
 
@@ -162,16 +165,16 @@ def transposed(
     phases: Phases,
     precision: str | None,
 ) -> Float[Array, "b 2*h 2*w o"]:
-    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1), without its bias.
+    """Transposed convolution of stride 2, 4×4 (padding 1) or 5×5 (padding 2, output padding 1), without a bias.
 
-    Defined as the cross-correlation of the kernel with x after a zero was put between its samples, 2 zeros before the
-    first, 2 (4×4) or 3 (5×5) after the last.
+    By definition, it is the cross-correlation of the kernel with x after inserting a zero between its samples, 2 zeros
+    before the first, and 2 (4×4) or 3 (5×5) after the last.
 
     Args:
       x: maps, float32 or bfloat16.
-      kernel: of the same type.
-      phases: `transposed_phases` of it, which CPUs use in its place.
-      precision: of the products, as in `jax.lax`.
+      kernel: the kernel, of the same type.
+      phases: `transposed_phases(kernel)`, which CPUs use instead.
+      precision: precision of the products, as in `jax.lax`.
     """
 
     def by_definition(x, kernel, phases):
@@ -184,9 +187,9 @@ def transposed(
 
 
 def transposed_phases(kernel: Float[Array, "k k i o"]) -> Phases:
-    """A transposed convolution's kernel as two: those of the even and of the odd output rows.
+    """Splits a transposed convolution's kernel in two: one for even and one for odd output rows.
 
-    Both give two columns at once, the odd one in the first half of the channels: see `_from_phases`.
+    Each computes two output columns at once, the odd one in the first half of the channels: see `_from_phases`.
     """
     odd = kernel.shape[0] % 2
     kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
@@ -197,10 +200,10 @@ def transposed_phases(kernel: Float[Array, "k k i o"]) -> Phases:
 
 
 def _from_phases(x, phases: Phases, precision: str | None):
-    """The transposed convolution of these phases, at x's resolution.
+    """The transposed convolution, computed with its phases at x's resolution.
 
-    Position q of a row's convolution holds output columns 2q − 1 and 2q, one after the other in memory: two channels
-    become two columns by a change of shape alone, and only the first and the last column are cut off.
+    Position q in a row of the convolution holds output columns 2q − 1 and 2q, next to each other in memory. A reshape
+    turns them into columns; the first and the last column are surplus.
     """
     batch, height, width, _ = x.shape
     taps, outputs = phases[0].shape[0], phases[0].shape[3] // 2

@@ -1,8 +1,8 @@
-"""Initial weights, by name, drawn with NumPy: the same on every machine and device, without compiling anything.
+"""Initial weights by name, drawn with NumPy: the same on every machine and device, without compiling anything.
 
-They are PyTorch's defaults, which the training recipe starts from: U(±1/√fan_in) for weight and bias of every
-convolution and linear layer (a transposed one counts its *output* channels as fan-in), gains 1, norm biases 0. The
-prior starts as Ballé et al. (2018) do.
+They follow PyTorch's defaults, as in the paper's program: U(±1/√fan_in) for kernel and bias of every convolution and
+linear layer (fan_in of a transposed convolution counts its *output* channels), norm gains 1, norm biases 0. The prior
+is initialized as in Ballé et al. (2018).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cdc_jax.models.params import shapes, transposed_convolutions
 from cdc_jax.models.transform import PATCH_VALUES
 
 PRIOR_SCALE = 10.0  # width of z's initial density
-# With the transform: encoder and U-Net start as small corrections; z starts wide enough for rounding to keep it, and
-# so much narrower again behind the hyper decoder's first layer.
+# Factors on layers in a model with the transform. Encoder and U-Net start as small corrections. z is scaled up so that
+# it does not round to zero; the hyper decoder's first layer scales it down again.
 _TRANSFORM_FACTORS = {
     "compressor.encoder.out": 0.05,
     "compressor.encoder.downs.3": 0.05,
@@ -46,11 +46,11 @@ def initial_weights(
 
     Args:
       config: the model.
-      seed: of the draw; each weight has a stream of its own, after its name.
-      latent_gain: factor on the encoder's last layer. At 1, y starts with a standard deviation of about 0.45, which
-        rounding erases; at 4, of about 1.8. Not used with the transform.
-      klt: with the transform, the basis that it starts as and the coefficients' standard deviations; None: a fixed
-        random basis, for tests.
+      seed: the seed; each weight has a random stream of its own, which depends on its name.
+      latent_gain: factor on the encoder's last layer. With 1, y has a standard deviation of about 0.45 and mostly
+        rounds to zero; with 4, about 1.8. Not used with the transform.
+      klt: with the transform, its initial basis and the coefficients' standard deviations; None: a random orthonormal
+        basis that depends on the seed, for tests.
     """
     known = {name: leaf.shape for name, leaf in shapes(config).items()}
     transposed = transposed_convolutions(config)
@@ -87,7 +87,7 @@ def _initial(
 
 
 def _initial_transform(config: ModelConfig, klt: tuple[np.ndarray, np.ndarray]) -> dict[str, Float[np.ndarray, "..."]]:
-    """T, Tᵀ and the gains that are best at high rates: dD/dbpp = −Δ²·ln 2/18 = −β, Δ the quantization step."""
+    """T, Tᵀ and the gains that are optimal at high rates: −dD/dbpp = Δ²·ln 2/18 = β, with quantization step Δ."""
     basis, deviations = klt
     betas = [config.beta(MAX_QUALITY * k / max(config.rate_anchors - 1, 1)) for k in range(config.rate_anchors)]
     steps = np.sqrt(18 * np.array(betas) / np.log(2))
@@ -104,13 +104,13 @@ def _initial_transform(config: ModelConfig, klt: tuple[np.ndarray, np.ndarray]) 
 
 
 def _random_basis(channels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal, with standard deviations that fall as those of photographs do."""
+    """An orthonormal basis, and standard deviations that decrease like those of photographs."""
     matrix = np.random.default_rng(seed).normal(size=(PATCH_VALUES, channels))
     return np.linalg.qr(matrix)[0], 8 / np.arange(1, channels + 1)
 
 
 def _initial_prior(name: str, shape: tuple[int, ...], random: np.random.Generator) -> Float[np.ndarray, "..."]:
-    if ".weights." in name:  # so that the four layers together stretch z by 1 / PRIOR_SCALE
+    if ".weights." in name:  # the four layers together scale z by 1 / PRIOR_SCALE
         return np.full(shape, np.log(np.expm1(PRIOR_SCALE**-0.25 / shape[-1])), np.float32)
     if ".biases." in name:
         return random.uniform(-0.5, 0.5, shape).astype(np.float32)

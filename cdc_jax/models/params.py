@@ -1,7 +1,7 @@
-"""A model's weights as one flat dict, and the way between it and the modules.
+"""A model's weights as one flat dict, and conversions from and to it.
 
 Keys are dotted module paths such as `compressor.encoder.blocks.0.block1.conv.kernel`. Jitted functions, checkpoints
-and bundles all pass weights in this form; `merge` makes a callable model of them inside the traced function.
+and bundles all use this form; inside a traced function, `merge` makes a callable model of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from cdc_jax.entropy import exact_math
 from cdc_jax.entropy.coding_model import CodingModel
@@ -44,20 +44,33 @@ def _name(path) -> str:
     return ".".join(str(key) for key in keys if key is not None)
 
 
-def merge(config: ModelConfig, params: Mapping[str, Array], *, unet_dtype=None, unet_precision="highest") -> CDC:
-    """A model with these weights; cheap, and meant to be called inside `jax.jit`."""
+def merge(
+    config: ModelConfig,
+    params: Mapping[str, Array],
+    *,
+    unet_dtype: str | None = None,
+    unet_precision: str | None = "highest",
+) -> CDC:
+    """A model with these weights. Cheap, and meant to be called inside `jax.jit`.
+
+    Args:
+      config: the architecture.
+      params: all weights by name.
+      unet_dtype: type of the U-Net's products, such as "bfloat16"; None: that of the weights.
+      unet_precision: precision of the U-Net's products, as in `jax.lax`.
+    """
     graphdef, treedef, shapes = _structure(config, unet_dtype, unet_precision)
     return nnx.merge(graphdef, jax.tree.unflatten(treedef, [params[name] for name in shapes]))
 
 
 def shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name → shape and type of every weight."""
+    """Shape and dtype of every weight, by name."""
     leaves = _structure(config, None, "highest")[2]
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
 
 
 def prior_arrays(params: Mapping[str, Array]) -> dict:
-    """The factorized prior's parameters as NumPy arrays, in the form that `entropy.tables` takes."""
+    """The factorized prior's parameters as NumPy arrays, as `entropy.tables` expects them."""
     prior = "compressor.prior"
     lists = {
         kind: [np.asarray(params[f"{prior}.{kind}.{k}"]) for k in range(count)]
@@ -67,21 +80,27 @@ def prior_arrays(params: Mapping[str, Array]) -> dict:
 
 
 def hyper_decoder_arrays(params: Mapping[str, Array]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(kernel HWIO, bias) of the hyper decoder's three layers as NumPy arrays, for `entropy.integer_hyper_decoder`."""
+    """(kernel HWIO, bias) of the hyper decoder's three layers, for `entropy.integer_hyper_decoder`."""
     layer = "compressor.hyper_decoder.convs"
     return [(np.asarray(params[f"{layer}.{k}.kernel"]), np.asarray(params[f"{layer}.{k}.bias"])) for k in range(3)]
 
 
-def check_same_weights(expected: Mapping, found: Mapping, where: str) -> None:
-    """Raises BundleError naming the first weight that is missing, surplus or of another shape."""
+def check_same_weights(expected: Mapping, stored: Mapping, origin: str) -> None:
+    """Raises BundleError if the names or shapes of weights differ; it names the first one that does.
+
+    Args:
+      expected: the model's weights by name; only their shapes are used.
+      stored: the weights to check by name; only their shapes are used.
+      origin: the name of the file or folder that they come from, for the message.
+    """
     for name, leaf in expected.items():
-        if name not in found:
-            raise BundleError(f"{where} lacks the weight {name}")
-        if tuple(found[name].shape) != tuple(leaf.shape):
-            raise BundleError(f"{where}: the weight {name} has shape {tuple(found[name].shape)}, not {leaf.shape}")
-    for name in found:
+        if name not in stored:
+            raise BundleError(f"{origin} lacks the weight {name}.")
+        if tuple(stored[name].shape) != tuple(leaf.shape):
+            raise BundleError(f"{origin}: the weight {name} has shape {tuple(stored[name].shape)}, not {leaf.shape}.")
+    for name in stored:
         if name not in expected:
-            raise BundleError(f"{where} has a weight {name} that the model does not")
+            raise BundleError(f"{origin} has a weight {name} that the model does not have.")
 
 
 def nest(flat: Mapping[str, object]) -> dict:
@@ -97,15 +116,15 @@ def nest(flat: Mapping[str, object]) -> dict:
 
 
 def unnest(tree: Mapping, prefix: str = "") -> dict:
-    """The reverse of `nest`."""
+    """{"a": {"b": x}} → {"a.b": x}, the inverse of `nest`."""
     flat = {}
     for key, value in tree.items():
         flat.update(unnest(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
 
 
-def log2_gains(params: Mapping[str, Array]) -> np.ndarray | None:
-    """log₂ g at every anchor as a NumPy array, [anchors, c]; None in a model without the transform."""
+def log2_gains(params: Mapping[str, Array]) -> Float[np.ndarray, "anchors c"] | None:
+    """log₂ g at every rate anchor; None in a model without the transform."""
     gains = "compressor.transform"
     if f"{gains}.log2_gain" not in params:
         return None
@@ -114,13 +133,13 @@ def log2_gains(params: Mapping[str, Array]) -> np.ndarray | None:
         return first
     growth = exact_math.softplus(np.asarray(params[f"{gains}.gain_steps"], np.float64))
     levels = [first[0].astype(np.float64)]
-    for step in growth:  # one after the other: NumPy's sums may add in another order
+    for step in growth:  # one by one: the order of summation in NumPy's own sums is unspecified
         levels.append(levels[-1] + step)
     return np.stack(levels)
 
 
 def checkerboard_arrays(params: Mapping[str, Array]) -> dict | None:
-    """The arguments of `entropy.integer_export.quantize_checkerboard`, but for the bits; None without one."""
+    """The array arguments of `entropy.integer_export.quantize_checkerboard`; None in a model without checkerboard."""
     board = "compressor.checkerboard"
     if f"{board}.anchors.kernel" not in params:
         return None
@@ -134,6 +153,6 @@ def checkerboard_arrays(params: Mapping[str, Array]) -> dict | None:
 
 
 def build_coding(params: Mapping[str, Array]) -> CodingModel:
-    """The coding side of a model's weights. Raises BundleError as `CodingModel.build`."""
+    """Builds the integer coding model of a model's weights. Raises BundleError as `CodingModel.build` does."""
     arrays = prior_arrays(params), hyper_decoder_arrays(params)
     return CodingModel.build(*arrays, log2_gains(params), checkerboard_arrays(params))

@@ -1,8 +1,8 @@
-"""The U-Net written down plainly: its definition, to be read, and what the faster form is measured against.
+"""A plain implementation of the U-Net: the readable definition, and the reference for the optimized one in tests.
 
-Concatenated inputs, transposed convolutions over zeros put between the samples, attention as its four products: the
-program of the original, in NHWC. `models.precomputed` is its optimization, which everything else runs; tests hold the
-two together, in values and gradients.
+It concatenates inputs, computes transposed convolutions with zeros between samples, and attention as four products,
+like the paper's program, in NHWC. Everything else runs the optimized form in `models.precomputed`. Tests check that
+values and gradients of both agree.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def plain_unet(
     context: Context,
     quality: Float[Array, " b"] | None = None,
 ) -> Float[Array, "b h w 3"]:
-    """The U-Net's prediction.
+    """The U-Net's prediction: clean image, noise or velocity, as `config.prediction` says.
 
     Args:
-      config: the model.
+      config: the architecture.
       params: float32 weights by dotted name, `unet.…`.
-      x, time, context, quality: as of `cdc_jax.models.unet.UNet`.
+      x, time, context, quality: as in `cdc_jax.models.unet.UNet.__call__`.
     """
     conditions = time[:, None] if quality is None else jnp.stack([time, quality], axis=-1)
     embedded = _linear(params, "unet.time_embedding.first", conditions)
@@ -49,7 +49,7 @@ def plain_unet(
     x = _resnet(params, "unet.middle.0", x, embedded)
     x = _attention(params, "unet.middle_attention", x)
     x = _resnet(params, "unet.middle.1", x, embedded)
-    for i in range(levels if config.compact else levels - 1):  # the paper's never uses the map of level 0
+    for i in range(levels if config.compact else levels - 1):  # the paper's layout does not use level 0's map
         x = _level(params, f"unet.ups.{i}", jnp.concatenate([x, kept.pop()], axis=-1), embedded)
         if i < levels - 1:
             x = _transposed(params, f"unet.ups.{i}.resize", x)

@@ -1,14 +1,17 @@
-"""The network's parts ready to run, an optimization: what depends on weights and known maps alone is computed already.
+"""The networks' layers in prepared form: whatever depends only on weights and context maps is computed in advance.
 
-What they compute is defined in `models.plain_unet`. Every module of `models.blocks` makes one of these with `prepare`,
-and the sampler keeps them for all its steps. They are pytrees, so that they pass through `jax.jit`. Four identities
-make them cheaper than the definition:
+`models.plain_unet` defines what these layers compute. Every module of `models.blocks` returns one of them from its
+`prepare` method, and the sampler reuses them in all its steps. They are pytrees, so they can be passed to jitted
+functions. Four identities make them cheaper than the definition:
 
-  * a convolution over concatenated maps is a sum of convolutions, so that a known map's share is an offset;
-  * subtracting a convolution's mean over its output channels is a convolution with the kernel's mean subtracted:
-    of ChannelNorm only the division by the root mean square is left;
-  * gain and bias of the attention's ChannelNorm move into its matrices (a bias of the keys cancels in the softmax);
-  * linear attention is one C×C matrix: softmax(k)ᵀ v, between the projections of q and of the output.
+  * A convolution of concatenated maps is a sum of convolutions, so the share of a map that is known in advance is an
+    offset.
+  * Subtracting from a convolution's output its mean over the channels is the same as subtracting from the kernel its
+    mean. Of ChannelNorm, only the division by the root mean square remains.
+  * Gain and bias of the attention's ChannelNorm can be merged into its matrices. A bias of the keys cancels in the
+    softmax.
+  * Linear attention is a product with one C×C matrix: softmax(k)ᵀ v, multiplied by the projections of q and of the
+    output.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from cdc_jax.models.convolution import Padding, Phases, convolve, transposed
 from cdc_jax.models.transform import fold, unfold
 
 NORM_EPSILON = 1e-5
-_POSITIONS = 256  # summed at a time by attention's product of keys and values: what one core's cache holds
+_POSITIONS = 256  # positions per partial sum in attention's product of keys and values: they fit in a core's cache
 
 
 def _static(**options):
@@ -37,11 +40,12 @@ def _pytree(cls):
 
 @_pytree
 class Conv:
-    """Convolution over the concatenation of some maps, and of known ones whose share is in `offset`.
+    """Convolution of the concatenation of maps, the last of which may be known in advance.
 
     Attributes:
-      kernels: one for each map.
-      offset: bias [o], or bias and the known maps' share [b, h, w, o], float32.
+      kernels: a kernel for each map that is not known in advance.
+      offset: float32; the bias [o], or the bias plus the known map's share [b, h, w, o].
+      padding, stride, precision: as in `convolution.convolve`.
     """
 
     kernels: tuple[Float[Array, "k k _ o"], ...]
@@ -51,16 +55,16 @@ class Conv:
     precision: str | None = _static()
 
     def __call__(self, *maps: Float[Array, "b h w _"]) -> Float[Array, "b _ _ o"]:
-        """Float32, whatever the type of the products."""
-        found = self.offset
+        """The output in float32, whatever the type of the products."""
+        total = self.offset
         for x, kernel in zip(maps, self.kernels, strict=True):
-            found = convolve(x.astype(kernel.dtype), kernel, self.padding, self.stride, self.precision) + found
-        return found
+            total = convolve(x.astype(kernel.dtype), kernel, self.padding, self.stride, self.precision) + total
+        return total
 
 
 @_pytree
 class TransposedConv:
-    """Doubles height and width."""
+    """Transposed convolution that doubles height and width; the attributes are as in `convolution.transposed`."""
 
     kernel: Float[Array, "k k i o"]
     phases: Phases
@@ -73,7 +77,7 @@ class TransposedConv:
 
 @_pytree
 class ConvNormRelu:
-    """conv → ChannelNorm → ReLU, the conv's output having mean 0 over the channels."""
+    """conv → ChannelNorm → ReLU, where the conv's output already has mean 0 over the channels."""
 
     conv: Conv
     gain: Float[Array, " o"]
@@ -85,7 +89,13 @@ class ConvNormRelu:
 
 @_pytree
 class ResnetBlock:
-    """Two ConvNormRelu and a skip: a 1×1 convolution, or the maps themselves and then `known`, concatenated."""
+    """Two ConvNormRelu with a skip connection.
+
+    Attributes:
+      block1, block2: the two layers.
+      skip: the 1×1 convolution of the skip connection; None for an identity.
+      known: the last input map, if it is known in advance and the skip connection is an identity.
+    """
 
     block1: ConvNormRelu
     block2: ConvNormRelu
@@ -110,11 +120,12 @@ class LinearAttention:
     """x + Out(Attn(ChannelNorm(x))).
 
     Attributes:
-      key: of the normalized x, without ChannelNorm's gain (that is in it) and bias (that cancels).
-      query: C^-½ times the query's matrix.
-      value: the value's matrix times the output's.
-      gain, bias: ChannelNorm's.
-      out_bias: the output's.
+      key: the matrix of the keys, with ChannelNorm's gain merged into it. ChannelNorm's bias cancels in the softmax.
+      query: the matrix of the queries, times C^-½.
+      value: the matrix of the values times that of the output projection.
+      gain, bias: ChannelNorm's weights.
+      out_bias: the output projection's bias.
+      precision: precision of the products with maps, as in `jax.lax`.
     """
 
     key: Float[Array, "c c"]
@@ -130,7 +141,7 @@ class LinearAttention:
         normalized = _normalized(x).reshape(batch, height * width, channels)
         narrow = normalized.astype(self.key.dtype)
         keys = self._product("bnc,cd->bnd", narrow, self.key)
-        # The softmax over all positions, divided by its sum where that is smallest: in the C×C matrix.
+        # Softmax over all positions; the division by its sums is done on the C×C matrix, which is smaller.
         weights = jnp.exp(keys - jax.lax.stop_gradient(jnp.max(keys, axis=1, keepdims=True)))
         sums = jnp.sum(weights, axis=1)
         length = math.gcd(height * width, _POSITIONS)
@@ -152,7 +163,7 @@ class LinearAttention:
 
 @_pytree
 class Level:
-    """Two residual blocks and attention, then a change of resolution where there is one."""
+    """Two residual blocks, optional attention, and an optional change of resolution."""
 
     block1: ResnetBlock
     block2: ResnetBlock
@@ -162,18 +173,21 @@ class Level:
     def __call__(
         self, *maps: Float[Array, "b h w _"], times: tuple[Float[Array, "b o"], Float[Array, "b o"]]
     ) -> Float[Array, "b h w o"]:
-        """Without the resizing, whose input the way up needs."""
+        """The output before the change of resolution, which the caller applies: the skip connections need its input."""
         x = self.block2(self.block1(*maps, time=times[0]), time=times[1])
         return x if self.attention is None else self.attention(x)
 
 
 @_pytree
 class UNet:
-    """The denoiser of one image: weights, and the context maps' shares.
+    """The denoiser, prepared for the context maps of one batch of images.
 
-    A call takes the noisy image and, of each residual block in the order of their use, the time embedding's features,
-    [b, c] or [1, c] (`models.unet.UNet.embed`). With `rematerialize`, a gradient keeps each level's input and output
-    only, and computes what lies between once more.
+    Attributes:
+      downs, middle, ups: the levels, in the order of their use.
+      final_gain, final_bias: weights of the last ChannelNorm.
+      final_conv: the output layer.
+      residual: the preview, if the prediction is a correction of it.
+      fold: side of the squares of pixels folded into channels.
     """
 
     downs: tuple[Level, ...]
@@ -182,29 +196,36 @@ class UNet:
     final_gain: Float[Array, " d"]
     final_bias: Float[Array, " d"]
     final_conv: Conv
-    residual: Float[Array, "b h w 3"] | None  # what the prediction is a correction of
+    residual: Float[Array, "b h w 3"] | None
     fold: int = _static()
 
     def __call__(
         self, x: Float[Array, "b h w 3"], times: tuple[Float[Array, "b _"], ...], *, rematerialize: bool = False
     ) -> Float[Array, "b h w 3"]:
+        """Predicts the clean image, noise or velocity.
+
+        Args:
+          x: the noisy image.
+          times: from `models.unet.UNet.embed`; b may be 1.
+          rematerialize: in the backward pass, keep only each level's input and output and recompute the rest.
+        """
         times, kept = list(times), []
         run = jax.checkpoint(_run_level) if rematerialize else _run_level
 
-        def of_level():
+        def next_two():
             return times.pop(0), times.pop(0)
 
         x = fold(x, self.fold)
         for level in self.downs:
-            x = run(level, x, times=of_level())
+            x = run(level, x, times=next_two())
             kept.append(x)
             if level.resize is not None:
                 x = level.resize(x)
         first, attention, second = self.middle
         x = first(x, time=times.pop(0))
         x = second(attention(x), time=times.pop(0))
-        for level in self.ups:  # in the paper's layout, the level-0 map is never used
-            x = run(level, x, kept.pop(), times=of_level())
+        for level in self.ups:  # the paper's layout does not use level 0's map
+            x = run(level, x, kept.pop(), times=next_two())
             x = x if level.resize is None else level.resize(x)
         x = unfold(self.final_conv(_normalized(x) * self.final_gain + self.final_bias), self.fold)
         return x if self.residual is None else x + self.residual
@@ -215,10 +236,10 @@ def _run_level(level: Level, *maps: Float[Array, "b h w _"], times) -> Float[Arr
 
 
 def _unit_power(x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-    """ChannelNorm of what has mean 0 already, without gain and bias."""
+    """ChannelNorm, without gain and bias, of maps that already have mean 0 over the channels."""
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + NORM_EPSILON)
 
 
 def _normalized(x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-    """ChannelNorm without gain and bias. The mean goes first: the fast variance E[x²] − E[x]² cancels in float32."""
+    """ChannelNorm without gain and bias. It subtracts the mean first, since E[x²] − E[x]² is inexact in float32."""
     return _unit_power(x - jnp.mean(x, axis=-1, keepdims=True))

@@ -1,10 +1,10 @@
-"""The transform skip: a linear transform beside encoder and decoder, and the gains that its coefficients have.
+"""A linear transform in parallel with encoder and decoder, and the gains that y is quantized with.
 
     y = T(x) + E(x),   ŷ = round((y − μ)·g)/g + μ,   x̂ = Tᵀ(ŷ) + U-Net(…)
 
-T maps 16×16 patches to coefficients in units of their standard deviations, Tᵀ maps them back; both start as the
-Karhunen–Loève transform of the training images (`training.klt`), so that the model is a working transform codec at
-step 0. The gains g grow with the quality: log₂ g is piecewise linear between anchors (Cui et al., "Asymmetric gained
+T maps 16×16 patches to coefficients in units of their standard deviations, Tᵀ maps them back. Both are initialized as
+the Karhunen–Loève transform of the training images (`training.klt`), so the model is a working transform codec at step
+0. The gains g grow with the quality: log₂ g is piecewise linear between rate anchors (Cui et al., "Asymmetric gained
 deep image compression with continuous rate adaptation", CVPR 2021).
 """
 
@@ -31,7 +31,7 @@ def fold(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h/side w/side
 
 
 def unfold(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h*side w*side c/(side*side)"]:
-    """The reverse of `fold` (depth to space)."""
+    """The inverse of `fold` (depth to space)."""
     if side == 1:
         return x
     batch, height, width, channels = x.shape
@@ -43,13 +43,13 @@ class Transform(nnx.Module):
     """T, Tᵀ and the gains.
 
     Attributes:
-      analysis: [768, c]; T is analysis / deviations, of patches folded row by row.
-      synthesis: [c, 768], weights of its own; Tᵀ is deviations · synthesis.
-      deviations: [c], the coefficients' standard deviations at the start; not trained. Kept apart, they leave both
-        matrices nearly orthonormal, so that one learning rate suits all their rows.
-      log2_gain: log₂ g at quality 0, [c].
-      gain_steps: [anchors − 1, c]; softplus of an entry is the growth of log₂ g from one anchor to the next. None in a
-        model of one rate.
+      analysis: [768, c]; T is analysis / deviations, applied to patches flattened row by row.
+      synthesis: [c, 768], trained separately from `analysis`; Tᵀ is deviations · synthesis.
+      deviations: [c], the coefficients' initial standard deviations; not trained. As they are separate, both matrices
+        are nearly orthonormal, so that one learning rate suits all their rows.
+      log2_gain: [c], log₂ g at quality 0.
+      gain_steps: [anchors − 1, c]; softplus of an entry is the increase of log₂ g from one rate anchor to the next.
+        None in a single-rate model.
     """
 
     def __init__(self, config: ModelConfig):
@@ -66,23 +66,23 @@ class Transform(nnx.Module):
         return coefficients / jax.lax.stop_gradient(self.deviations[...])
 
     def synthesize(self, y_hat: Float[Array, "b h w c"]) -> Float[Array, "b 16*h 16*w 3"]:
-        """Tᵀ(ŷ): the preview, nominally in [−1, 1], not clipped."""
+        """Tᵀ(ŷ), the preview of the image: nominally in [−1, 1], not clipped."""
         coefficients = y_hat * jax.lax.stop_gradient(self.deviations[...])
         return unfold(jnp.dot(coefficients, self.synthesis[...], precision="highest"), LATENT_STRIDE)
 
     def anchors(self) -> Float[Array, "anchors c"]:
-        """log₂ g at every anchor, not decreasing along the first axis."""
+        """log₂ g at every rate anchor, increasing with the quality."""
         first = self.log2_gain[...][None]
         if self.gain_steps is None:
             return first
         return jnp.concatenate([first, first + jnp.cumsum(jax.nn.softplus(self.gain_steps[...]), axis=0)])
 
     def log2_gains(self, quality: Float[Array, " b"]) -> Float[Array, "b 1 1 c"]:
-        """log₂ g at qualities from 0 to 1 (the user's quality over 100)."""
+        """log₂ g at qualities from 0 to 1: a user's quality divided by 100."""
         anchors = self.anchors()
         last = anchors.shape[0] - 1
-        place = jnp.clip(quality, 0, 1) * last
-        lower = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, max(last - 1, 0))
-        share = (place - lower)[:, None]
-        gains = (1 - share) * anchors[lower] + share * anchors[jnp.minimum(lower + 1, last)]
+        position = jnp.clip(quality, 0, 1) * last
+        lower = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(last - 1, 0))
+        fraction = (position - lower)[:, None]
+        gains = (1 - fraction) * anchors[lower] + fraction * anchors[jnp.minimum(lower + 1, last)]
         return gains[:, None, None, :]

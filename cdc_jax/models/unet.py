@@ -1,10 +1,10 @@
 """The denoising U-Net: (x_n, time, context maps) → prediction (clean image, noise or velocity).
 
-The paper's has six levels of d·(1, 2, 3, 4, 5, 6) channels, each at half the resolution of the one before; the four
-context maps are concatenated to the input of levels 0 to 3. Input sizes are multiples of 64. The compact layout works
-on folded pixels, has attention at its deepest level alone, and a last level after the way up; with the transform, its
-first level also sees the preview, and a predicted image is a correction of it. A sampler calls `prepare` and `embed`
-once and the prepared U-Net at every step. `models.plain_unet` has the definition in one piece.
+The paper's U-Net has six levels of d·(1, 2, 3, 4, 5, 6) channels, each at half the resolution of the one before. Four
+context maps are concatenated to the inputs of levels 0 to 3. The compact layout works on folded pixels, has attention
+at its deepest level only, and one more level at the end of the upward path. With the transform, the preview is
+concatenated to the first level's input, and a predicted image is a correction of it. A sampler calls `prepare` and
+`embed` once, and the prepared U-Net at every step. `models.plain_unet` is a readable definition in one file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ from cdc_jax.models.transform import fold
 
 
 class Level(nnx.Module):
-    """Two residual blocks and, where wanted, attention, then a change of resolution where there is one."""
+    """Two residual blocks, optional attention, and an optional change of resolution.
+
+    Args:
+      in_channels: channels of the input, or of each of the maps that it is concatenated from.
+      out_channels: channels of the output.
+      resize: `downsample`, `upsample` or None.
+      kernel: side of the first convolution's kernel.
+      width: number of features of the embedded time.
+      attention: whether the level has attention.
+      **options: dtype and precision of all products.
+    """
 
     def __init__(
         self,
@@ -51,14 +61,20 @@ class Level(nnx.Module):
         self.resize = None if resize is None else resize(out_channels, **options)
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.Level:
-        """Ready to run on the maps that are not `known`."""
+        """The level in prepared form; `known` as in `Conv.prepare`."""
         attention = None if self.attention is None else self.attention.prepare()
         resize = None if self.resize is None else self.resize.prepare()
         return precomputed.Level(self.block1.prepare(known), self.block2.prepare(), attention, resize)
 
 
 class UNet(nnx.Module):
-    """The denoiser. `dtype` is the type of its products (all else is float32), `precision` how exact they are."""
+    """The denoiser.
+
+    Args:
+      config: the architecture.
+      dtype: type of the products; None: that of the weights. Everything else is float32.
+      precision: precision of the products, as in `jax.lax`.
+    """
 
     def __init__(self, config: ModelConfig, *, dtype=None, precision: str | None = "highest"):
         d, widths = config.width, config.unet_channels
@@ -101,11 +117,11 @@ class UNet(nnx.Module):
     def embed(
         self, time: Float[Array, "..."], quality: Float[Array, "..."] | None = None
     ) -> tuple[Float[Array, "... _"], ...]:
-        """What each residual block adds at these time inputs, in the order of the blocks' use.
+        """What each residual block adds between its layers, in the order in which the blocks are used.
 
         Args:
           time: time inputs in [0, 1).
-          quality: from 0 to 1, to be broadcast against `time`; None in a model of one rate.
+          quality: from 0 to 1, broadcast against `time`; None in a single-rate model.
         """
         conditions = [time] if quality is None else jnp.broadcast_arrays(time, quality)
         embedded = self.time_embedding(jnp.stack(conditions, axis=-1))
@@ -114,7 +130,7 @@ class UNet(nnx.Module):
         return tuple(block.embed(embedded) for block in (*levels, *self.middle, *ups))
 
     def prepare(self, context: Context) -> precomputed.UNet:
-        """The U-Net of these context maps: all that is the same at every step is done."""
+        """The U-Net for these context maps, with everything precomputed that is the same at every step."""
         maps = list(context.maps)
         if context.preview is not None:
             maps[0] = jnp.concatenate([maps[0], fold(context.preview, self.fold)], axis=-1)
@@ -141,9 +157,9 @@ class UNet(nnx.Module):
         """Predicts from the noisy image.
 
         Args:
-          x: noisy image x_n; h and w multiples of 32.
-          time: time input in [0, 1), one per image.
+          x: noisy image x_n, on the scale of [−1, 1]; h and w multiples of 32.
+          time: time inputs in [0, 1), one per image.
           context: from `Compressor.context`.
-          quality: from 0 to 1, one per image; None in a model of one rate.
+          quality: from 0 to 1, one per image; None in a single-rate model.
         """
         return self.prepare(context)(x, self.embed(time, quality))

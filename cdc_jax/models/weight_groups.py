@@ -1,6 +1,6 @@
-"""Which part of the model a weight belongs to, by the weight's dotted name.
+"""The parts of the model, and which part a weight belongs to by its dotted name.
 
-Training asks here which weights `freeze_entropy` keeps and which learning rate a weight has.
+Training uses them to decide which weights `freeze_entropy` freezes and which learning rate a weight has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Part(enum.Enum):
     UNET = ("unet.",)
 
 
-# A file's symbols depend on these parts; the way back from the symbols to the image may change.
+# A file's symbols depend on these parts. The other parts, which turn symbols back into an image, may change.
 CODING_PARTS = frozenset({Part.ENCODER, Part.ANALYSIS, Part.GAINS, Part.HYPERPRIOR})
 
 # The last layers of networks that start, or should stay, close to zero: a small step of all their weights together is a
@@ -39,7 +39,7 @@ _OUTPUTS = (
 
 
 def part_of(name: str) -> Part:
-    """The part that the weight `name` belongs to. Raises ValueError where the model has no such part."""
+    """The part that the weight `name` belongs to. Raises ValueError if no part has such a weight."""
     for part in Part:
         if name.startswith(part.value):
             return part

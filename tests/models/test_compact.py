@@ -1,4 +1,4 @@
-"""The compact architecture: its shapes, its start as a transform codec, its gains, and what each gradient follows."""
+"""The compact architecture: shapes, initialization as a transform codec, gains, and the gradients of the rate."""
 
 import dataclasses
 import math
@@ -29,14 +29,14 @@ def image(batch=1, height=SIDE, width=SIDE, seed=0):
 
 
 def rounding_noise(config, batch=1):
-    """Uniform noise in place of the rounding of y and z."""
+    """Uniform noise for y and z, in place of rounding."""
     random = np.random.default_rng(3)
     shapes = (batch, 4, 4, config.latent_channels), (batch, 1, 1, config.hyper_channels)
     return tuple(jnp.asarray(random.uniform(-0.5, 0.5, shape), jnp.float32) for shape in shapes)
 
 
 def folded(side, prediction="x", width=8):
-    """A compact model whose pixels are folded in squares of a side."""
+    """A compact model that folds squares of the given side."""
     levels = int(math.log2(16 // side)) + 1
     channels = tuple(width + 4 * i for i in range(levels))
     return dataclasses.replace(
@@ -89,7 +89,7 @@ def test_every_prediction_and_width_takes_a_gradient_step(prediction, width):
     before, gradients = loss(weights)
     untouched = {name for name, g in gradients.items() if not jnp.any(g)}
     assert all(jnp.all(jnp.isfinite(g)) for g in gradients.values())
-    # Deviations are not trained; the prior's medians have a loss of their own.
+    # Deviations are not trained; the prior's medians have a separate loss.
     assert untouched <= {"compressor.transform.deviations", "compressor.prior.medians"}
     # A step of the U-Net alone: what moves a rounding moves the loss by a jump.
     steps = {name: g if name.startswith("unet.") else 0 * g for name, g in gradients.items()}
@@ -126,7 +126,7 @@ def test_at_the_start_one_step_is_nearly_the_preview():
     assert 0 < float(jnp.max(jnp.abs(decoded - preview))) < 0.2
     other = {name: w * 20 if name.startswith("unet.final_conv") else w for name, w in weights.items()}
     decoded, preview = decode(other, image())
-    assert float(jnp.max(jnp.abs(decoded - preview))) > 0.2  # it is the small last layer that keeps them together
+    assert float(jnp.max(jnp.abs(decoded - preview))) > 0.2  # they are close only because the last layer is small
 
 
 def test_the_transform_of_an_orthonormal_basis_is_its_own_inverse():
@@ -183,7 +183,7 @@ def test_a_model_without_weights_refuses_to_run():
 
 
 class TestRatesGradient:
-    """σ and the prior follow the rate of rounded values, y, z, μ and the gains that of noisy ones."""
+    """σ and the prior get the gradient of the rounded values' rate; y, z, μ and the gains that of noisy values."""
 
     @staticmethod
     def parts():
@@ -200,7 +200,7 @@ class TestRatesGradient:
 
     @staticmethod
     def bits(weights, noise, y, z, mean, scale, gain):
-        """The model's rate; rounded values are constants, as their straight-through gradient is tested apart."""
+        """The model's rate. Rounded values are constants: their straight-through gradient is tested elsewhere."""
         model = merge(COMPACT, weights)
         constant = jax.lax.stop_gradient
         rounded = constant(jnp.round((y - mean) * gain) / gain + mean)

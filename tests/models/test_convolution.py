@@ -1,4 +1,4 @@
-"""Convolutions and their gradients against XLA's own."""
+"""Convolutions and their gradients, compared with XLA's."""
 
 from __future__ import annotations
 
@@ -63,8 +63,7 @@ def test_bfloat16_products_are_summed_in_float32():
 
 
 def test_other_platforms_keep_their_own_gradients():
-    """Lowered for a TPU, the gradient of a halving convolution is XLA's, over an input with zeros between its samples;
-    for a CPU it is not."""
+    """Lowered for a TPU, but not for a CPU, the gradient of a halving convolution is XLA's, with a dilated input."""
     x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 4))
 
     def gradient(x, kernel):
@@ -79,7 +78,7 @@ def test_other_platforms_keep_their_own_gradients():
 @pytest.mark.parametrize("kernel", [4, 5])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_transposed_convolution_by_phases_is_that_over_zeros(kernel, dtype):
-    """What CPUs compute and what other platforms do: values and gradients."""
+    """Values and gradients of both forms agree."""
     random = np.random.default_rng(2)
     x = jnp.asarray(random.normal(size=(2, 5, 7, 3)), dtype)
     weights = jnp.asarray(random.normal(size=(kernel, kernel, 3, 4)), dtype)
@@ -105,7 +104,7 @@ def test_a_transposed_convolution_by_phases_is_that_over_zeros(kernel, dtype):
 
 
 def test_other_platforms_transpose_over_zeros():
-    """Lowered for a TPU, a transposed convolution and its gradient are one each, and nothing is interleaved."""
+    """Lowered for a TPU, a transposed convolution and its gradient are one convolution each, without phases."""
     x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((4, 4, 8, 4))
 
     def both(x, kernel):

@@ -1,4 +1,4 @@
-"""Sizes, initial weights, and the small print of the modules."""
+"""Model sizes, initial weights, and details of the modules."""
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def test_compressor_runs_at_full_precision_and_the_unet_as_asked():
 
 
 def test_bfloat16_unet_keeps_float32_weights_and_output():
-    config = ModelConfig(width=8)  # with two channels, channel norm would blow up every rounding
+    config = ModelConfig(width=8)  # with two channels, channel norm would amplify rounding errors
     weights = initial_weights(config, 0)
 
     def run(dtype):
@@ -115,7 +115,7 @@ def test_bfloat16_unet_keeps_float32_weights_and_output():
     "settings",
     [{"prediction": "y"}, {"width": 0}, {"width": 2.5}, {"decode_steps": 0}, {"decode_gamma": -1.0}],
 )
-def test_impossible_models(settings):
+def test_invalid_models(settings):
     with pytest.raises(ConfigError):
         ModelConfig(**settings)
 
@@ -129,7 +129,7 @@ def test_config_survives_json():
 
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_transposed_convolution_is_one_over_zeros(kernel):
-    """Against the definition: a plain convolution of the input with zeros between its samples. Values and gradients."""
+    """Values and gradients equal those of the definition: a convolution of the input with zeros between samples."""
     from cdc_jax.models.blocks import TransposedConv
 
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The U-Net in its quick form against the plain one: the same numbers, the same gradients, nothing done twice."""
+"""The optimized U-Net compared with the plain one: same values, same gradients, nothing computed twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def case():
-    """(config, weights with gains and biases of their own, noisy image, times, context maps)."""
+    """(config, weights with random gains and biases, noisy image, times, context maps)."""
     config = ModelConfig(width=8)
     random = np.random.default_rng(0)
     weights = initial_weights(config, 0)
@@ -65,7 +65,7 @@ def test_values_and_every_gradient(case):
 
 @pytest.mark.slow
 def test_gradients_in_float64_and_rematerialized(case):
-    """In float64 no pixel is on the other side of ReLU's kink: the programs compute the same to its last digits."""
+    """In float64 no value changes sign before a ReLU by rounding, so both programs agree to the last digits."""
     config, *inputs = case
     with jax.enable_x64(True):
         weights, x, time, context = jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), tuple(inputs))
@@ -119,7 +119,7 @@ def test_the_loop_over_steps_has_nothing_of_the_context_and_no_transposes():
     maps = [e for e in inside if e.primitive.name == "transpose" and e.invars[0].aval.ndim == 4]
     assert not maps
 
-    quickly = {"xla_backend_optimization_level": 0}  # of machine code; the optimized program stays the same
+    quickly = {"xla_backend_optimization_level": 0}  # affects machine code only, not the optimized HLO
     text = synthesize.lower(config, 3, False, *arguments).compile(compiler_options=quickly).as_text()
     transposed = re.findall(r"= f32\[([\d,]+)\]\S* transpose\(.*/while/body/", text)
     channels = {4 * multiple for multiple in range(1, 7)}
@@ -128,7 +128,7 @@ def test_the_loop_over_steps_has_nothing_of_the_context_and_no_transposes():
 
 
 def equations(jaxpr):
-    """All equations of a program and of the programs in it."""
+    """All equations of a program and its subprograms."""
     for equation in jaxpr.eqns:
         yield equation
         for value in equation.params.values():
