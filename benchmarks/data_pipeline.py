@@ -25,7 +25,8 @@ from cdc_jax.data import crops  # noqa: E402
 from cdc_jax.data.pipeline import open_batches  # noqa: E402
 from cdc_jax.data.sources import open_sources  # noqa: E402
 from cdc_jax.errors import CdcError  # noqa: E402
-from cdc_jax.training.config import check_config, default_config  # noqa: E402
+from cdc_jax.training.config import default_config  # noqa: E402
+from cdc_jax.training.config_checks import check_config  # noqa: E402
 
 
 def pipeline_config(args: argparse.Namespace, workers: int) -> ml_collections.ConfigDict:

@@ -19,7 +19,7 @@ from ml_collections.config_flags import config_flags
 
 from cdc_jax.aot import command
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.training.config import check_overrides
+from cdc_jax.training.config_checks import check_overrides
 from cdc_jax.training.old_names import refuse_old_name_in
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, the bundle and all results.")

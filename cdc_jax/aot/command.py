@@ -29,7 +29,7 @@ def run(config: ml_collections.ConfigDict | None) -> None:
     from cdc_jax.aot.programs import PROGRAMS
     from cdc_jax.aot.report import describe, extrapolate
     from cdc_jax.aot.topology import AVAILABLE_HBM_GIB, open_topology
-    from cdc_jax.training.config import check_config
+    from cdc_jax.training.config_checks import check_config
 
     unknown = [name for name in _PROGRAMS.value if name not in PROGRAMS]
     if unknown:

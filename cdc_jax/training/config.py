@@ -6,15 +6,12 @@ Files in `configs/` start from `default_config()` and change some of the values.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import ml_collections
 
-from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.training.old_names import current_settings, refuse_old_names
+from cdc_jax.training.old_names import current_settings
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -151,44 +148,6 @@ def _train_settings() -> ml_collections.ConfigDict:
     return settings
 
 
-_CHOICES = {
-    "init_weights": ("ema", "raw"),
-    "optimizer.schedule": ("step", "cosine", "trapezoid"),
-    "data.source": ("folder", "scikit-image", "tfds", "vimeo90k"),
-    "data.small_images": ("skip", "upscale"),
-    "train.compute_type": ("float32", "bfloat16"),
-    "train.unet_precision": ("default", "high", "highest"),
-}
-_AT_LEAST_ONE = (
-    "data.batch_size",
-    "train.steps",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.accumulate",
-)
-_RANGES = {
-    "data.max_corrupt_fraction": (0, 1),
-    "data.max_downscale": (1, 8),
-    "loss.max_noise_fraction": (0, 1),
-}
-
-# Settings that may not change when a run resumes. The same holds for those of the loss and the model, except how it
-# decodes. Otherwise one run would contain two models, and its checkpoints' objectives would not be comparable.
-_FIXED = (
-    "seed",
-    "init_from",
-    "freeze_entropy",
-    "data.source",
-    "data.name",
-    "data.split",
-    "data.crop",
-    "data.batch_size",
-    "data.validation",
-)
-
-
 def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
     """The configuration that a checkpoint was saved with, under the present names of the settings.
 
@@ -203,102 +162,3 @@ def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
 def model_config(config: ml_collections.ConfigDict) -> ModelConfig:
     """The model's settings as a `ModelConfig`. Raises ConfigError for invalid values."""
     return ModelConfig.from_dict(config.model.to_dict())
-
-
-def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises ConfigError for values that are invalid or do not fit together."""
-    refuse_old_names(_keys(config))
-    model_config(config)
-    _check_crops(config)
-    _check_each(config)
-    if not 0 <= config.loss.silent_fraction <= config.loss.max_noise_fraction:
-        raise ConfigError(
-            f"loss.silent_fraction is {config.loss.silent_fraction}; it must be between 0 and loss.max_noise_fraction, "
-            f"{config.loss.max_noise_fraction}."
-        )
-    if config.data.batch_size % config.train.accumulate:
-        raise ConfigError(
-            f"data.batch_size ({config.data.batch_size}) is not a multiple of train.accumulate "
-            f"({config.train.accumulate})."
-        )
-    if config.freeze_entropy and not config.init_from:
-        raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there.")
-
-
-def _check_crops(config: ml_collections.ConfigDict) -> None:
-    for name, size in (("data.crop", config.data.crop), ("loss.unet_crop", config.loss.unet_crop)):
-        if size % 64 or size < 0:
-            raise ConfigError(f"{name} is {size}; it must be a multiple of 64 pixels.")
-    if config.data.crop == 0:
-        raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels.")
-    if config.loss.unet_crop > config.data.crop:
-        raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop}).")
-
-
-def _check_each(config: ml_collections.ConfigDict) -> None:
-    """Checks settings whose valid values do not depend on other settings."""
-    for name in _AT_LEAST_ONE:
-        if _value(config, name) < 1:
-            raise ConfigError(f"{name} is {_value(config, name)}; it must be at least 1.")
-    for name, (least, most) in _RANGES.items():
-        if not least <= _value(config, name) <= most:
-            raise ConfigError(f"{name} is {_value(config, name)}; it must be between {least} and {most}.")
-    for name, choices in _CHOICES.items():
-        if _value(config, name) not in choices:
-            options = ", ".join(map(repr, choices))
-            raise ConfigError(f"{name} is {_value(config, name)!r}; it must be one of {options}.")
-    if not config.optimizer.epsilon > 0:
-        raise ConfigError(f"optimizer.epsilon is {config.optimizer.epsilon}; it must be positive.")
-    if not 0 <= config.loss.rho < 1:
-        raise ConfigError(f"loss.rho is {config.loss.rho}; it must be at least 0 and less than 1.")
-    if config.data.workers < 0:
-        raise ConfigError(f"data.workers is {config.data.workers}; it must be 0 (threads) or a number of processes.")
-    if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2³² − 1.")
-
-
-def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError if a run would resume with another seed, data, model or loss; how long it trains may change.
-
-    Args:
-      stored: the configuration that the run's checkpoint was saved with.
-      config: the configuration to resume with.
-      workdir: the run's folder, for the message.
-    """
-    older = stored_config(stored)
-    model = [f"model.{key}" for key in config.model if not key.startswith("decode_")]
-    loss = [f"loss.{key}" for key in config.loss]
-    for name in (*_FIXED, *model, *loss):
-        new, old = _value(config, name), _value(older, name)
-        if old != new:
-            raise ConfigError(
-                f"The run in {workdir} was started with {name}={old!r}, not {new!r}: resume it with its settings, or "
-                "name another --workdir (init_from takes over the weights)."
-            )
-
-
-def _value(config: ml_collections.ConfigDict, name: str) -> Any:
-    """The value of a setting, given its dotted name."""
-    for key in name.split("."):
-        config = config[key]
-    return config
-
-
-def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:
-    """Raises ConfigError for an unknown key among dotted names such as "loss.beta", and suggests a similar one.
-
-    Former names of settings are refused too, even if the configuration file defines settings with these names.
-    """
-    known, keys = list(_keys(config)), list(keys)
-    refuse_old_names([*known, *keys])
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ConfigError(f"Unknown setting config.{key}; did you mean config.{near[0]}?")
-
-
-def _keys(config: Mapping, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        yield prefix + key
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _keys(value, f"{prefix}{key}.")

@@ -25,7 +25,7 @@ from cdc_jax.io.files import is_remote, reraise_as
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
-from cdc_jax.training.config import check_config, check_same_run
+from cdc_jax.training.config_checks import check_config, check_same_run
 from cdc_jax.training.initialization import frozen_coding, keep_coding, starting_weights
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.metrics_writer import RunLog

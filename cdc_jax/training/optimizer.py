@@ -54,8 +54,7 @@ def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.G
 
 
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
-<<<<<<< HEAD
-    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None where all are 1."""
+    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None if all are 1."""
     factors = {name: _factor(config, name, leaf.shape) for name, leaf in params.items()}
     if all(factor == 1 for factor in factors.values()):
         return None
@@ -63,9 +62,6 @@ def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> 
 
 
 def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]) -> float:
-=======
-    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None if all are 1."""
->>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
     options = config.optimizer
     parts = {
         Part.GAINS: options.gains_factor,

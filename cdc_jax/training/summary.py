@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The results of a finished run: a bundle, and a validation image compressed with it, JPEG and the shipped model."""
-=======
-"""The results of a finished run: its bundle, and the first validation image, compressed and decoded with it."""
->>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
 
 from __future__ import annotations
 
@@ -77,7 +73,7 @@ def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[st
     data = codec.compress(image)
     write_atomically(folder / "example.cdc", data)
     write_image(folder / "example.png", codec.decompress(data))
-    panels = _compared(name, image, codec, data)
+    panels = compared(name, image, codec, data)
     for panel in panels[1:]:
         print(f"{name}, {panel.caption}")
     write_image(folder / "side_by_side.png", side_by_side([(panel.caption, panel.image) for panel in panels]))
@@ -89,8 +85,15 @@ class _Panel(NamedTuple):
     image: Image
 
 
-def _compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]:
-    """The original, the file, and at most as many bytes of JPEG and of the shipped model, each decoded."""
+def compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]:
+    """The original, the file, and at most as many bytes of JPEG and of the shipped model, each decoded.
+
+    Args:
+      name: of the image.
+      image: uint8 [h, w, 3].
+      codec: the run's.
+      data: its file of the image.
+    """
     height, width, _ = image.shape
     lpips_of = _lpips_alex()
 
@@ -125,11 +128,7 @@ def _lpips_alex() -> Callable[[Image, Image], float] | None:
 
 
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
-<<<<<<< HEAD
     """Images of one size under their captions: two rows of two where there are four, else one row."""
-=======
-    """One sheet with the images, which have the same size, side by side, each under its caption."""
->>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
     height, width, _ = panels[0][1].shape
     columns = 2 if len(panels) == 4 else len(panels)
     rows = -(-len(panels) // columns)
@@ -143,13 +142,8 @@ def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"
 
 
 def _print_progress(log: list[dict]) -> None:
-<<<<<<< HEAD
     """Prints how far the run came: the first and last values of some metrics."""
     for name in ("diffusion_loss", "validation_objective"):
-=======
-    """Prints the first and last logged values of some metrics."""
-    for name in ("diffusion_loss", "validation_bpp", "validation_psnr_db_1"):
->>>>>>> f5a4489 (Training: docstrings, comments and names that a newcomer reads without stopping)
         values = [(line["step"], line[name]) for line in log if name in line]
         if len(values) > 1:
             (first_step, first), (last_step, last) = values[0], values[-1]

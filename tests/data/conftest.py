@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdc_jax.training.config import check_config, default_config
+from cdc_jax.training.config import default_config
+from cdc_jax.training.config_checks import check_config
 
 
 def save_image(path: Path, number: int, height: int = 90, width: int = 100) -> None:

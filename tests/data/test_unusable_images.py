@@ -9,7 +9,8 @@ import pytest
 
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError, ConfigError
-from cdc_jax.training.config import check_config, default_config
+from cdc_jax.training.config import default_config
+from cdc_jax.training.config_checks import check_config
 from tests.data.conftest import corrupt_images, save_image
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from cdc_jax.training.config import check_overrides
+from cdc_jax.training.config_checks import check_overrides
 from tests.helpers.processes import ROOT
 from tests.launch.scripts import LAUNCH, LOCAL, SLURM, TPU_VM, launch
 

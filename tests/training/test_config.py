@@ -9,7 +9,8 @@ import ml_collections
 import pytest
 
 from cdc_jax.errors import ConfigError
-from cdc_jax.training.config import check_config, check_overrides, check_same_run, default_config
+from cdc_jax.training.config import default_config
+from cdc_jax.training.config_checks import check_config, check_overrides, check_same_run
 from tests.helpers.training import tiny_config
 
 

@@ -13,7 +13,8 @@ from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import shapes
 from cdc_jax.training.checkpoints import Checkpoints
-from cdc_jax.training.config import check_config, model_config
+from cdc_jax.training.config import model_config
+from cdc_jax.training.config_checks import check_config
 from cdc_jax.training.initialization import frozen_coding, keep_coding, read_coding, starting_weights
 from cdc_jax.training.step import is_trained
 from tests.helpers.object_store import unreachable_store

@@ -10,7 +10,8 @@ import pytest
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.params import shapes
 from cdc_jax.training import loss as loss_module
-from cdc_jax.training.config import check_config, model_config
+from cdc_jax.training.config import model_config
+from cdc_jax.training.config_checks import check_config
 from cdc_jax.training.loss import beta_at, hyper_weight_at, loss_and_metrics, step_randomness
 from tests.helpers.compact import compact_training_config
 from tests.helpers.training import tiny_config

@@ -12,8 +12,9 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.main import main
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.training.checkpoints import Checkpoints
-from cdc_jax.training.config import check_config, check_overrides, check_same_run, default_config, model_config
+from cdc_jax.training.config import default_config, model_config
 from cdc_jax.training.config import stored_config as read_stored_config
+from cdc_jax.training.config_checks import check_config, check_overrides, check_same_run
 from cdc_jax.training.metrics_writer import RunLog
 from cdc_jax.training.old_names import OLD_NAMES
 from cdc_jax.training.step import new_state

@@ -51,7 +51,13 @@ def test_trapezoid_learning_rate():
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9), step
 
 
-FACTORS = {"optimizer.gains_factor": 24.0, "optimizer.hyperprior_factor": 6.0, "optimizer.transform_factor": 0.5}
+FACTORS = {
+    "optimizer.gains_factor": 24.0,
+    "optimizer.hyperprior_factor": 6.0,
+    "optimizer.transform_factor": 0.5,
+    "optimizer.encoder_factor": 3.0,
+    "optimizer.output_factor": 0.25,
+}
 PARTS = {
     "compressor.transform.log2_gain": 24.0,
     "compressor.transform.gain_steps": 24.0,
@@ -61,10 +67,17 @@ PARTS = {
     "compressor.hyper_decoder": 6.0,
     "compressor.checkerboard": 6.0,
     "compressor.prior": 6.0,
-    "compressor.encoder": 1.0,
+    "compressor.encoder": 3.0,
     "compressor.context_decoder": 1.0,
     "unet": 1.0,
 }
+STEADY = {"optimizer.schedule": "step", "optimizer.learning_rate": 0.1, "optimizer.warmup_steps": 0}
+OUTPUTS = (
+    "compressor.encoder.out",
+    "compressor.hyper_decoder.convs.2",
+    "compressor.checkerboard.out",
+    "unet.final_conv",
+)
 
 
 def test_learning_rate_factors_of_each_part():
@@ -77,10 +90,26 @@ def test_learning_rate_factors_of_each_part():
         if name == "compressor.transform.deviations":  # not trained
             continue
         (part,) = (part for part in PARTS if name.startswith(part))
-        assert (values == PARTS[part]).all(), name
+        assert (values == PARTS[part] * (0.25 if name.startswith(OUTPUTS) else 1)).all(), name
         seen.add(part)
     assert seen == PARTS.keys()
     assert learning_rate_factors(tiny_config(), params) is None
+
+
+def test_kernels_with_many_inputs_learn_more_slowly():
+    params = {"unet.a.kernel": np.zeros((3, 3, 8, 2)), "unet.b.kernel": np.zeros((4, 9)), "unet.a.bias": np.zeros(99)}
+    _, unravel = ravel_pytree(params)
+    factors = unravel(learning_rate_factors(tiny_config(**{"optimizer.max_fan_in": 18}), params))
+    assert {name: set(np.asarray(values).ravel()) for name, values in factors.items()} == {
+        "unet.a.kernel": {0.25}, "unet.b.kernel": {1.0}, "unet.a.bias": {1.0}
+    }  # fmt: skip
+
+
+def test_epsilon_decides_on_gradients_that_are_smaller():
+    for epsilon, moved in ((1e-15, 0.1), (1e-8, 0.1 * 1e-10 / (1e-10 + 1e-8))):
+        optimizer = make_optimizer(tiny_config(**STEADY | {"optimizer.epsilon": epsilon}), {"unet.a": jnp.zeros(1)})
+        updates, _ = optimizer.update(jnp.full(1, 1e-10), optimizer.init(jnp.zeros(1)), jnp.zeros(1))
+        np.testing.assert_allclose(updates, -moved, rtol=1e-4)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
@@ -91,7 +120,7 @@ def test_the_update_is_adam_s_of_clipped_gradients_times_the_factors(clip_norm):
     names = ("compressor.encoder.a", "compressor.prior.b", "compressor.transform.log2_gain")
     with jax.enable_x64(True):
         params = {name: jnp.zeros(2) for name in names}
-        factors = np.repeat([1.0, 6.0, 24.0], 2)
+        factors = np.repeat([3.0, 6.0, 24.0], 2)
         optimizer, weights = make_optimizer(config, params), jnp.zeros(6)
         state = optimizer.init(weights)
         mean, square = np.zeros(6), np.zeros(6)
