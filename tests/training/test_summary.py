@@ -13,7 +13,7 @@ from cdc_jax.training.summary import compared, side_by_side
 
 @pytest.fixture
 def file_and_image(compact_codec, photograph):
-    image = photograph[:128, :192]
+    image = photograph[:256, :384]
     return compact_codec.compress(image, quality=100), image
 
 
