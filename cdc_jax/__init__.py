@@ -1,7 +1,7 @@
-"""A learned image codec: conditional diffusion on top of a hyperprior compressor, in JAX.
+"""A learned image codec: a hyperprior compressor with a conditional diffusion decoder, in JAX.
 
-`load_codec` opens a model; the `Codec` it returns turns images into bytes and back. `docs/api.md` lists every public
-name. All but the exceptions are imported on first use, so `import cdc_jax` and `cdc info` load neither JAX nor NumPy.
+`load_codec` opens a model and returns a `Codec`, which compresses and decompresses images. `docs/api.md` lists all
+public names. Except for the exceptions they are imported on first use, so `import cdc_jax` loads neither JAX nor NumPy.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ __all__ = [
     "write_image",
 ]
 
-_IMPORTED_ON_USE = {  # public name → module, name there
+_IMPORTED_ON_USE = {  # public name → (module, its name there)
     "Codec": ("codec.codec", "Codec"),
     "EvaluationSettings": ("evaluation.evaluate", "Settings"),
     "Header": ("io.header", "Header"),
@@ -81,13 +81,21 @@ _IMPORTED_ON_USE = {  # public name → module, name there
 }
 
 
+_EXTRAS = {"export_bundle": "train", "train": "train"}  # public name → the pip extra that it needs
+
+
 def __getattr__(name: str):
-    if name in _IMPORTED_ON_USE:
-        module, attribute = _IMPORTED_ON_USE[name]
+    if name not in _IMPORTED_ON_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _IMPORTED_ON_USE[name]
+    try:
         value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS:
+            raise
+        raise CdcError(f"cdc_jax.{name} needs the package {error.name}: pip install '.[{_EXTRAS[name]}]'.") from error
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

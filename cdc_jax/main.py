@@ -1,10 +1,10 @@
-"""Trains a model, exports it, and shows what it does.
+"""Trains a model, exports it, and compresses a validation image with it.
 
 python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 
 Any setting can be changed on the command line: --config.train.steps=1000
 
---mode=compile --topology=v5e:16x16 compiles for TPUs instead, on any machine, and prints what a chip will need.
+--mode=compile --topology=v5e:16x16 instead compiles for TPUs, on any machine, and prints the needs of a chip.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import ml_collections
 from absl import app, flags
 from ml_collections.config_flags import config_flags
 
+import cdc_jax
 from cdc_jax.aot import command
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.training.config_checks import check_overrides
 from cdc_jax.training.old_names import refuse_old_name_in
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, the bundle and all results.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for TPUs that are not there.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for TPUs that are not attached.")
 _CONFIG_HELP = "The run's settings: a file in configs/."
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
 
 def run(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
-    """Trains to the end, exports the bundle, and compresses the validation image where there is one.
+    """Trains, exports the bundle, and compresses the validation image if there is one; or compiles for TPUs.
 
     Raises:
-      CdcError: as `train` and `showcase`; ConfigError for a stray argument or a missing flag.
+      CdcError: as `train` and `showcase`.
+      ConfigError: an argument is unexpected, or a flag is missing.
     """
     if len(argv) > 1:
         raise ConfigError(f"Unexpected argument {argv[1]!r}.")
@@ -47,17 +49,23 @@ def run(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
     compilation_cache.enable()
     import jax
 
-    from cdc_jax.training.loop import train
-    from cdc_jax.training.summary import showcase
-
-    state = train(config, _WORKDIR.value)
+    state = cdc_jax.train(config, _WORKDIR.value)
     if jax.process_index() == 0:
+        from cdc_jax.training.summary import showcase
+
         showcase(config, state, _WORKDIR.value)
     leave_together()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code. A user's mistake is one line on standard error."""
+    """Runs the training command.
+
+    Args:
+      argv: the command line, with the program's name; by default that of the process.
+
+    Returns:
+      The exit code. Errors that a user can cause are reported in one line on standard error.
+    """
     argv = list(sys.argv if argv is None else argv)
     config = _define_config_flag(argv)
     if _HELP.intersection(argv[1:]):
@@ -80,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _define_config_flag(argv: list[str]) -> flags.FlagHolder:
-    """`--config`, for this command line. Each setting that it changes becomes a flag of its own."""
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # of an earlier call
+    """Defines `--config` for this command line. Every setting that `argv` overrides becomes a separate flag."""
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # flags of an earlier call
         delattr(flags.FLAGS, name)
     flag = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=argv, allow_override=True)
     flags.FLAGS["config"].parser = _ConfigFileParser(argv)
@@ -89,7 +97,7 @@ def _define_config_flag(argv: list[str]) -> flags.FlagHolder:
 
 
 class _ConfigFileParser(config_flags.ConfigFileFlagParser):
-    """Reads the configuration's file once, and names the settings that exist where the command line has others.
+    """Executes the configuration file once, and suggests names for unknown settings on the command line.
 
     Args:
       argv: the command line.
@@ -100,7 +108,7 @@ class _ConfigFileParser(config_flags.ConfigFileFlagParser):
         self._argv = argv
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
-        """The settings of FILE or FILE:ARGUMENT. Raises ConfigError for a missing file and unknown settings."""
+        """Reads FILE or FILE:ARGUMENT. Raises ConfigError for a missing file or an unknown setting."""
         file = path.partition(":")[0]
         if not Path(file).is_file():
             raise ConfigError(f"There is no configuration file {file}.")
@@ -117,7 +125,7 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
 def _help() -> str:
-    """What `--help` prints."""
+    """The text of `--help`."""
     compiling = [flag.name for flag in flags.FLAGS.get_flags_for_module(command.__name__)]
     return "\n".join(
         [

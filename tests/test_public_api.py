@@ -84,6 +84,20 @@ def test_the_documentation_lists_nothing_else():
     assert attributes == {name for name in vars(cdc_jax.Codec) if not name.startswith("_")} | instance_attributes
 
 
+WITHOUT_OPTAX = """
+import sys
+import flax.nnx  # which may import optax itself
+sys.modules["optax"] = None  # importing it raises ModuleNotFoundError, as in an installation without the extra
+"""
+
+
+@pytest.mark.parametrize("name", ["train", "export_bundle"])
+def test_without_an_extra_the_error_names_the_command_to_install_it(name):
+    code = f"import cdc_jax\ntry: cdc_jax.{name}\nexcept cdc_jax.CdcError as error: print(error)"
+    expected = f"cdc_jax.{name} needs the package optax: pip install '.[train]'.\n"
+    assert run_python(WITHOUT_OPTAX + code) == expected
+
+
 def test_headers_of_both_formats(tmp_path):
     data = cdc_file.pack(b"abcd", 5, 7, b"stream")
     header = cdc_jax.read_header(data)
