@@ -1,9 +1,9 @@
-"""Packaging of cdc_jax: what `pip install .` brings, and what each extra adds.
+"""Packaging of cdc_jax: the requirements of `pip install .` and of each extra.
 
-The base installation is what opens and writes `.cdc` files; it stays free of data loaders, loggers and PyTorch, so that
-it works wherever JAX does. Everything else is an extra: `pip install '.[train]'`, `pip install '.[eval]'`, …
+The base installation reads and writes `.cdc` files. It has no data loaders, loggers or PyTorch, so that it works
+wherever JAX does. Everything else is an extra: `pip install '.[train]'`, `pip install '.[eval]'`, …
 
-Lower bounds install together on Python 3.11; upper bounds keep out series that nobody has tried yet.
+All lower bounds can be installed together on Python 3.11. Upper bounds exclude untested releases.
 """
 
 import re
@@ -30,7 +30,7 @@ BASE = [
     "tqdm>=4.66",
 ]
 
-# The least that a training run on photographs at hand needs: `make demo` installs this and no more.
+# The minimum for training on the photographs of scikit-image, which `make demo` installs.
 DEMO = [
     "absl-py>=2.1",
     "grain>=0.2.15,<0.3",
@@ -39,7 +39,7 @@ DEMO = [
     "scikit-image>=0.25",
 ]
 
-TORCH = ["torch>=2.6"]  # nothing but tests uses it: what they compare with
+TORCH = ["torch>=2.6"]  # only tests use it, for comparison
 
 EVAL = [
     "bjontegaard>=1.3",
@@ -51,7 +51,7 @@ EVAL = [
 
 TRAIN = [
     *DEMO,
-    "importlib_resources>=6.4",  # which `tfds build` imports and tensorflow-datasets does not ask for
+    "importlib_resources>=6.4",  # imported by `tfds build`, but not declared by tensorflow-datasets
     "tensorboardX>=2.6.2.2",
     "tensorflow-datasets>=4.9.9,<5",
 ]
@@ -86,13 +86,13 @@ PACKAGE_DATA = {"cdc_jax": ["py.typed", "shipped/*"], "cdc_jax.evaluation": ["pa
 
 
 def read_version():
-    """The version in cdc_jax/version.py, without importing the package: its requirements may not be installed yet."""
+    """The version in cdc_jax/version.py, read without importing the package, whose requirements may be missing."""
     source = (HERE / "cdc_jax" / "version.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "([^"]+)"$', source, flags=re.MULTILINE).group(1)
 
 
 def read_readme():
-    """The README as the long description; a tree without one can still be installed."""
+    """The README as the long description; "" if there is none."""
     readme = HERE / "README.md"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 

@@ -33,7 +33,7 @@ from cdc_jax.entropy.latents import LatentModel, Latents, Pass  # noqa: E402
 from cdc_jax.entropy.tables import draw_symbols  # noqa: E402
 
 RELEASED_CHANNELS = 256
-LEVEL = 12800  # quality 50, in a model of every rate
+LEVEL = 12800  # quality 50, in a variable-rate model
 GAIN = 3.0  # spreads the random model's scales over the tables: about 1 bit per pixel
 
 

@@ -1,7 +1,7 @@
-"""The compact model: one set of weights for all rates, trained on two CPU cores, which decodes in one step.
+"""The compact model: a variable-rate model that decodes in one step and trains on two CPU cores.
 
 Command:   python -m cdc_jax.main --config=configs/compact.py:FOLDER[,FOLDER…] --workdir=runs/compact
-           (folders of photographs, with commas between them; --config.data.validation=FOLDER measures other ones)
+           (folders of photographs; --config.data.validation=FOLDER measures the images of another folder)
 Hardware:  2 CPU cores, 4 GB of memory (3.0 GB measured in the first 500 steps)
 Time:      in training; 2 to 3 s a step where others used the two cores as well (measured in the first 500 steps)
 Result:    in training
@@ -11,10 +11,10 @@ from cdc_jax.training.config import default_config
 
 
 def get_config(paths: str = ""):
-    """A transform codec at step 0, which the networks improve: first for squared error, then for LPIPS as well.
+    """A transform codec at step 0, which the networks improve: first for squared error, later for LPIPS as well.
 
     Args:
-      paths: folders of training images, with commas between them; `--config.data.path` names them as well.
+      paths: folders of training images, separated by commas; `--config.data.path` can name them instead.
     """
     config = default_config()
     with config.unlocked():

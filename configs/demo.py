@@ -1,4 +1,4 @@
-"""A tiny compact model of every rate, trained in minutes on the photographs that come with scikit-image.
+"""A tiny compact variable-rate model, trained in minutes on the photographs that come with scikit-image.
 
 Command:   python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 Hardware:  2 CPU cores, 4 GB of memory
@@ -10,7 +10,7 @@ from cdc_jax.training.config import default_config
 
 
 def get_config():
-    """`configs/compact.py` in small: a transform codec from the first step on, so that a few hundred steps do."""
+    """A small version of `configs/compact.py`: a transform codec from step 0 on, so a few hundred steps are enough."""
     config = default_config()
     with config.unlocked():
         config.model.width = 32

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Trains on this machine, and resumes after a crash: an interrupted run resumes from its last checkpoint.
+# Trains on this machine. After a crash, the training resumes from its last checkpoint.
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
 #   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000
 #   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/demo --config.data.batch_size=8
 #
 # Environment:
-#   ATTEMPTS=3             how often it starts in all
-#   PROCESSES=1            processes that train together; the first writes here, the others into files
-#   DEVICES_PER_PROCESS=   this many virtual CPU devices in each; unset: the devices that JAX finds
-#   PORT=                  of the first process, where the others find it; unset: drawn for each attempt
+#   ATTEMPTS=3             how many times to start the training at most
+#   PROCESSES=1            number of processes that train together; the first one prints here, the others into files
+#   DEVICES_PER_PROCESS=   number of virtual CPU devices of each process; unset: the devices that JAX finds
+#   PORT=                  port at which the other processes find the first one; unset: a random one for each attempt
 #   PYTHON=python3         the interpreter
-# Of several processes without DEVICES_PER_PROCESS each takes one GPU, the one of its number.
-# --dry-run prints the commands and runs nothing. SIGTERM is passed on: the run saves its state and ends. So is Ctrl-C,
-# which ends it as it is, with the last checkpoint.
+# Without DEVICES_PER_PROCESS, each of several processes uses one GPU: process 0 the first, and so on.
+# --dry-run prints the commands and runs nothing. SIGTERM is passed on: the run saves its state and ends. So is Ctrl-C:
+# the run ends without saving, and its last checkpoint remains.
 set -euo pipefail
 
 dry_run=
@@ -37,7 +37,7 @@ port=
 draw_port() { port=${PORT:-$(( 20000 + RANDOM % 20000 ))}; }
 draw_port
 
-# What process number $1 finds in its environment, one NAME=VALUE each, in the array `settings`.
+# Sets the array `settings` to the environment of process number $1, each entry NAME=VALUE.
 settings_of() {
     settings=()
     if (( processes > 1 )); then
@@ -51,7 +51,7 @@ settings_of() {
     fi
 }
 
-# Prints a command as one can type it.
+# Prints a command, quoted so that it can be typed.
 show() {
     local word line=
     for word in "$@"; do
@@ -80,7 +80,7 @@ if (( processes > 1 )); then
 fi
 
 children=() asked_to_stop=
-# Sends signal $1 to every process; those that have ended do not mind.
+# Sends signal $1 to every process that is still running.
 pass_on() {
     local child
     for child in ${children[@]+"${children[@]}"}; do
@@ -90,12 +90,12 @@ pass_on() {
 trap 'asked_to_stop=130; pass_on INT' INT
 trap 'asked_to_stop=143; pass_on TERM' TERM
 
-# Runs all processes to their end; `status` is the first that is not 0. One that fails takes the others with it.
+# Runs all processes to their end. If one fails, the others are ended; `status` is the first exit code that is not 0.
 run_all() {
     local index ended
     children=()
     status=0
-    set -m # children in groups of their own: they get a Ctrl-C once, from here, and do not ignore it
+    set -m # children in process groups of their own: they get Ctrl-C from this script only, once, and do not ignore it
     for (( index = 0; index < processes; index++ )); do
         settings_of "$index"
         if (( index )); then
@@ -126,7 +126,7 @@ for (( attempt = 1; attempt <= ${ATTEMPTS:-3}; attempt++ )); do
     draw_port
     run_all
     if [[ -n "$asked_to_stop" ]]; then exit "$asked_to_stop"; fi
-    # 0: done; 2: a mistake in the settings; 130: Ctrl-C; 143: SIGTERM, state saved. Starting again is not wanted.
+    # 0: done; 2: a mistake in the settings; 130: Ctrl-C; 143: SIGTERM, state saved. Do not start again after these.
     case $status in 0 | 2 | 130 | 143) exit "$status" ;; esac
     echo "attempt $attempt ended with status $status" >&2
 done

@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
 # Trains on a Cloud TPU, on every worker of the slice, and resumes after a preemption.
 #
-#   launch/tpu_vm.sh [--dry-run] run CONFIG WORKDIR [FLAGS]    all that follows, until the training has ended
-#   launch/tpu_vm.sh [--dry-run] create                        the TPU VM; a queued one is waited for
-#   launch/tpu_vm.sh [--dry-run] setup                         this checkout and its packages, on every worker
+#   launch/tpu_vm.sh [--dry-run] run CONFIG WORKDIR [FLAGS]    create, setup and train, again and again until it is done
+#   launch/tpu_vm.sh [--dry-run] create                        creates the TPU VM; waits if it is queued
+#   launch/tpu_vm.sh [--dry-run] setup                         installs this checkout and its packages on every worker
 #   launch/tpu_vm.sh [--dry-run] train CONFIG WORKDIR [FLAGS]  starts the training, and returns
-#   launch/tpu_vm.sh [--dry-run] logs | status | stop          follows the log; looks; has the state saved and ends (where
-#                                                              a `run` watches, end that first: it would train again)
-#   launch/tpu_vm.sh [--dry-run] delete                        the TPU VM, and with it its disk
+#   launch/tpu_vm.sh [--dry-run] logs | status | stop          follows the log; prints the state; saves and ends the
+#                                                              training (end a `run` first, or it starts it again)
+#   launch/tpu_vm.sh [--dry-run] delete                        deletes the TPU VM and its disk
 #
 # Environment:
-#   TPU_NAME=cdc  ZONE=us-west4-a  PROJECT=        where; the project is gcloud's own where it is not given
-#   ACCELERATOR=v5litepod-8                        what: v5litepod-256, v4-16, v5p-16, v6e-8, ...
-#   RUNTIME=                                       its software; unset: the one for the accelerator
+#   TPU_NAME=cdc  ZONE=us-west4-a  PROJECT=        which TPU VM; the project defaults to gcloud's
+#   ACCELERATOR=v5litepod-8                        which accelerator: v5litepod-256, v4-16, v5p-16, v6e-8, ...
+#   RUNTIME=                                       its software version; unset: a suitable one
 #   PROVISIONING=on-demand                         or spot, queued, queued-spot
-#   SETUP_COMMAND=                                 more for every worker to do at the end of setup: mount the data, ...
-#   POLL_SECONDS=60  ATTEMPTS=3  CREATE_ATTEMPTS=50  of `run`: how often it looks, tries on one VM, asks for a TPU
-# --dry-run prints every command and runs nothing. WORKDIR is a folder in a bucket, gs://...: the VM's disk goes with it.
+#   SETUP_COMMAND=                                 what every worker runs at the end of setup, for instance to mount data
+#   POLL_SECONDS=60                                `run` checks the state this often
+#   ATTEMPTS=3  CREATE_ATTEMPTS=50                 `run` gives up after this many crashes on a VM, requests for a TPU
+# --dry-run prints every command and runs nothing. WORKDIR is in a bucket, gs://...: the VM's disk is deleted with it.
 set -euo pipefail
 
 usage() {
-    sed -n '4,9s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '4,10s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 fail() {
@@ -54,7 +55,7 @@ case $accelerator in
 esac
 runtime=${RUNTIME:-$runtime}
 
-# Prints a command as one can type it.
+# Prints a command, quoted so that it can be typed.
 show() {
     local word line=
     for word in "$@"; do
@@ -73,14 +74,14 @@ call() {
     fi
 }
 
-# Runs shell text $2 on worker $1 ("all": on each at once).
+# Runs the shell command $2 on worker $1 ("all": on all workers in parallel).
 on_worker() {
     call "${tpus[@]}" tpu-vm ssh "$name" "${location[@]}" --quiet "--worker=$1" "--command=$2"
 }
 
 is_queued() { [[ "$provisioning" == queued* ]]; }
 
-# READY, PREEMPTED, ...; "gone" where the cloud reports that there is no such VM, "unknown" where it does not answer.
+# Prints READY, PREEMPTED, ...; "gone" if there is no such VM, "unknown" if the cloud does not answer.
 vm_state() {
     local answer
     if answer=$("${tpus[@]}" tpu-vm describe "$name" "${location[@]}" '--format=value(state)' 2>&1); then
@@ -107,7 +108,7 @@ create() {
 
 queue_question=("${tpus[@]}" queued-resources describe "$queue" "${location[@]}" '--format=value(state.state)')
 
-# Until the queue has granted the TPU. Fails where it never will.
+# Waits until the queue grants the TPU. Fails if it never will.
 await_queue() {
     local state
     if [[ -n "$dry_run" ]]; then
@@ -129,7 +130,7 @@ await_queue() {
     done
 }
 
-# A spot VM that was preempted cannot be started again: it has to go before one of the same name can come.
+# A preempted spot VM cannot be started again. It has to be deleted before one with the same name can be created.
 delete() {
     if is_queued; then
         call "${tpus[@]}" queued-resources delete "$queue" "${location[@]}" --force --quiet
@@ -138,7 +139,7 @@ delete() {
     fi
 }
 
-# What git knows of this checkout, and a Python of its own: the VM's is older than JAX wants.
+# Installs the committed files of this checkout, and a newer Python: the VM's is too old for JAX.
 setup() {
     local root archive code=0
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -155,33 +156,33 @@ $uv pip install --quiet --python cdc_venv/bin/python "./cdc_jax[train,tpu]"'"${S
 $SETUP_COMMAND}"
 }
 
-# Every worker runs the same command; it continues when this connection ends, and leaves its exit code in a file.
+# All workers run the same command. It continues when this connection ends, and writes its exit code to a file.
 train() {
     local command
     printf -v command '%q ' env CDC_DISTRIBUTED=1 ../cdc_venv/bin/python -m cdc_jax.main "--config=$1" "--workdir=$2" "${@:3}"
-    # The trap is there so that bash lives on to write the exit code; the trainer itself still gets the signal.
+    # The trap keeps bash alive, to write the exit code; the trainer itself still gets the signal.
     printf -v command '%q' "trap : TERM; cd cdc_jax; $command; echo \$? > ../cdc_train.status"
     on_worker all "rm -f cdc_train.status; nohup setsid bash -c $command >> cdc_train.log 2>&1 < /dev/null &
 echo \$! > cdc_train.pid"
 }
 
-# One line for each worker: the exit code, "running", or "lost" where the process is gone without one.
+# Prints a line per worker: the exit code, "running", or "lost" if the process ended without an exit code.
 # shellcheck disable=SC2016 # expanded on the worker
 status_text='cat cdc_train.status 2>/dev/null || { kill -0 $(cat cdc_train.pid) 2>/dev/null && echo running || echo lost; }'
 
-# The workers' lines, each different one once, on one line; "unknown" where the VM cannot be reached.
+# Prints the distinct lines of all workers as one line; "unknown" if the VM cannot be reached.
 worker_codes() {
     local lines
     lines=$(on_worker all "$status_text" 2>/dev/null | grep -xE 'running|lost|[0-9]+' | sort -u) || lines=unknown
     echo "${lines//$'\n'/ }"
 }
 
-# SIGTERM, on which the trainer saves its state; what has not ended after two minutes is killed.
+# Sends SIGTERM, on which the trainer saves its state, and kills processes that have not ended after two minutes.
 # shellcheck disable=SC2016
 stop_text='p=$(cat cdc_train.pid 2>/dev/null) || exit 0; kill -TERM -- -$p 2>/dev/null
 for i in $(seq 120); do kill -0 -- -$p 2>/dev/null || exit 0; sleep 1; done; kill -KILL -- -$p'
 
-# Whether a request waits in the queue already: one that is made again loses its position.
+# Whether a request is already waiting in the queue: a new request would lose its position.
 is_waiting() {
     is_queued || return 1
     case $("${queue_question[@]}" 2>/dev/null) in
@@ -190,7 +191,7 @@ is_waiting() {
     esac
 }
 
-# Creates until there is one: spot capacity comes and goes.
+# Tries to create the TPU VM until it succeeds, since spot capacity varies.
 create_until_there() {
     local attempt
     for (( attempt = 1; attempt <= ${CREATE_ATTEMPTS:-50}; attempt++ )); do
@@ -236,16 +237,16 @@ run() {
                 start_over
                 continue
                 ;;
-            *) # on its way, or no answer
+            *) # it is being created, or the cloud does not answer
                 sleep "$poll_seconds"
                 continue
                 ;;
         esac
         if [[ -z "$training" && $(worker_codes) == *running* ]]; then
-            training=1 # this script was interrupted; the training was not
+            training=1 # this script was interrupted, but the training continued
             continue
         elif [[ -z "$training" ]]; then
-            # A connection can fail because the VM has just been taken away: look again.
+            # The connection may have failed because the VM was preempted: check its state again.
             if setup && train "$@"; then
                 training=1 failed_setups=0
             else
@@ -276,13 +277,13 @@ run() {
     echo "done: $2; '${BASH_SOURCE[0]} delete' gives the TPU back" >&2
 }
 
-# With another VM, on which nothing runs yet and nothing has gone wrong.
+# Creates another VM, and counts crashes and failed set-ups from 0 again.
 start_over() {
     training='' crashes=0 failed_setups=0
     create_until_there
 }
 
-# Ends `run` with text $2 where $1 attempts were enough.
+# Ends `run` with the message $2 if $1 attempts have reached the limit.
 give_up_after() {
     if (( $1 >= ${ATTEMPTS:-3} )); then give_up "Attempt $1 of ${ATTEMPTS:-3}: $2"; fi
 }

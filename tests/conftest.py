@@ -109,7 +109,7 @@ def random_codec(random_bundle):
 
 @pytest.fixture(scope="session")
 def compact_bundle(tmp_path_factory) -> Path:
-    """A bundle of the tiny compact model of every rate, with random weights."""
+    """A bundle of the tiny compact variable-rate model, with random weights."""
     from tests.helpers.compact import save_compact_bundle
 
     return save_compact_bundle(tmp_path_factory.mktemp("compact") / "bundle")

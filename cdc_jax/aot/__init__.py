@@ -1,1 +1,1 @@
-"""Compiling for a pod of accelerators without having one: what a program needs per chip, before anything is rented."""
+"""Ahead-of-time compilation for TPUs that this machine does not have: what a program needs per chip."""

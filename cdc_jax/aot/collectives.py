@@ -1,4 +1,4 @@
-"""What the chips send to each other: the collective operations of a compiled program, read off its optimized HLO."""
+"""The collective operations of a compiled program, parsed from its optimized HLO."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
-# `%name = SHAPE kind(`, or `kind-start(` of an asynchronous one; its `-done` is the same operation.
+# `%name = SHAPE kind(`, or `kind-start(` of an asynchronous operation, whose `kind-done(` is not counted again.
 _OPERATION = re.compile(rf"^\s*(?:ROOT )?%?[\w.-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(", re.MULTILINE)
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _BITS = re.compile(r"\d+")
 
 
 class Collective(NamedTuple):
-    """All operations of one kind: how many, arrays in them, and bytes of their results on one chip."""
+    """All operations of one kind.
+
+    Attributes:
+      kind: name of the HLO operation, one of `KINDS`.
+      count: number of operations.
+      arrays: number of arrays in them.
+      result_bytes: total size of their results on one chip.
+    """
 
     kind: str
     count: int
@@ -24,12 +31,12 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo_text: str) -> list[Collective]:
-    """The collective operations in `compiled.as_text()`, by kind. One in a loop's body counts once."""
+    """The collective operations in the text of `compiled.as_text()`, by kind. One in a loop's body counts once."""
     counts, arrays, sizes = Counter(), Counter(), Counter()
     for shape, kind, start in _OPERATION.findall(hlo_text):
         results = _array_bytes(shape)
         if start and kind != "all-reduce":
-            # An asynchronous operation's value is (operands, results, context); an all-reduce's the results alone.
+            # The value of an asynchronous operation is (operands, results, context), except for an all-reduce's.
             results = [size for size in results if size > 4]
             results = results[len(results) // 2 :]
         counts[kind] += 1
@@ -39,7 +46,7 @@ def collectives(hlo_text: str) -> list[Collective]:
 
 
 def _array_bytes(shape: str) -> list[int]:
-    """Bytes of each array in an HLO shape such as `(f32[3,3]{1,0:T(8,128)}, u8[7])`, without padding."""
+    """Size in bytes of each array in an HLO shape such as `(f32[3,3]{1,0:T(8,128)}, u8[7])`, without padding."""
     sizes = []
     for dtype, dimensions in _ARRAY.findall(re.sub(r"\{[^}]*\}|/\*.*?\*/", "", shape)):
         bits = 8 if dtype == "pred" else int(_BITS.search(dtype).group()) if _BITS.search(dtype) else 0

@@ -1,4 +1,4 @@
-"""`python -m cdc_jax.main --mode=compile`: compiles for a pod without one, and prints what it finds."""
+"""`python -m cdc_jax.main --mode=compile`: compiles for TPUs without having them, and prints statistics per chip."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _CACHE = flags.DEFINE_string("cache", None, "Folder for statistics of programs; 
 
 
 def run(config: ml_collections.ConfigDict | None) -> None:
-    """Compiles according to the flags and prints their statistics per chip, each as soon as they are known.
+    """Compiles the programs that the flags name, and prints the statistics of each as soon as they are known.
+
+    Args:
+      config: the run's settings; None, without --config, is an error.
 
     Raises:
       ConfigError: a flag is missing or invalid, or there is no such topology.
-      CdcError: libtpu is missing or locked, or it fails.
+      CdcError: libtpu is missing or fails.
     """
     if config is None:
         raise ConfigError("--mode=compile needs --config=FILE.")
@@ -38,7 +41,7 @@ def run(config: ml_collections.ConfigDict | None) -> None:
     topology = open_topology(_TOPOLOGY.value)
     if topology.available_bytes is None:
         known = ", ".join(AVAILABLE_HBM_GIB)
-        print(f"Note: whether a program fits is known for {known} only.")
+        print(f"Note: the available memory is known for {known} only.")
     cache = Path(_CACHE.value).expanduser() if _CACHE.value else default_cache()
     for program in _PROGRAMS.value:
         compiled = []

@@ -1,4 +1,4 @@
-"""Compiles a program for a topology and stores its statistics, by program: compiling the same again takes no time."""
+"""Compiles a program for a topology and caches its statistics, so that the same program is compiled only once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -20,22 +21,22 @@ from cdc_jax.io.files import write_atomically
 from cdc_jax.runtime.compilation_cache import cache_root
 from cdc_jax.runtime.sharding import make_mesh
 
-CACHE_VERSION = 1  # of the statistics' layout: part of the key
+CACHE_VERSION = 1  # version of the layout of cached statistics, part of the key
 
 
 @dataclasses.dataclass(frozen=True)
 class CompileStats:
-    """What the compiler reports about one program, per chip.
+    """The compiler's statistics of one program, per chip.
 
     Attributes:
-      program, topology, chips, batch_per_chip: what was compiled.
-      argument_bytes, output_bytes, temporary_bytes, code_bytes: high-bandwidth memory of each kind, padding included.
-      alias_bytes: of the arguments that outputs overwrite (the donated state), which need memory once.
-      flops: of matrix products and convolutions, loops counted in full (`flops.product_flops`).
-      compiler_flops: the compiler's own count, which takes a loop's body once.
-      collectives: what the chips send to each other.
-      compile_seconds: how long it took when it was compiled.
-      refusal: the compiler's words where it found no way to fit the program into the chip; the sizes are 0 then.
+      program, topology, chips, batch_per_chip: what was compiled: names, number of chips, images per chip.
+      argument_bytes, output_bytes, temporary_bytes, code_bytes: high-bandwidth memory by purpose, including padding.
+      alias_bytes: size of the arguments that outputs overwrite (the donated state), which need memory only once.
+      flops: FLOPs of matrix products and convolutions, with loops counted in full (`flops.product_flops`).
+      compiler_flops: the compiler's own count, with the body of a loop counted once.
+      collectives: the collective operations between chips.
+      compile_seconds: time of the compilation.
+      refusal: the compiler's message if the program does not fit into the chip's memory; the sizes are 0 then.
     """
 
     program: str
@@ -55,7 +56,7 @@ class CompileStats:
 
     @property
     def needed_bytes(self) -> int:
-        """Memory that must be there at once."""
+        """Memory that the program needs at the same time."""
         return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temporary_bytes + self.code_bytes
 
 
@@ -72,11 +73,17 @@ def compile_program(
     batch_per_chip: int,
     cache: Path | None,
 ) -> tuple[CompileStats, bool]:
-    """The statistics of one of `PROGRAMS`, and whether they came from the cache.
+    """Compiles a program, unless its statistics are cached.
 
     Args:
-      config: the run's settings; its batch size is replaced.
-      cache: folder of earlier statistics; made where it is missing; None: nothing is kept.
+      config: the run's settings; the batch size is replaced.
+      topology: the chips to compile for.
+      program: a key of `PROGRAMS`.
+      batch_per_chip: number of images per chip.
+      cache: folder for statistics, created if it does not exist; None: nothing is cached.
+
+    Returns:
+      The statistics, and whether they came from the cache.
 
     Raises:
       CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
@@ -89,10 +96,18 @@ def compile_program(
     text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
     path = cache and cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     flops = product_flops(traced.jaxpr, "tpu") / mesh.size
-    known = path and _read(path, flops)
-    if known is not None:
-        return known, True
+    stats = path and _read(path, flops)
+    if stats is not None:
+        return stats, True
+    facts = {"program": program, "topology": topology.name, "chips": mesh.size, "batch_per_chip": batch_per_chip}
+    stats = _compile(lowered, {**facts, "flops": flops})
+    if path is not None:
+        _write(path, stats)
+    return stats, False
 
+
+def _compile(lowered: jax.stages.Lowered, facts: dict[str, Any]) -> CompileStats:
+    """Compiles a lowered program; `facts` are the attributes that are known before. Raises CdcError if that fails."""
     started, refusal, compiled, hlo_text = time.perf_counter(), "", None, ""
     try:
         compiled = lowered.compile()
@@ -100,38 +115,36 @@ def compile_program(
     except jax.errors.JaxRuntimeError as error:
         refusal = " ".join(str(error).split()).removesuffix(".")
         if "RESOURCE_EXHAUSTED" not in refusal:
-            raise CdcError(f"The TPU compiler fails on {program} for {topology.name}: {refusal}.") from error
+            program, topology = facts["program"], facts["topology"]
+            raise CdcError(f"The TPU compiler fails on {program} for {topology}: {refusal}.") from error
     memory = compiled.memory_analysis() if compiled else None
-    stats = CompileStats(
-        program=program,
-        topology=topology.name,
-        chips=mesh.size,
-        batch_per_chip=batch_per_chip,
+    return CompileStats(
         argument_bytes=memory.argument_size_in_bytes if memory else 0,
         output_bytes=memory.output_size_in_bytes if memory else 0,
         alias_bytes=memory.alias_size_in_bytes if memory else 0,
         temporary_bytes=memory.temp_size_in_bytes if memory else 0,
         code_bytes=memory.generated_code_size_in_bytes if memory else 0,
-        flops=flops,
         compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
         collectives=tuple(collectives(hlo_text)),
         compile_seconds=round(time.perf_counter() - started, 1),
         refusal=refusal,
+        **facts,
     )
-    if cache is None:
-        return stats, False
+
+
+def _write(path: Path, stats: CompileStats) -> None:
+    cache = path.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(dataclasses.asdict(stats), indent=1).encode())
     except OSError as error:
         raise CdcError(f"Cannot write into the cache {cache}: {error.strerror}; name another with --cache.") from error
-    return stats, False
 
 
 def _read(path: Path, flops: float) -> CompileStats | None:
-    """Statistics from the cache, but for the FLOPs, which are the traced program's.
+    """Cached statistics, with `flops` replaced, since the traced program determines these.
 
-    None if the file is missing, corrupt or of another layout.
+    None if the file is missing, corrupt or has another layout.
     """
     try:
         values = json.loads(path.read_text())

@@ -1,7 +1,7 @@
-"""Floating point operations of a traced program: its matrix products and convolutions, loops counted in full.
+"""Floating-point operations of a traced program: its matrix products and convolutions, with loops counted in full.
 
-The compilers' own counts take the body of a loop once, and a decoder is a loop; their count of what remains differs
-from one to the next. This one is a property of the program alone.
+Compilers count the body of a loop once, and a decoder is a loop. Their counts of other operations differ between
+compilers, while this count depends on the program only.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ Traced = ClosedJaxpr | Jaxpr
 
 
 def product_flops(program: Traced, platform: str) -> int:
-    """2 × the multiply-accumulates of all `dot_general` and convolutions, over the whole batch.
+    """Twice the number of multiply-accumulates of all `dot_general`s and convolutions, over the whole batch.
 
-    Scans count as often as they run, what is written for one device (`shard_map`) once for each, of a conditional's
-    branches the costliest or, where they differ by platform, this platform's, of a `while` of unknown length one round.
-    In a transposed convolution the inserted zeros are not counted; what falls on a border's padding is.
+    The body of a scan counts once per iteration, that of a `while` loop once, and that of a `shard_map` once per
+    device. A conditional counts as its most expensive branch; branches that differ by platform, as this platform's.
+    Products with the zeros that a transposed convolution inserts do not count; products with padding do.
 
     Args:
       program: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
-      platform: "cpu", "tpu", "cuda".
+      platform: "cpu", "tpu" or "cuda".
     """
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     return sum(_equation_flops(equation, platform) for equation in _used(jaxpr))
 
 
 def _used(jaxpr: Jaxpr) -> Iterator:
-    """The equations that a result depends on: compilers leave out the others, such as a gradient's unused value."""
+    """The equations that the results depend on: compilers remove the others, such as the unused value of a gradient."""
     used = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not used.isdisjoint(equation.outvars):
@@ -46,7 +46,7 @@ def _equation_flops(equation, platform: str) -> int:
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
         kernel, kernel_axes = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
-        taps = math.prod(kernel[axis] for axis in kernel_axes[1:])  # input channels of the group, and the window
+        taps = math.prod(kernel[axis] for axis in kernel_axes[1:])  # input channels per group × window
         return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
     if name == "cond":
         return max(product_flops(branch, platform) for branch in _branches(params, platform))
@@ -56,7 +56,7 @@ def _equation_flops(equation, platform: str) -> int:
 
 
 def _branches(params: dict, platform: str) -> tuple:
-    """Those that may run: of `jax.lax.platform_dependent`, the one for this platform or the default, named None."""
+    """The branches that may run: of `jax.lax.platform_dependent` this platform's, or else the default (name None)."""
     branches, names = params["branches"], params.get("branches_platforms")
     if names is None:
         return branches

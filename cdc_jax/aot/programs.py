@@ -1,6 +1,6 @@
-"""The two programs worth knowing about before renting chips: the train step and the batched decoder.
+"""The programs to compile: the training step and the batched decoder.
 
-They are the functions that training and decoding call, on abstract arguments: no weight is ever made.
+They are the functions that training and decoding call, with abstract arguments: no weights are created.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cdc_jax.training.step import abstract_state, check_divisible, jit_train_ste
 
 
 class Program(NamedTuple):
-    """A jitted function and what to trace it with."""
+    """A jitted function, and the abstract arguments to trace it with."""
 
     function: Callable
     arguments: tuple
 
 
 def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
-    """One training step: state replicated and donated, batch split over the chips."""
+    """One training step. The state is replicated and donated, the batch is split over the chips."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.batch_size = batch_per_chip * mesh.size
@@ -42,7 +42,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
 
 
 def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
-    """ŷ → images of the crop's size, in the model's default number of steps; the batch split over the chips."""
+    """Decoding of ŷ to images of the crop's size, in the model's default number of steps; the batch is split."""
     model = model_config(config)
     everywhere, split = replicated(mesh), split_batch(mesh)
 

@@ -1,4 +1,4 @@
-"""Statistics of compiled programs as text: a table each, what does not fit, and the largest batch that should."""
+"""Formats the statistics of compiled programs: memory, whether it fits, and the largest batch that should fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ _MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "needed")
 
 
 def describe(stats: CompileStats, topology: Topology, cached: bool) -> str:
-    """A program's statistics, per chip, as a few lines."""
+    """A program's statistics per chip, as a few lines of text.
+
+    Args:
+      stats: the statistics.
+      topology: the chips that it was compiled for.
+      cached: whether the statistics came from the cache.
+    """
     source = "from the cache" if cached else f"compiled in {stats.compile_seconds:.0f} s"
     lines = [
         f"{stats.program}, {stats.batch_per_chip} per chip on {stats.topology} "
@@ -42,10 +48,16 @@ def describe(stats: CompileStats, topology: Topology, cached: bool) -> str:
 
 
 def extrapolate(compiled: Sequence[CompileStats], topology: Topology) -> str | None:
-    """The largest batch per chip that should fit, from the two largest batches compiled of one program.
+    """The largest batch per chip that should fit, extrapolated from the two largest batches of one program.
 
-    Memory is linear in the batch to a good approximation: all that grows are activations. None where fewer than two
-    batches are known or the memory available is not.
+    Memory is nearly linear in the batch size, since only activations grow.
+
+    Args:
+      compiled: statistics of one program at several batch sizes.
+      topology: the chips that it was compiled for.
+
+    Returns:
+      A line of text; None if fewer than two batches are known, or the available memory is unknown.
     """
     known = sorted((item for item in compiled if not item.refusal), key=lambda item: item.batch_per_chip)
     if len({item.batch_per_chip for item in known}) < 2 or topology.available_bytes is None:
@@ -69,7 +81,7 @@ def extrapolate(compiled: Sequence[CompileStats], topology: Topology) -> str | N
 
 
 def fits(stats: CompileStats, topology: Topology) -> bool:
-    """Whether a chip has the memory; true where it is not known how much it has."""
+    """Whether a chip has enough memory; True if its memory is unknown."""
     if stats.refusal:
         return False
     return topology.available_bytes is None or stats.needed_bytes <= topology.available_bytes

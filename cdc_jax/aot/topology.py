@@ -1,8 +1,8 @@
-"""TPU topologies without TPUs: the chips that libtpu's compiler compiles for, and the memory that it grants them.
+"""TPU topologies without TPUs: the chips that libtpu's compiler can compile for, and their available memory.
 
-`libtpu` holds the compiler. Compiling uses no chip, so several processes may do it at once and beside a training run;
-libtpu's lock, which guards the chips, is therefore not taken (`ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the environment takes
-it nevertheless).
+`libtpu` contains the compiler. Compiling uses no chip, so several processes may compile at the same time, and during a
+training run. Therefore we do not take libtpu's lock, which protects the chips. `ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the
+environment makes libtpu take it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from cdc_jax.errors import CdcError, ConfigError
 LOCK_VARIABLE = "ALLOW_MULTIPLE_LIBTPU_LOAD"
 GIB = 2**30
 
-# GiB of high-bandwidth memory per device that a program may use: what libtpu 0.0.52 names when it refuses a program
-# ("available HBM"; a test compares). The chips have 16, 32, 32, 16, 95 and 32 GB (https://cloud.google.com/tpu/docs,
-# "TPU versions"); v2's and v3's two cores are a device each with half of it, v4's are used as one ("megacore").
+# GiB of high-bandwidth memory per device that a program may use: the "available HBM" in the messages with which libtpu
+# 0.0.52 refuses a program (a test compares them). The chips have 16, 32, 32, 16, 95 and 32 GB
+# (https://cloud.google.com/tpu/docs, "TPU versions"). v2 and v3 have two cores, each a device with half of the memory;
+# v4's two cores are one device ("megacore").
 AVAILABLE_HBM_GIB = {"v2": 7.48, "v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.73, "v6e": 31.24}
 
-# Only to keep libtpu from asking, and then complaining about, the machine that it does not run on.
+# Keeps libtpu from querying the machine, which is no TPU VM, and from logging errors about it.
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -36,12 +37,12 @@ _QUIET = {
 
 
 class Topology(NamedTuple):
-    """A slice of a pod.
+    """A slice of a TPU pod.
 
     Attributes:
-      name: such as `v5e:16x16`.
-      devices: abstract devices to build a mesh of; nothing can run on them.
-      available_bytes: memory per device for arguments, outputs, temporaries and code; None where it is not known.
+      name: the name, such as `v5e:16x16`.
+      devices: abstract devices, for a mesh to compile with; nothing can run on them.
+      available_bytes: memory per device for arguments, outputs, temporaries and code; None if it is unknown.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Topology(NamedTuple):
 
 
 def libtpu_version() -> str:
-    """The installed compiler's version. Raises CdcError where there is none."""
+    """The version of the installed libtpu. Raises CdcError if it is not installed."""
     try:
         return importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError as error:
@@ -58,11 +59,11 @@ def libtpu_version() -> str:
 
 
 def open_topology(name: str) -> Topology:
-    """The chips of a topology such as `v5e:2x4`, `v4:2x2x2`, `v6e:16x16`.
+    """Opens a topology by its name, such as `v5e:2x4`, `v4:2x2x2` or `v6e:16x16`.
 
     Raises:
       ConfigError: there is no such topology.
-      CdcError: libtpu is missing.
+      CdcError: libtpu is not installed.
     """
     generation = name.partition(":")[0]
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
@@ -73,7 +74,7 @@ def open_topology(name: str) -> Topology:
     import jax
     from jax.experimental import topologies
 
-    jax.config.update("jax_platforms", "cpu")  # compile only: never claim a chip that this machine may have
+    jax.config.update("jax_platforms", "cpu")  # never claim a chip that this machine may have
     options = {"chip_config_name": "megacore"} if generation == "v4" else {}
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices

@@ -12,7 +12,7 @@ from cdc_jax.io.files import MAX_PIXELS
 
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
 _EPILOG = """\
-Every --model is a curve: one model of every rate with a point per --quality, or several models of one rate. Every step
+Every --model is a curve: one variable-rate model with a point per --quality, or several single-rate models. Every step
 count gives a separate curve. --target-bpp instead compares the codecs' largest files within a size, image by image.
 Results in the folder --out are reused, so the same command resumes after an interruption. --released DIR evaluates the
 authors' checkpoints at the paper's settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
@@ -60,7 +60,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         nargs="+",
         type=arguments.number(0, 100),
-        help="qualities for models of every rate, 0 to 100 (default: 5 15 25 … 85)",
+        help="qualities for variable-rate models, 0 to 100 (default: 5 15 25 … 85)",
     )
     rate.add_argument(
         "--target-bpp",

@@ -113,12 +113,12 @@ class Codec:
 
         Args:
           image: uint8 [h, w, 3], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
-          quality: 0 (smallest file) to 100, by default 50; only for a model of every rate.
+          quality: 0 (smallest file) to 100, by default 50; only for a variable-rate model.
 
         Raises:
           TypeError: the image has an unsupported type.
           ImageError: an array of another dtype or shape, a file that cannot be read, or more than `max_pixels`.
-          ConfigError: the quality is out of range, or given for a model of one rate.
+          ConfigError: the quality is out of range, or given for a single-rate model.
         """
         level = quality_level(self.config, quality)
         return self._encoder.write(self.analyze(image), level)

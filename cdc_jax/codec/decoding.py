@@ -43,7 +43,7 @@ def sample(
       params: the model's weights by dotted name.
       y_hat: latents; h and w are multiples of 64.
       seed, gamma, eta: scalars, as in `Codec.decompress`. All images of a batch get the same noise.
-      quality: one value from 0 to 1 per image; None in a model of one rate.
+      quality: one value from 0 to 1 per image; None in a single-rate model.
       compute_type: a key of COMPUTE_TYPES.
 
     Returns:

@@ -41,7 +41,7 @@ def rate_bits(
     Args:
       config, params: the model's settings and weights.
       images: h and w are multiples of 64.
-      quality: one value from 0 to 1 per image; None in a model of one rate.
+      quality: one value from 0 to 1 per image; None in a single-rate model.
     """
     return merge(config, params).compress(to_unit_range(images), quality=quality).rate_bits
 

@@ -168,7 +168,7 @@ class ImageDecoder:
         return synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
 
     def _qualities(self, symbols: list[DecodedSymbols]) -> Float[np.ndarray, " b"] | None:
-        """The qualities as the network takes them, from 0 to 1; None in a model of one rate."""
+        """The qualities as the network takes them, from 0 to 1; None in a single-rate model."""
         if not self._config.variable_rate:
             return None
         return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)

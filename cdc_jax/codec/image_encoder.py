@@ -41,13 +41,13 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
 
     Args:
       config: the model's settings.
-      quality: 0 to 100, or None for the default: 50 in a model of every rate.
+      quality: 0 to 100, or None for the default: 50 in a variable-rate model.
 
     Returns:
-      The level, which is 0 in a model of one rate with a transform, and None in a model of format 1.
+      The level, which is 0 in a single-rate model with a transform, and None in a model of format 1.
 
     Raises:
-      ConfigError: the quality is not a number from 0 to 100, or is given for a model of one rate.
+      ConfigError: the quality is not a number from 0 to 100, or is given for a single-rate model.
     """
     if not config.variable_rate:
         if quality is not None:

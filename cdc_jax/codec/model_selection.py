@@ -1,6 +1,6 @@
 """Selects the model and the quality with which a file meets a target for its size or PSNR.
 
-Nothing is estimated: every candidate is a real file, which is decoded if the target is a PSNR. In a model of every rate
+Nothing is estimated: every candidate is a real file, which is decoded if the target is a PSNR. In a variable-rate model
 the quality is searched for. The encoder runs once per image, after which each quality takes milliseconds.
 """
 

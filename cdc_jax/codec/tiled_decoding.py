@@ -68,7 +68,7 @@ def sample_in_tiles(
       y_hat: latents; h and w are multiples of 64.
       settings: steps, seed, gamma, eta: as in `Codec.decompress`; tile: largest side of a tile in pixels, a multiple of
         64; overlap: smallest overlap of adjacent tiles in pixels, 128 by default; compute_type: precision of the
-        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a model of one rate; progress: called
+        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a single-rate model; progress: called
         as `progress(done, total)` after each tile of each step.
 
     Returns:

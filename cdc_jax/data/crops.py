@@ -1,7 +1,7 @@
-"""From a position in the global order to a training crop, whatever lies in the way: corrupt and small images.
+"""The training crop at each position of the global order, with replacements for corrupt and small images.
 
-All that is random about a position (frame, corner, flip) is four numbers drawn from (seed, position). A record that
-cannot be used is replaced by the next one of the global order that can: no process need know what another one met.
+The random numbers of a position (frame, corner, flip, scale) depend on (seed, position) only. An unusable record is
+replaced by the next usable one in the global order, so processes need not exchange which records were unusable.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAX_UNUSABLE_IN_A_ROW = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """How a crop came about.
+    """Which image a crop is from, and which records were skipped before it.
 
     Attributes:
-      name: of the image; "" where none was found.
-      read: records read for it, itself included.
-      corrupt: (record, message) of those that are corrupt.
-      small: names of those that are smaller than the crop and were skipped.
-      upscaled: whether the image was smaller than the crop and was scaled up.
+      name: the image's name; "" if no usable one was found.
+      read: number of records that were read, including the image's own.
+      corrupt: (record, message) of each corrupt record.
+      small: names of images that were skipped because they are smaller than the crop.
+      upscaled: whether the image is smaller than the crop and was scaled up.
     """
 
     name: str
@@ -41,17 +41,19 @@ class Report:
 
 @dataclass(frozen=True)
 class CropReader:
-    """position ↦ {"image": uint8 [s, s, 3], "report": Report}; `image` is None where no record in reach can be used.
+    """A callable: position ↦ {"image": uint8 [s, s, 3], "report": Report}.
+
+    `image` is None if none of the next records (two epochs, at most 1000) is usable.
 
     Attributes:
-      source: of the images.
-      order: of the records.
-      seed: of the draws.
+      source: the images.
+      order: the global order of the records.
+      seed: seed of the random numbers.
       size: s, side of the crops in pixels.
-      flip: mirror half of them.
-      upscale: what happens to smaller images: True scales them up, False skips them.
-      max_downscale: half of the crops are cut up to this many times as large, where the image allows, and scaled down.
-      cache_bytes: of decoded images that are kept in memory.
+      flip: whether to mirror half of the crops.
+      upscale: whether to scale images up that are smaller than the crop; otherwise they are skipped.
+      max_downscale: half of the crops are cut up to this factor larger, if the image allows, and scaled down.
+      cache_bytes: largest total size of decoded images kept in memory.
     """
 
     source: ImageSource
@@ -70,7 +72,7 @@ class CropReader:
         scale_draw = random.random()
         frame = int(frame_draw * self.source.frames)
         corrupt, small = [], []
-        # Two epochs' worth of positions holds every record at least once.
+        # The positions of two epochs contain every record at least once.
         attempts = min(2 * self.order.records, _MAX_UNUSABLE_IN_A_ROW)
         for attempt in range(attempts):
             record = self.order[position + attempt]
@@ -91,7 +93,7 @@ class CropReader:
         return {"image": None, "report": Report("", attempts, tuple(corrupt), tuple(small), False)}
 
     def _read(self, record: int, frame: int) -> Image:
-        """From memory where it was kept: the first images that are read, up to `cache_bytes`."""
+        """The decoded image. The first images that are read are cached, up to `cache_bytes`."""
         image = self._cache.get((record, frame))
         if image is None:
             image = self.source.read(record, frame)
@@ -101,7 +103,7 @@ class CropReader:
         return image
 
     def _side(self, image: Image, draw: float) -> int:
-        """Of the square to cut: the crop's in half of the cases, else uniform up to `max_downscale` times that."""
+        """Side of the square to cut: for half of the draws the crop's, else uniform up to `max_downscale` times it."""
         most = min(self.max_downscale * self.size, *image.shape[:2])
         if draw < 0.5 or most <= self.size:
             return self.size
@@ -117,13 +119,14 @@ def _scaled_to(crop: UInt8[np.ndarray, "n n 3"], size: int) -> UInt8[np.ndarray,
 def crop_at(
     image: Image, size: int, top: float, left: float, mirror: float, *, flip: bool
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """A square crop; an image with a side below `size` is scaled up first (bicubic) so that its short side is `size`.
+    """A square crop. An image with a side below `size` is first scaled up (bicubic) so that its short side is `size`.
 
     Args:
-      image: uint8 [h, w, 3].
-      size: s in pixels.
-      top, left: in [0, 1): where, from the first possible position to the last.
-      mirror: in [0, 1): below a half the crop is mirrored, if `flip`.
+      image: the image.
+      size: s, side of the crop in pixels.
+      top, left: position of the crop, in [0, 1): from the first possible one to the last.
+      mirror: in [0, 1); values below ½ mirror the crop, if `flip` is set.
+      flip: whether crops may be mirrored.
     """
     height, width, _ = image.shape
     scale = max(1.0, size / min(height, width))
@@ -131,7 +134,7 @@ def crop_at(
     y, x = int(top * (scaled_height - size + 1)), int(left * (scaled_width - size + 1))
     if scale == 1.0:
         crop = image[y : y + size, x : x + size]
-    else:  # only what is needed: an image of one row would else grow without bounds
+    else:  # scale up the part of the crop only: an image with one row would take too much memory as a whole
         rows, columns = height / scaled_height, width / scaled_width
         box = (x * columns, y * rows, min((x + size) * columns, width), min((y + size) * rows, height))
         crop = np.asarray(PILImage.fromarray(image).resize((size, size), PILImage.Resampling.BICUBIC, box=box))

@@ -1,4 +1,4 @@
-"""Whether images are the ones that a run was started with: their order is a function of how many there are."""
+"""Checks that a run resumes with the images it was started with, since their order depends on their number."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ _HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Identity:
-    """What distinguishes the training images from others without reading them.
+    """A fingerprint of the training images that can be computed without reading them.
 
     Attributes:
-      records: how many there are.
-      names: a hash of all their names in order, 16 hexadecimal digits.
+      records: number of records.
+      names: hash of all names in order, 16 hexadecimal digits.
     """
 
     records: int
     names: str
 
     def to_dict(self) -> dict[str, int | str]:
-        """As JSON."""
+        """The fingerprint as JSON values."""
         return asdict(self)
 
 
 def identity(source: ImageSource) -> Identity:
-    """Half a second for a million images."""
+    """The fingerprint of a source's images. Takes half a second for a million images."""
     names = "\0".join(source.name(record, 0) for record in range(len(source)))
-    digest = hashlib.sha256(names.encode(errors="surrogatepass"))  # a file's name may be no Unicode
+    digest = hashlib.sha256(names.encode(errors="surrogatepass"))  # file names may be invalid Unicode
     return Identity(len(source), digest.hexdigest()[:_HASH_DIGITS])
 
 
 def check_same_images(stored: Mapping[str, int | str], now: Identity) -> None:
-    """Raises CheckpointError where a checkpoint was saved with other images.
+    """Raises CheckpointError if a checkpoint was saved with other images.
 
     Args:
-      stored: the identity as JSON; empty where the checkpoint has none.
-      now: of the images that the run would resume with.
+      stored: the fingerprint in the checkpoint, as JSON values; empty if it has none.
+      now: the fingerprint of the images that the run would resume with.
     """
     if not stored or stored == now.to_dict():
         return
@@ -50,7 +50,7 @@ def check_same_images(stored: Mapping[str, int | str], now: Identity) -> None:
     else:
         change = f"There are {now.records} training images as before, but not all of them have the same names"
     raise CheckpointError(
-        f"{change}, so that it would continue in another order: bring back the images and settings (data.path, "
+        f"{change}, so the run would continue in another order: restore the images and settings (data.path, "
         "data.list_file, data.validation) that it was started with, or name another --workdir (init_from takes over "
         "the weights)."
     )

@@ -1,4 +1,4 @@
-"""Images in files: a folder with everything below it, or the photographs that come with scikit-image."""
+"""Sources of image files: folders, searched recursively, and the photographs that come with scikit-image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.io import image_folders
 from cdc_jax.io.images import Image, load_image
 
-# The everyday photographs among scikit-image's images (licences: docs/images.md). Drawings, text pages, tiny
-# images, and those through a microscope or a space telescope are left out.
+# The photographs of everyday scenes among scikit-image's images (licences: docs/images.md). Drawings, scanned text,
+# tiny images, and images from microscopes and space telescopes are left out.
 SCIKIT_IMAGE_PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -31,11 +31,12 @@ SCIKIT_IMAGE_PHOTOGRAPHS = (
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A source (see `cdc_jax.data.sources`) of image files.
+    """A source (see `sources.ImageSource`) of image files.
 
     Attributes:
-      root: folder that the names are relative to.
-      names: of the files, with forward slashes.
+      root: the folder that the names are relative to.
+      names: the files' paths below the root, with forward slashes.
+      frames: 1, the number of images per record.
     """
 
     root: str
@@ -50,16 +51,17 @@ class ImageFiles:
         return self.names[record]
 
     def read(self, record: int, frame: int = 0) -> Image:
-        """uint8 [h, w, 3]. Raises ImageError where the file is missing, corrupt or no image."""
+        """Reads an image, uint8 [h, w, 3]. Raises ImageError if the file is missing, corrupt or not an image."""
         return load_image(os.path.join(self.root, self.names[record]))[0]
 
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A source of several folders' files, one folder after the other.
+    """A source of the image files of several folders, one folder after the other.
 
     Attributes:
-      folders: named after their last path component, so that names do not depend on where they lie.
+      folders: the folders. Names of images begin with the last component of the folder's path only.
+      frames: 1, the number of images per record.
     """
 
     folders: Sequence[ImageFiles]
@@ -74,7 +76,7 @@ class ImageFolders:
         return f"{os.path.basename(os.path.normpath(files.root))}/{files.name(record)}"
 
     def read(self, record: int, frame: int = 0) -> Image:
-        """As `ImageFiles.read`."""
+        """Reads an image, like `ImageFiles.read`."""
         files, record = self._locate(record)
         return files.read(record)
 
@@ -89,14 +91,18 @@ class ImageFolders:
 def find_images(folder: str | os.PathLike[str], *, setting: str) -> ImageFiles:
     """The images below a folder (`cdc_jax.io.image_folders.find_images`), sorted by name.
 
+    Args:
+      folder: the folder to search.
+      setting: the name of the setting that it comes from, for messages.
+
     Raises:
-      ConfigError: the folder does not exist or holds no image; `setting` is what the message names.
+      ConfigError: the folder does not exist or contains no image.
     """
     if not os.path.isdir(folder):
         raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which is not a folder.")
     names, _ = image_folders.find_images(folder)
     if not names:
-        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which holds no images.")
+        raise ConfigError(f"{setting} is {os.fspath(folder)!r}, which contains no images.")
     return ImageFiles(os.fspath(folder), names)
 
 
@@ -112,15 +118,22 @@ def scikit_image_photographs() -> ImageFiles:
     folder = Path(spec.origin).parent / "data"
     missing = [name for name in SCIKIT_IMAGE_PHOTOGRAPHS if not (folder / name).is_file()]
     if missing:
-        raise CdcError(f"The installed scikit-image does not bring {missing[0]}; install scikit-image 0.25 or 0.26.")
+        raise CdcError(f"The installed scikit-image lacks {missing[0]}; install scikit-image 0.25 or 0.26.")
     return ImageFiles(str(folder), SCIKIT_IMAGE_PHOTOGRAPHS)
 
 
 def split_by_name(files: ImageFiles, validation: str) -> tuple[ImageFiles, ImageFiles]:
-    """(all but the validation image, the validation image), given its file name or its path below the root.
+    """Separates the validation image from the training images.
+
+    Args:
+      files: all images.
+      validation: the validation image's file name, or its path below the root.
+
+    Returns:
+      (training images, validation image).
 
     Raises:
-      ConfigError: no image has that name, or several have.
+      ConfigError: no image has that name, or several have it.
     """
     chosen = [name for name in files.names if name == validation] or [
         name for name in files.names if name.rpartition("/")[2] == validation
@@ -136,7 +149,7 @@ def split_by_name(files: ImageFiles, validation: str) -> tuple[ImageFiles, Image
 
 
 def without_folder(files: ImageFiles, folder: str | os.PathLike[str]) -> ImageFiles:
-    """Leaves out the images that lie below a folder."""
+    """The images that are not below `folder`."""
     inside = os.path.relpath(os.path.realpath(folder), os.path.realpath(files.root)).replace(os.sep, "/")
     if inside == ".":
         return ImageFiles(files.root, [])

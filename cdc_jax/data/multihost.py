@@ -1,4 +1,4 @@
-"""What the processes of a run have to agree about in their data: the images, counters, corrupt records."""
+"""Keeps the data of a run's processes consistent: their images, counters and corrupt records."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from cdc_jax.errors import CdcError
 
 
 def open_shared_batches(config: ml_collections.ConfigDict, first_step: int, state: Mapping[str, Any] | None) -> Batches:
-    """`open_batches` for this process of the run. What goes wrong on one process is an error on all of them.
+    """Calls `open_batches` for this process. An error on one process becomes an error on all of them.
+
+    Args:
+      config: the run's settings.
+      first_step: the step of the first batch.
+      state: the data's state in the checkpoint that the run resumes from; None for a new run.
 
     Raises:
-      ConfigError, CheckpointError, CdcError: as `open_batches`; processes have different images.
+      ConfigError, CheckpointError, CdcError: see `open_batches`; or processes have different images.
     """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     batches, own_error = None, None
@@ -35,7 +40,7 @@ def open_shared_batches(config: ml_collections.ConfigDict, first_step: int, stat
 
 
 def _disagreement(batches: Batches | None) -> CdcError | None:
-    """What is wrong where the processes have not all opened the same images. Every process has to call it."""
+    """An error if the processes have not all opened the same images, else None. Every process has to call it."""
     mine = np.zeros(3, np.uint32)  # JAX has no 64-bit integers by default
     if batches is not None:
         names = bytes.fromhex(batches.identity.names)
@@ -54,7 +59,10 @@ def _disagreement(batches: Batches | None) -> CdcError | None:
 
 
 def shared_state(batches: Batches) -> dict[str, Any]:
-    """The position in the data, the same on every process, with counters and corrupt records of all of them."""
+    """The state of the data for a checkpoint: this process's, with the counters and corrupt records of all processes.
+
+    Every process has to call it; all get the same state. Raises CdcError if too many records are corrupt.
+    """
     state = batches.state()
     if jax.process_count() > 1:
         names = sorted(state["counters"])

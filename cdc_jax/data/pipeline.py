@@ -1,9 +1,9 @@
-"""Batches of crops, read ahead in the background by Grain's threads or worker processes.
+"""Batches of crops, prefetched by Grain's threads or worker processes.
 
-    order.LocalPlaces ─► crops.CropReader, in threads (and processes) ─► two batches ahead ─► `Batches`
+    sharding.LocalPositions ─► crops.CropReader, in threads (and processes) ─► two batches prefetched ─► `Batches`
 
-Batch k is step k's. The order is Grain's (shuffle, repeat); which positions a process reads is ours, so Grain's
-iterator always starts at 0 and its state is not needed: the next step is all of it.
+Batch k belongs to step k. Grain defines the order of records (shuffle, repeat), but which positions a process reads is
+decided here. So Grain's iterator always starts at 0, and the state to save is the next step, not the iterator's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Batch:
     """One process's rows of a global batch.
 
     Attributes:
-      images: crops, 0 … 255.
-      names: the images they are from.
-      step: the training step that the batch belongs to, from 0.
+      images: the crops.
+      names: the name of each crop's image.
+      step: the training step that the batch belongs to, counted from 0.
     """
 
     images: UInt8[np.ndarray, "b s s 3"]
@@ -45,14 +45,14 @@ class Batch:
 
 
 class Batches:
-    """Iterator over `Batch`, without end; made by `open_batches`. To be closed, or used as a context manager.
+    """An endless iterator over `Batch`, made by `open_batches`. Close it, or use it as a context manager.
 
     Attributes:
-      identity: of the images that they are made of.
+      identity: fingerprint of the training images.
     """
 
     def __init__(self, iterator: Any, step: int, tally: Tally, identity: Identity):
-        self._iterator = [iterator]  # empty once closed, so that nothing of Grain's is left at the interpreter's end
+        self._iterator = [iterator]  # emptied by `close`, so that no object of Grain's outlives the interpreter
         self._finalizer = weakref.finalize(self, _close, self._iterator)
         self._step = step
         self._tally = tally
@@ -62,11 +62,11 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch; waits where it is not there yet.
+        """The next batch; waits until it is read.
 
         Raises:
           StopIteration: after `close`.
-          CdcError: too many images are corrupt, none can be used, or a worker process died.
+          CdcError: too many images are corrupt, none is usable, or a worker process died.
         """
         if not self._iterator:
             raise StopIteration
@@ -81,28 +81,28 @@ class Batches:
         return batch
 
     def state(self) -> dict[str, Any]:
-        """What `open_batches` resumes from, with the counters of what was handed out; JSON-able.
+        """The state that `open_batches` resumes from, as JSON values.
 
-        Step and images are the same on every process. The rest is this process's own: a trainer of several processes
-        saves the counters' sum over the processes, which process 0 then resumes from, and all corrupt records.
+        The step and the images' fingerprint are the same on every process. Counters and corrupt records are this
+        process's own, of the batches returned so far: `multihost.shared_state` combines them for a checkpoint.
         """
         counted = {"counters": self.counters(), "corrupt": self._tally.corrupt()}
         return {"next_step": self._step, "images": self.identity.to_dict(), **counted}
 
     def note_corrupt(self, records: Iterable[int]) -> None:
-        """Takes note of records that other processes found corrupt.
+        """Adds records that other processes found corrupt.
 
         Raises:
-          CdcError: too many are.
+          CdcError: too many records are corrupt.
         """
-        self._tally.know(records)
+        self._tally.add_corrupt(records)
 
     def counters(self) -> dict[str, int]:
-        """Of this process: `read` records, of them `corrupt`, `small` (skipped) and `upscaled`."""
+        """This process's numbers of records: `read`, and of these `corrupt`, `small` (skipped) and `upscaled`."""
         return dict(self._tally.counters)
 
     def close(self) -> None:
-        """Ends the threads and processes that read ahead."""
+        """Stops the threads and processes that prefetch."""
         self._finalizer()
 
     def __enter__(self) -> Batches:
@@ -127,15 +127,15 @@ def open_batches(
     """The batches from `first_step` on: process p of P gets rows p·B/P … (p + 1)·B/P − 1 of each global batch.
 
     Args:
-      config: `config.data` and `config.seed`; B is `config.data.batch_size`.
+      config: the run's settings, of which `data` and `seed` are used; B is `data.batch_size`.
       process_index: p.
-      process_count: P, which may be another one than before.
-      first_step: k of the first batch.
-      state: of the checkpoint that the run resumes from, None for a fresh one.
+      process_count: P; it may differ from that of the process that saved `state`.
+      first_step: the step of the first batch.
+      state: the data's state in the checkpoint that the run resumes from; None for a new run.
 
     Raises:
-      ConfigError: B is not divisible by P, or a setting names what is not there.
-      CheckpointError: the state is that of another step, or of other images.
+      ConfigError: P does not divide B, or a setting refers to something that does not exist.
+      CheckpointError: the state belongs to another step or to other images.
       CdcError: data or packages are missing; the message names the command to run.
     """
     if config.data.batch_size % process_count:
@@ -172,9 +172,9 @@ def open_batches(
 
 
 def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, workers: int) -> Any:
-    """Grain's data set of (images, reports), two batches or so ahead.
+    """Grain's data set of (images, reports), with about two batches prefetched.
 
-    Crops, not batches, are what is dealt out to threads and workers: that keeps the order for any number of them.
+    Threads and workers read crops, not batches. So the order is the same for any number of them.
     """
     from absl import flags
 
@@ -183,7 +183,7 @@ def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, worke
     ahead = max(threads, 2 * positions.rows)
     dataset = grain.MapDataset.source(positions).map(reader)
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own: their defaults where no program parses any
+        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own; without absl.app, they get their defaults
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         per_worker = -(-ahead // workers)
@@ -195,7 +195,7 @@ def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, worke
 
 
 def _collate(crops: list[dict[str, Any]]) -> tuple[UInt8[np.ndarray, "b s s 3"] | None, list[Report]]:
-    """Crops to a batch; None where one is missing, which the tally of the reports then raises."""
+    """Stacks crops to a batch; None if one is missing, in which case `Tally.add` raises an error."""
     images = [crop["image"] for crop in crops]
     missing = any(image is None for image in images)
     return None if missing else np.stack(images), [crop["report"] for crop in crops]

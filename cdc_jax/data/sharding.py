@@ -1,7 +1,7 @@
-"""The global order of records, and the part of it that belongs to one process.
+"""The global order of records, and the positions that each process reads.
 
-Grain's `ShardOptions` give each process a contiguous share of the data set, so that its global batches change with the
-number of processes. Here every process knows the whole order and picks its rows of each global batch.
+Grain's `ShardOptions` give each process a contiguous share of the data set, so global batches would depend on the
+number of processes. Here, every process knows the whole order and reads its rows of each global batch.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 
 class GlobalOrder:
-    """Which record comes at position 0, 1, 2, … : epochs without end, each a permutation of its own.
+    """The record at each position 0, 1, 2, …: endless epochs, each with its own permutation.
 
-    No permutation is stored: Grain computes each position, in microseconds; with only ten records it takes up to 4 ms.
+    No permutation is stored. Grain computes each position in microseconds; with only ten records, in up to 4 ms.
 
     Args:
-      records: how many there are, at least 1.
-      seed: 0 … 2³² − 1.
+      records: number of records, at least 1.
+      seed: seed of the permutations, from 0 to 2³² − 1.
     """
 
     def __init__(self, records: int, seed: int):
-        import grain  # here, so that only training asks for it
+        import grain  # imported here because only training needs it
 
         self.records = records
         self._order = grain.MapDataset.range(records).shuffle(seed=seed).repeat()
@@ -32,13 +32,13 @@ class GlobalOrder:
 
 @dataclass(frozen=True)
 class LocalPositions:
-    """Positions in the global order that process p of P fills: of each batch its rows p·B/P … (p + 1)·B/P − 1.
+    """The positions in the global order that process p of P reads: rows p·B/P … (p + 1)·B/P − 1 of each batch.
 
     Attributes:
-      batch_size: B, of the global batch; P divides it.
+      batch_size: B, the size of the global batch; a multiple of P.
       process_index: p.
       process_count: P.
-      first_step: the batch that element 0 belongs to.
+      first_step: the step whose batch element 0 belongs to.
     """
 
     batch_size: int
@@ -48,7 +48,7 @@ class LocalPositions:
 
     @property
     def rows(self) -> int:
-        """Of a batch that this process fills."""
+        """Number of rows of each batch that this process reads."""
         return self.batch_size // self.process_count
 
     def __len__(self) -> int:

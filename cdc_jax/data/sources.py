@@ -1,4 +1,4 @@
-"""What the configuration's images are: records with random access, for training and for validation."""
+"""The images that a configuration names: sources with random access, for training and for validation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from cdc_jax.io.images import Image
 
 
 class ImageSource(Protocol):
-    """Records numbered from 0, in an order that every process agrees on. Reads may come from many threads at once.
+    """Records numbered from 0, in the same order on every process. Methods may be called from many threads at once.
 
     Attributes:
-      frames: images per record; training draws one of them.
+      frames: number of images per record; training draws one of them.
     """
 
     frames: int
@@ -36,28 +36,28 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, record: int, frame: int) -> str:
-        """What logs call the image; cheap."""
+        """The image's name in logs, found without reading it."""
 
     def read(self, record: int, frame: int) -> Image:
-        """uint8 [h, w, 3]. Raises ImageError, naming the image, where it is corrupt."""
+        """Reads an image, uint8 [h, w, 3]. Raises ImageError, which names the image, if it is corrupt."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The images to train on and those to measure on, None where there are none."""
+    """The training images, and the validation images; None if there are none."""
 
     training: ImageSource
     validation: ImageSource | None
 
 
 def open_sources(config: ml_collections.ConfigDict) -> Sources:
-    """Finds the images of `config.data`; no image is read.
+    """Finds the images of `config.data` without reading them.
 
-    `validation` names one image of a folder, a Vimeo-90k list, a TFDS split, or for any source a folder of images.
-    Validation images are never among the training images.
+    `data.validation` names one image of a folder, a Vimeo-90k list, or a TFDS split; for any source, it may also be a
+    folder of images. Validation images are excluded from the training images.
 
     Raises:
-      ConfigError: a setting names what is not there, or nothing is left to train on.
+      ConfigError: a setting refers to something that does not exist, or no image is left for training.
       CdcError: data or packages are missing; the message names the command to run.
     """
     data = config.data
@@ -76,11 +76,18 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
 
 
 def validation_images(config: ml_collections.ConfigDict, limit: int | None = None) -> list[tuple[str, Image]]:
-    """(name, uint8 [h, w, 3]) of the validation images, the first `limit` of them; of a septuplet the middle frame.
+    """Reads the validation images; of Vimeo-90k septuplets, the middle frames.
+
+    Args:
+      config: the run's settings.
+      limit: largest number of images; None: all.
+
+    Returns:
+      (name, uint8 [h, w, 3]) of each image; [] if `data.validation` is empty.
 
     Raises:
-      ConfigError, CdcError: as `open_sources`.
-      ImageError: one of them is corrupt.
+      ConfigError, CdcError: see `open_sources`.
+      ImageError: an image is corrupt.
     """
     if not config.data.validation:
         return []
@@ -90,7 +97,7 @@ def validation_images(config: ml_collections.ConfigDict, limit: int | None = Non
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Raises ConfigError where a run's own images would lie among those that it reads."""
+    """Raises ConfigError if the run's folder is inside an image folder that it reads."""
     data = config.data
     paths = data.path.split(",") if data.source == "folder" else []
     for setting, folder in (*(("data.path", path) for path in paths), ("data.validation", data.validation)):

@@ -1,4 +1,4 @@
-"""Counts and logs what was wrong with the images of a run, and raises when it is too much."""
+"""Counts and logs the unusable images of a run, and raises an error if there are too many."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from cdc_jax.errors import CdcError
 
 COUNTERS = ("read", "corrupt", "small", "upscaled")
 _LOG = logging.getLogger("cdc_jax.data")
-_NAMED_SMALL = 10  # small images that the log names: a source may hold a great many
+_NAMED_SMALL = 10  # number of small images that the log names; there may be very many
 
 
 class Tally:
-    """Of the crops that were handed out.
+    """Counts the records behind the crops that were returned.
 
-    Corrupt images end the run when more than `max_corrupt_fraction` of the source's records have turned out to be
-    corrupt, each counted once: a share of the reads would at first be a matter of luck.
+    It raises CdcError once more than `max_corrupt_fraction` of the source's records are known to be corrupt. Each
+    record counts once, and the fraction is that of all records, not of those read so far, which are few at first.
 
     Args:
-      records: how many the source has.
-      max_corrupt_fraction: 0 … 1.
+      records: number of records of the source.
+      max_corrupt_fraction: from 0 to 1.
       crop: side of the crops in pixels, for messages.
-      counters: values to continue from.
-      corrupt: records that are known to be corrupt.
+      counters: values to continue counting from, by the names in `COUNTERS`.
+      corrupt: records that are already known to be corrupt.
+
+    Attributes:
+      counters: the counts by the names in `COUNTERS`.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Tally:
         """Counts the crops of a batch.
 
         Raises:
-          CdcError: too many images are corrupt, or no usable one was found.
+          CdcError: too many images are corrupt, or no usable one was found for a crop.
         """
         for report in reports:
             self.counters["read"] += report.read
@@ -69,8 +72,8 @@ class Tally:
         """The records that are known to be corrupt."""
         return sorted(self._corrupt)
 
-    def know(self, records: Iterable[int]) -> None:
-        """Takes note of records that other processes found corrupt. Raises CdcError as `add`."""
+    def add_corrupt(self, records: Iterable[int]) -> None:
+        """Adds records that other processes found corrupt. Raises CdcError if too many are."""
         for record in records:
             self._corrupt.setdefault(int(record), f"record {record}")
         self._check()

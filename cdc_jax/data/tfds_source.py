@@ -1,7 +1,7 @@
-"""TensorFlow Datasets in ArrayRecord files, read by record and without TensorFlow.
+"""TensorFlow Datasets (TFDS) in ArrayRecord files, read with random access and without TensorFlow.
 
-Preparing a data set needs TensorFlow, once; reading does not. Images stay encoded on their way out of TFDS and are
-decoded as all others are (`cdc_jax.io.images`): TFDS' own decoder knows neither orientation nor colour profiles.
+Only preparing a data set needs TensorFlow. TFDS returns encoded images, and `cdc_jax.io.images` decodes them like all
+others: TFDS's own decoder ignores orientation and colour profiles.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from cdc_jax.io.images import Image, load_image
 
 @dataclass(frozen=True)
 class TfdsRecords:
-    """A source (see `cdc_jax.data.sources`) over TFDS' random access.
+    """A source (see `sources.ImageSource`) of a TFDS data set's records.
 
     Attributes:
-      records: what `as_data_source` gives, images being bytes of files.
-      image_key: the feature with the image.
-      title: data set and split, for names.
+      records: from TFDS's `as_data_source`, with images as the bytes of encoded files.
+      image_key: name of the feature that is the image.
+      title: data set and split, for the images' names.
+      frames: 1, the number of images per record.
     """
 
     records: Sequence[dict[str, Any]]
@@ -34,15 +35,11 @@ class TfdsRecords:
         return len(self.records)
 
     def name(self, record: int, frame: int = 0) -> str:
-        """Data set, split and number of the record in it."""
+        """Data set, split, and the record's number."""
         return f"{self.title} #{record}"
 
     def read(self, record: int, frame: int = 0) -> Image:
-        """uint8 [h, w, 3].
-
-        Raises:
-          ImageError: the record or its image is corrupt.
-        """
+        """Reads an image, uint8 [h, w, 3]. Raises ImageError if the record or its image is corrupt."""
         try:
             example = self.records[record]
         except Exception as error:  # whatever the file system or the record reader raises
@@ -56,17 +53,21 @@ class TfdsRecords:
 
 
 def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[TfdsRecords, TfdsRecords | None]:
-    """(training records, validation records or None).
+    """Opens a prepared TFDS data set.
 
     Args:
-      name: data set, where need be with configuration and version: "imagenet2012", "clic", "name/config:1.0.0".
-      data_dir: where data sets are prepared; "": TFDS' own choice.
-      split: TFDS split expression, such as "train" or "train[:90%]+validation".
-      validation: the same, "" for none; it may not share records with `split`.
+      name: the data set, if needed with configuration and version: "imagenet2012", "clic", "name/config:1.0.0".
+      data_dir: folder of prepared data sets; "": TFDS's default.
+      split: TFDS split expression of the training records, such as "train" or "train[:90%]+validation".
+      validation: split expression of the validation records; "": none. It may not share records with `split`.
+
+    Returns:
+      (training records, validation records or None).
 
     Raises:
-      ConfigError: unknown data set or split, shared records, no image among the features.
-      CdcError: not installed, not prepared, or prepared in another format; the message names the command to run.
+      ConfigError: the data set or a split is unknown, the splits share records, or no feature is an image.
+      CdcError: TFDS is not installed, or the data set is not prepared or has another format; the message names the
+        command to run.
     """
     try:
         import tensorflow_datasets as tfds
@@ -94,27 +95,27 @@ def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[Tf
 
 
 def preparation_command(name: str, data_dir: str) -> str:
-    """What to run, once and where TensorFlow is installed, to have a data set in ArrayRecord files."""
+    """The command that prepares a data set in ArrayRecord files. It needs TensorFlow."""
     folder = f" --data_dir={data_dir}" if data_dir else ""
     manual = " --manual_dir=FOLDER_WITH_THE_ARCHIVES" if name.startswith("imagenet2012") else ""
     return f"tfds build {name} --file_format=array_record{folder}{manual}"
 
 
 def _prepared_builder(tfds: Any, name: str, data_dir: str) -> Any:
-    """A builder whose data are there, in the right format."""
+    """TFDS's builder of a data set that is prepared in ArrayRecord files."""
     if not name:
         raise ConfigError("data.name is empty; it must name a TFDS data set.")
-    where = data_dir or "TFDS' default folder"
+    where = data_dir or "TFDS's default folder"
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise CdcError(
-            f"TFDS knows no data set {name!r}, and none is prepared in {where}; check data.name and data.path."
+            f"TFDS has no data set {name!r}, and none is prepared in {where}; check data.name and data.path."
         ) from None
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"data.name is {name!r}, which TFDS refuses: {reason_of(error)}.") from None
     command = preparation_command(name, data_dir)
-    # Asked first: without data, what comes later raises KeyError or NotImplementedError, depending on the format.
+    # Check this first: without data, later calls raise KeyError or NotImplementedError, depending on the format.
     if not builder.info.splits:
         raise CdcError(f"{name} is not prepared in {where}: run `{command}` (it needs TensorFlow, once).")
     file_format = builder.info.file_format
@@ -133,7 +134,9 @@ def _image_key(tfds: Any, builder: Any, name: str) -> str:
     if "image" in keys:
         return "image"
     if len(keys) != 1:
-        raise ConfigError(f"data.name is {name!r}, whose records have {len(keys)} images; one, or 'image', is needed.")
+        raise ConfigError(
+            f"data.name is {name!r}, whose records have {len(keys)} images; they must have one, or one named 'image'."
+        )
     return keys[0]
 
 

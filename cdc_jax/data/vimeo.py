@@ -1,9 +1,9 @@
-"""Vimeo-90k septuplets: seven consecutive frames to a record, named by a list file.
+"""Vimeo-90k septuplets: records of seven consecutive frames, listed in a text file.
 
-    ROOT/sep_trainlist.txt                      one septuplet to a line, such as 00001/0266
+    ROOT/sep_trainlist.txt                      one septuplet per line, such as 00001/0266
     ROOT/sequences/00001/0266/im1.png … im7.png
 
-Source: Xue et al. 2019, "Video Enhancement with Task-Oriented Flow", whose archive `vimeo_septuplet` unpacks to this.
+This is the layout of the archive `vimeo_septuplet` of Xue et al. 2019, "Video Enhancement with Task-Oriented Flow".
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ VALIDATION_SEPTUPLETS = 8
 
 @dataclass(frozen=True)
 class VimeoSeptuplets:
-    """A source (see `cdc_jax.data.sources`) whose records have seven frames.
+    """A source (see `sources.ImageSource`) whose records have seven frames.
 
     Attributes:
       root: the data set's folder.
       septuplets: names from the list file, such as 00001/0266.
+      frames: 7, the number of images per record.
     """
 
     root: str
@@ -36,25 +37,30 @@ class VimeoSeptuplets:
         return len(self.septuplets)
 
     def name(self, record: int, frame: int) -> str:
-        """Such as 00001/0266/im4.png for frame 3."""
+        """Path of a frame below `sequences`, such as 00001/0266/im4.png for frame 3."""
         return f"{self.septuplets[record]}/im{frame + 1}.png"
 
     def read(self, record: int, frame: int) -> Image:
-        """uint8 [h, w, 3]. Raises ImageError where the frame is missing or corrupt."""
+        """Reads a frame, uint8 [h, w, 3]. Raises ImageError if it is missing or corrupt."""
         return load_image(os.path.join(self.root, "sequences", self.name(record, frame)))[0]
 
 
 def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuplets:
-    """The septuplets of a list file: a path, or a name in the data set's folder.
+    """The septuplets in a list file.
+
+    Args:
+      root: the data set's folder.
+      list_file: the list's path, or its name in the data set's folder.
+      setting: the name of the setting that it comes from, for messages.
 
     Raises:
-      ConfigError: no such folder or list, an empty list, or one that names no septuplet of the folder.
+      ConfigError: folder or list do not exist, the list is empty, or its first septuplet is not in the folder.
     """
     sequences = os.path.join(root, "sequences")
     if not root or not os.path.isdir(sequences):
         raise ConfigError(
-            f"data.path is {root!r}, where Vimeo-90k is not: unpack vimeo_septuplet.zip and name the folder with "
-            f"{TRAINING_LIST} and sequences/ in it."
+            f"data.path is {root!r}, which does not contain Vimeo-90k: unpack vimeo_septuplet.zip and name the folder "
+            f"with {TRAINING_LIST} and sequences/ in it."
         )
     path = next((p for p in (list_file, os.path.join(root, list_file)) if os.path.isfile(p)), None)
     if path is None:
@@ -69,6 +75,6 @@ def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuple
 
 
 def without(training: VimeoSeptuplets, validation: VimeoSeptuplets) -> VimeoSeptuplets:
-    """The septuplets that are not among the validation ones."""
+    """The training septuplets that are not validation septuplets."""
     measured = set(validation.septuplets)
     return VimeoSeptuplets(training.root, [name for name in training.septuplets if name not in measured])

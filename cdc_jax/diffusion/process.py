@@ -1,4 +1,4 @@
-"""The noising process, what a network may predict of it, and the training loss.
+"""The forward diffusion process, the quantities that a network can predict, and the training loss.
 
     (1)  x_n = √ᾱ·x₀ + √(1−ᾱ)·ε                              noising
     (2)  x̂₀ = (x_n − √(1−ᾱ)·ε̂) / √ᾱ                          from a predicted noise
@@ -7,8 +7,9 @@
     (5)  SNR = ᾱ / (1−ᾱ)
     (6)  Min-SNR-5 weight (Hang et al. 2023): x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
 
-The Min-SNR weight (6) with floor 0 is the paper's; it all but silences the noisy steps and with them the content, which
-is why the original needs its long warmup. Configurations meant for little compute use floor 1.
+The paper uses the Min-SNR weight (6) with floor 0. It nearly removes the noisiest levels from the loss, where the U-Net
+learns to use the context maps; that is why the paper's recipe needs its long warmup. Configurations for little compute
+use floor 1.
 """
 
 from __future__ import annotations
@@ -22,23 +23,33 @@ SNR_MAX = 5.0
 
 
 class NoiseLevel(NamedTuple):
-    """√ᾱ and √(1−ᾱ) of one noise level, scalars or one per image."""
+    """Noise levels, as scalars or one per image.
+
+    Attributes:
+      signal: √ᾱ.
+      noise: √(1−ᾱ).
+    """
 
     signal: Float[Array, "..."]
     noise: Float[Array, "..."]
 
     @classmethod
     def of(cls, alpha_bar: Float[Array, "..."]) -> NoiseLevel:
-        """From float32 ᾱ in (0, 1]."""
+        """The noise levels for float32 ᾱ in (0, 1]."""
         return cls(jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar))
 
     def per_image(self) -> NoiseLevel:
-        """[b] → [b, 1, 1, 1], to meet images."""
+        """Reshapes [b] to [b, 1, 1, 1], which can be broadcast against images."""
         return NoiseLevel(self.signal[:, None, None, None], self.noise[:, None, None, None])
 
 
 class Estimate(NamedTuple):
-    """One prediction seen both ways."""
+    """Estimates of the clean image and the noise that explain a noisy image by (1).
+
+    Attributes:
+      image: x̂₀.
+      noise: ε̂.
+    """
 
     image: Float[Array, "b h w 3"]
     noise: Float[Array, "b h w 3"]
@@ -47,15 +58,15 @@ class Estimate(NamedTuple):
 def add_noise(
     image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
-    """Equation (1)."""
+    """The noisy image x_n by (1), for an image in [−1, 1] and noise ~ N(0, 1)."""
     return level.signal * image + level.noise * noise
 
 
 class Prediction:
-    """What a network predicts of a noisy image, and how it is trained to.
+    """A quantity that the network predicts, given a noisy image, and its loss.
 
     Attributes:
-      clips: whether an estimated image is clipped to [−1, 1], and the noise recomputed from it.
+      clips: whether an estimated image is clipped to [−1, 1] and the noise recomputed from it.
     """
 
     clips = True
@@ -63,21 +74,21 @@ class Prediction:
     def target(
         self, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
     ) -> Float[Array, "b h w 3"]:
-        """What the network should have predicted."""
+        """The quantity itself, for a known image and noise."""
         raise NotImplementedError
 
     def image(
         self, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
     ) -> Float[Array, "b h w 3"]:
-        """x̂₀ from the network's output, not clipped."""
+        """x̂₀ computed from the network's output, not clipped."""
         raise NotImplementedError
 
     def error(self, difference: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """What is averaged of a difference from the target."""
+        """The error of each value, given its difference from the target."""
         return difference**2
 
     def weight(self, alpha_bar: Float[Array, " b"], floor: float) -> Float[Array, " b"] | None:
-        """Weight of the error at a level, (6); None: 1."""
+        """The weight (6) of each image's error; None: 1."""
         raise NotImplementedError
 
 
@@ -95,7 +106,7 @@ class ImagePrediction(Prediction):
 
 
 class NoisePrediction(Prediction):
-    """The noise ("epsilon"): L1 error, as the original trains it."""
+    """The noise ("epsilon"), with the L1 error of the paper's program."""
 
     clips = False
 
@@ -113,7 +124,7 @@ class NoisePrediction(Prediction):
 
 
 class VelocityPrediction(Prediction):
-    """The velocity ("v"), (3)."""
+    """The velocity ("v"), see (3)."""
 
     def target(self, image, noise, level):
         return level.signal * noise - level.noise * image
@@ -137,16 +148,23 @@ def signal_to_noise(alpha_bar: Float[Array, "..."]) -> Float[Array, "..."]:
 def target(
     prediction: str, image: Float[Array, "b h w 3"], noise: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
-    """What the network should have predicted."""
+    """The target of the network's prediction "x", "epsilon" or "v", for a known image and noise."""
     return PREDICTIONS[prediction].target(image, noise, level)
 
 
 def estimate(
     prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Estimate:
-    """Turns the network's output into (x̂₀, ε̂).
+    """Estimates the clean image and the noise from the network's output.
 
-    x and v: x̂₀ is clipped to [−1, 1] and the noise recomputed from it by (4). epsilon: (2), not clipped.
+    For "x" and "v", x̂₀ is clipped to [−1, 1] and ε̂ computed from it by (4). For "epsilon", x̂₀ follows from (2) and is
+    not clipped.
+
+    Args:
+      prediction: "x", "epsilon" or "v".
+      output: the network's prediction.
+      noisy: its input x_n.
+      level: the noise level of `noisy`.
     """
     kind = PREDICTIONS[prediction]
     image = kind.image(output, noisy, level)
@@ -159,7 +177,7 @@ def estimate(
 def one_step_image(
     prediction: str, output: Float[Array, "b h w 3"], noisy: Float[Array, "b h w 3"], level: NoiseLevel
 ) -> Float[Array, "b h w 3"]:
-    """x̂₀ by (2) or (3), not clipped."""
+    """x̂₀ computed from the network's output by (2) or (3), not clipped. The arguments are as in `estimate`."""
     return PREDICTIONS[prediction].image(output, noisy, level)
 
 
@@ -173,15 +191,15 @@ def diffusion_loss(
     weight_floor: float = 0.0,
     importance: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
-    """Weighted error of the prediction, averaged over pixels and batch: L2 for x and v, L1 for epsilon.
+    """The weighted error of predictions, averaged over pixels and batch: L2 for "x" and "v", L1 for "epsilon".
 
     Args:
       prediction: "x", "epsilon" or "v".
-      output: the network's prediction at the noise level of alpha_bar.
-      image, noise: what the noisy input was made of by (1).
-      alpha_bar: ᾱ of each image's level.
-      weight_floor: lower bound of the Min-SNR weight (6) of x; 0 in the paper.
-      importance: another weight of each image; None: 1.
+      output: the network's predictions.
+      image, noise: the clean images and the noise in the network's input, see (1).
+      alpha_bar: ᾱ of each image's noise level.
+      weight_floor: lower bound of the Min-SNR weight (6), for "x" only; 0 in the paper.
+      importance: an additional weight of each image; None: 1.
     """
     kind = PREDICTIONS[prediction]
     wanted = kind.target(image, noise, NoiseLevel.of(alpha_bar).per_image())

@@ -1,7 +1,7 @@
-"""DDIM sampling (Song et al. 2021) as one `lax.scan`, and the noise it starts from.
+"""DDIM sampling (Song et al. 2021) as one `lax.scan`, and the noise that it starts from.
 
-The noise belongs to the image: it is drawn per 64×64 block from a key that depends on the seed, the step and the
-block's position alone. However an image is batched, tiled or sharded, its noise is the same.
+The noise is drawn in blocks of 64×64 pixels, from keys that depend only on the seed, the step and the block's position
+in the image. So it does not depend on how images are batched, tiled or sharded.
 """
 
 from __future__ import annotations
@@ -18,26 +18,38 @@ from cdc_jax.diffusion.process import NoiseLevel, estimate
 from cdc_jax.diffusion.schedule import Schedule
 
 BLOCK = 64
-START = 0  # stream of the starting noise; step k draws from stream 1 + k
+START = 0  # random stream of the initial noise; step k uses stream 1 + k
 
 Denoiser = Callable[[Float[Array, "b h w 3"], Any], Float[Array, "b h w 3"]]
 
 
 class SamplingGrid(NamedTuple):
-    """The S sampling steps, noisiest first, as float32 arrays [S] to scan over."""
+    """The S sampling steps, noisiest first, as float32 arrays to scan over.
 
-    time: Float[np.ndarray, " S"]  # the network's time input
-    alpha_bar: Float[np.ndarray, " S"]  # ᾱ of the step
-    alpha_bar_next: Float[np.ndarray, " S"]  # ᾱ' of the next, less noisy one; 1 after the last
+    Attributes:
+      time: the network's time input in each step.
+      alpha_bar: ᾱ of each step.
+      alpha_bar_next: ᾱ' of the next, less noisy step; 1 after the last.
+    """
+
+    time: Float[np.ndarray, " S"]
+    alpha_bar: Float[np.ndarray, " S"]
+    alpha_bar_next: Float[np.ndarray, " S"]
 
 
 def sampling_grid(schedule: Schedule, prediction: str, steps: int) -> SamplingGrid:
-    """Timesteps and levels of an S-step decode.
+    """Time inputs and noise levels for decoding in S steps.
 
-    Time input: n/T for x and v; j/S for epsilon, as its program samples (it *trains* with n/T); (T−1)/T for S = 1.
+    The time input is n/T for "x" and "v", and (T−1)/T for S = 1. For "epsilon" it is j/S at step j, counted from the
+    last one: the released epsilon models were trained with n/T, but their program samples with j/S.
+
+    Args:
+      schedule: the noise schedule.
+      prediction: "x", "epsilon" or "v".
+      steps: S, from 1 to T.
 
     Raises:
-      ValueError: steps is not between 1 and T.
+      ValueError: `steps` is not between 1 and T.
     """
     timesteps = schedule.ddim_timesteps(steps)
     if prediction == "epsilon" and steps > 1:
@@ -56,13 +68,13 @@ def image_noise(
     *,
     first_block: tuple[int | Array, int | Array] = (0, 0),
 ) -> Float[Array, "h w 3"]:
-    """N(0, 1) for an image whose sides are multiples of 64; the same at the same position in any larger image.
+    """Noise ~ N(0, 1) for an image, or for a part of it. It is the same at the same position in any larger image.
 
     Args:
-      seed: the decode's seed, 0 ≤ seed < 2³².
-      stream: 0 for the starting noise, 1 + k for the k-th step's.
-      height, width: pixels.
-      first_block: (row, column) in the image, in blocks of 64 pixels, of the part that is wanted.
+      seed: the seed of decoding, 0 ≤ seed < 2³².
+      stream: 0 for the initial noise, 1 + k for that of step k.
+      height, width: size in pixels, multiples of 64.
+      first_block: position of the part in the image, (row, column) in blocks of 64 pixels.
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
@@ -85,17 +97,17 @@ def ddim_step(
     eta: float | Array = 0.0,
     noise: Float[Array, "... h w 3"] | None = None,
 ) -> Float[Array, "... h w 3"]:
-    """From x_n to the next, less noisy x: √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1), σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
+    """One step from x_n to a less noisy x: √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1), σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
 
-    Pixel by pixel, so that any part of an image may be done alone.
+    Every pixel is computed by itself, so the step may be applied to any part of an image.
 
     Args:
       prediction: what the network predicts: "x", "epsilon" or "v".
-      output: its prediction.
-      x: what it was made from.
-      alpha_bar, alpha_bar_next: ᾱ of x and ᾱ' of the result.
-      eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `noise`.
-      noise: N(0, 1), None where η is 0.
+      output: the network's prediction.
+      x: the network's input x_n.
+      alpha_bar, alpha_bar_next: ᾱ of x_n and ᾱ' of the result.
+      eta: η, from 0 (deterministic, DDIM) to 1 (ancestral sampling); only used with `noise`.
+      noise: noise ~ N(0, 1); None if η is 0.
     """
     estimated = estimate(prediction, output, x, NoiseLevel.of(alpha_bar))
     spread = jnp.float32(0)
@@ -116,16 +128,17 @@ def ddim_sample(
     eta: float | Array = 0.0,
     step_noise: Callable[[Array], Float[Array, "b h w 3"]] | None = None,
 ) -> Float[Array, "b h w 3"]:
-    """Denoises `start` in S steps, each of them a `ddim_step`.
+    """Denoises `start` in S steps, each a `ddim_step`.
 
     Args:
-      denoise: (x_n, time input [b]) → the network's prediction; with `embedded`, (x_n, its entry of the step).
-      prediction: what it predicts: "x", "epsilon" or "v".
-      start: γ·N(0, 1).
+      denoise: the network: (x_n, time inputs [b]) → its prediction. With `embedded`, its second argument is the step's
+        entry of `embedded` instead.
+      prediction: what the network predicts: "x", "epsilon" or "v".
+      start: γ·ε with ε ~ N(0, 1).
       steps: from `sampling_grid`.
-      embedded: what the network makes of the steps' time inputs, a pytree of arrays [S, …], computed beforehand.
-      eta: 0 is deterministic (DDIM), 1 is ancestral sampling; only used with `step_noise`.
-      step_noise: k → N(0, 1) for the k-th step; None where η is 0.
+      embedded: precomputed embeddings of the steps' time inputs, a pytree of arrays [S, …].
+      eta: η, from 0 (deterministic, DDIM) to 1 (ancestral sampling); only used with `step_noise`.
+      step_noise: k → noise ~ N(0, 1) of step k; None if η is 0.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1], not clipped for epsilon.

@@ -1,7 +1,7 @@
-"""Noise schedules: ᾱ_n for n = 0 … T−1, how much of the image's power is left after n noising steps.
+"""Noise schedules: ᾱ_n for n = 0 … T−1, the fraction of the image's power that is left after n noising steps.
 
-Computed in float64 and stored in float32; 1 − ᾱ is always taken from the stored float32, because the released
-weights were trained and sampled so.
+ᾱ is computed in float64 and stored in float32. 1 − ᾱ is always computed from the stored float32, as in the program that
+the released weights were trained with.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ BETA_MAX = 0.999
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """ᾱ_n, float32 [T], falling from nearly 1 (clean) to nearly 0 (noise)."""
+    """A noise schedule.
+
+    Attributes:
+      alpha_bar: ᾱ_n in float32, decreasing from nearly 1 (clean) to nearly 0 (noise).
+    """
 
     alpha_bar: Float[np.ndarray, " T"]
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
+        """T, the number of noise levels."""
         return len(self.alpha_bar)
 
     def ddim_timesteps(self, steps: int) -> Int[np.ndarray, " S"]:
-        """The timesteps n_j = j·(T−1) // (S−1) in sampling order, noisiest first; S = 1 uses n = T−1.
+        """The timesteps n_j = j·(T−1) // (S−1) of S steps, noisiest first; for S = 1, n = T−1.
 
         Raises:
-          ValueError: steps is not between 1 and T.
+          ValueError: `steps` is not between 1 and T.
         """
         last = self.num_timesteps - 1
         if not 1 <= steps <= self.num_timesteps:
@@ -49,13 +53,13 @@ def cosine_schedule(num_timesteps: int) -> Schedule:
 
 
 def linear_schedule(num_timesteps: int) -> Schedule:
-    """β from 1e-4·1000/T to 0.02·1000/T (Ho et al. 2020, stretched to T steps)."""
+    """β_n linear from 1e-4·1000/T to 0.02·1000/T: that of Ho et al. (2020), stretched from 1000 to T steps."""
     stretch = 1000 / num_timesteps
     return _from_betas(np.linspace(1e-4 * stretch, 0.02 * stretch, num_timesteps))
 
 
 def schedule_for(config: ModelConfig) -> Schedule:
-    """The schedule a model is trained and sampled with."""
+    """The schedule that a model is trained and sampled with: linear for "epsilon", else cosine."""
     build = linear_schedule if config.prediction == "epsilon" else cosine_schedule
     return build(config.num_timesteps)
 

@@ -3,7 +3,7 @@
 The file is a NumPy archive (`np.load` reads it) whose bytes depend only on its contents (`stored_npz`). It has these
 arrays in this order, little-endian, where Z is the number of z's channels, c that of y's, and H the network's width:
 
-  format_version      int32 []           1: a model of one rate; 2: normalized latents with gains
+  format_version      int32 []           1: a single-rate model; 2: normalized latents with gains
   z_low, z_offsets, z_counts             int32, the tables of z: see `tables.Tables`
   y_low, y_offsets, y_counts             int32, the 256 tables of y
   scales              float64 [256]      the scales of y's tables, increasing

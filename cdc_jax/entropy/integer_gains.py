@@ -1,4 +1,4 @@
-"""The gains of a model of every rate, in integers: log2 of the gains at a quality, and the gains' inverses.
+"""The gains of a variable-rate model, in integers: log2 of the gains at a quality, and the gains' inverses.
 
 Between two anchors log2 g is interpolated linearly, so that g grows geometrically. 1/g is 2 to the power of a number
 with 16 fractional bits. It is computed as a product of repeated square roots of 2, in integers of at most 62 bits.

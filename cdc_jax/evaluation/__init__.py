@@ -1,1 +1,1 @@
-"""Measures codecs from real files: ours at several step counts, and those people use today."""
+"""Evaluation of codecs on real files: ours at several step counts, and the common image formats."""

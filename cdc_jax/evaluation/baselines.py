@@ -1,7 +1,7 @@
-"""The codecs that people use today, through Pillow and its plugins: real files, real sizes.
+"""The common image formats as baselines, through Pillow and its plugins.
 
-Each is run as its users get it: Pillow's defaults, but for the options in `BASELINES`, which make smaller files of the
-same quality. Qualities are the codecs' own scales of 0 to 100 and mean something else in each.
+Each codec runs with Pillow's defaults, except for the options in `BASELINES`, which make smaller files of the same
+quality. A quality is a number from 0 to 100 on the codec's own scale and cannot be compared between codecs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from cdc_jax.io.images import Image
 
 @dataclass(frozen=True)
 class Baseline:
-    """A codec of Pillow's.
+    """An image format that Pillow writes.
 
     Attributes:
       name: name on the command line.
       label: name in plots and tables.
-      format: Pillow's name.
+      format: Pillow's name of the format.
       suffix: filename suffix of its files.
       options: keyword arguments of Pillow's `save`.
-      browser_type: media type under which browsers show it, None where most do not.
+      browser_type: media type of its files; None if most browsers do not show them.
     """
 
     name: str
@@ -44,19 +44,12 @@ class Baseline:
 
 
 MAX_QUALITY = 100
-DEFAULT_BPP = (0.15, 0.25, 0.4, 0.65, 1.0, 1.5)  # what the default sweep's files have on photographs
+DEFAULT_BPP = (0.15, 0.25, 0.4, 0.65, 1.0, 1.5)  # approximate rates of the default rate points
 
 BASELINES = {
     baseline.name: baseline
     for baseline in (
-        Baseline(
-            "jpeg",
-            "JPEG",
-            "JPEG",
-            ".jpg",
-            {"optimize": True, "progressive": True},
-            "image/jpeg",
-        ),
+        Baseline("jpeg", "JPEG", "JPEG", ".jpg", {"optimize": True, "progressive": True}, "image/jpeg"),
         Baseline("webp", "WebP", "WEBP", ".webp", {"method": 6}, "image/webp"),
         Baseline("avif", "AVIF", "AVIF", ".avif", {}, "image/avif"),
         Baseline("jxl", "JPEG XL", "JXL", ".jxl"),
@@ -75,14 +68,14 @@ def baseline_points(
 
     Args:
       names: keys of `BASELINES`.
-      qualities: 0 to 100, for every codec alike; None: each codec's own, those that give the samples files of
+      qualities: 0 to 100, the same for every codec; None: for each codec those at which the samples' files have
         `DEFAULT_BPP`.
-      targets_bpp: where there are any, each image's largest files within these sizes instead.
-      samples: images that stand for all.
+      targets_bpp: if not empty, the points are instead each image's largest files within these sizes.
+      samples: returns a few representative images.
 
     Raises:
-      ConfigError: an unknown name or an invalid quality.
-      CdcError: this Pillow cannot write the format; the message names what to install.
+      ConfigError: a name is unknown or a quality is invalid.
+      CdcError: this Pillow cannot write the format; the message says what to install.
     """
     points = []
     for name in dict.fromkeys(names):
@@ -101,7 +94,7 @@ def baseline_points(
 
 
 def _default_qualities(baseline: Baseline, samples: Sequence[Image]) -> list[int]:
-    """Those at which the samples' files have `DEFAULT_BPP` together; of no samples, some over the whole scale."""
+    """The qualities at which all samples together have `DEFAULT_BPP`; without samples, a spread over the scale."""
     if not samples:
         return [5, 20, 40, 60, 80, 90]
     pixels = sum(image.shape[0] * image.shape[1] for image in samples)
@@ -113,7 +106,7 @@ def _default_qualities(baseline: Baseline, samples: Sequence[Image]) -> list[int
 
 
 def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
-    """The bytes of a file. Raises ImageError where the format cannot hold the image."""
+    """Encodes an image to the bytes of a file. Raises ImageError if the format cannot store it."""
     buffer = io.BytesIO()
     try:
         pil_image = PILImage.fromarray(np.ascontiguousarray(image))
@@ -126,7 +119,7 @@ def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
 
 
 def decode(baseline: Baseline, data: bytes) -> Image:
-    """The image in a file."""
+    """Decodes the bytes of a file."""
     with PILImage.open(io.BytesIO(data), formats=[baseline.format]) as pil_image:
         return np.asarray(pil_image.convert("RGB"))
 
@@ -153,7 +146,7 @@ def _target_point(baseline: Baseline, target_bpp: float, library: str) -> RatePo
 
 
 def _common(baseline: Baseline, library: str, slug: str, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """What points of both kinds have."""
+    """The arguments of `RatePoint` that do not depend on how the quality is chosen."""
     options = ", ".join(f"{key}={value}" for key, value in {"quality": "…", **baseline.options}.items())
     return {
         "curve": baseline.label,
@@ -171,7 +164,7 @@ def _common(baseline: Baseline, library: str, slug: str, setting: Mapping[str, A
 
 
 def _library(baseline: Baseline) -> str:
-    """Who writes the format, with its version."""
+    """Name and version of the library that writes the format. Raises CdcError if there is none."""
     if baseline.name == "jxl":
         try:
             import pillow_jxl  # registers the format with Pillow

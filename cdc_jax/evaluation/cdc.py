@@ -1,8 +1,8 @@
-"""Rate points of our own codec, and which of them make one curve.
+"""Rate points of our own codec, and how they form curves.
 
-A model of every rate gives a curve by itself, a point for each quality or each target size. Bundles of one rate make
-one together: those of one family (one architecture and training, several rate weights). Every step count is a curve of
-its own.
+A variable-rate model forms a curve by itself, with a point for each quality or target size. Single-rate models form a
+curve together: a family has one architecture and training, and several rate weights. Each step count is a curve of its
+own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.size_search import byte_limit, largest_within
 from cdc_jax.io.images import Image
-from cdc_jax.models.config import MAX_QUALITY
+from cdc_jax.models.config import MAX_QUALITY, ModelConfig
 
 NAME = "CDC"
 DEFAULT_QUALITIES = (5, 15, 25, 35, 45, 55, 65, 75, 85)
-_LEVELS = 256  # of the quality scale's unit, as files store it
+_LEVELS = 256  # levels per unit of quality, as files store it
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class OurSettings:
     """How our codec is evaluated.
 
     Attributes:
-      steps: step counts, 0 for the preview; None: `default_steps`.
-      seed, gamma: seed and scale of the noise that decoding starts from; gamma None: each bundle's own.
-      qualities: qualities of models of every rate, 0 to 100; None: `DEFAULT_QUALITIES`.
-      targets_bpp: where there are any, each image's largest files within these sizes instead.
+      steps: numbers of diffusion steps, 0 for the preview; None: `default_steps`.
+      seed, gamma: seed and scale of the noise that decoding starts from; gamma None: each bundle's default.
+      qualities: qualities of variable-rate models, 0 to 100; None: `DEFAULT_QUALITIES`.
+      targets_bpp: if not empty, the points are instead each image's largest files within these sizes.
     """
 
     steps: Sequence[int] | None = None
@@ -51,19 +51,19 @@ def our_points(
     load_codec: Callable,
     max_pixels: int,
 ) -> list[RatePoint]:
-    """Loads the bundles and makes their rate points.
+    """Loads bundles and returns their rate points.
 
     Args:
-      families: for each curve, the bundles on it.
+      families: the paths of the bundles of each family.
       settings: step counts, qualities, noise.
-      names: names of the families; None: "CDC", distinguished by the names of their bundles.
-      load_codec: as `cdc_jax.load_codec`.
-      max_pixels: limit on an image's pixels.
+      names: names of the families; None: "CDC", followed by the bundles' names if there are several families.
+      load_codec: `cdc_jax.load_codec`, or a stand-in.
+      max_pixels: largest number of pixels of an image.
 
     Raises:
-      ConfigError: a bundle is given twice, a family mixes variants or has more than a model of every rate, a step count
-        or a quality is invalid, or a model of one rate is to keep to a size.
-      BundleError: as `load_codec`.
+      ConfigError: a bundle is given twice; a family mixes prediction types, or has other members beside a variable-rate
+        model; a step count or quality is invalid; or there are target sizes for a single-rate model.
+      BundleError: a bundle is invalid.
     """
     names = names or _family_names(families)
     points: list[RatePoint] = []
@@ -81,15 +81,15 @@ def our_points(
     return points
 
 
-def default_steps(config) -> tuple[int, ...]:
-    """The step counts that the original was evaluated at; with the transform, the preview and a few more."""
+def default_steps(config: ModelConfig) -> tuple[int, ...]:
+    """The step counts of the paper's evaluation; with the transform, the preview (0) and a few more."""
     if config.transform:
         return (0, 1, 5, 17)
     return (5, 20, 200) if config.prediction == "epsilon" else (1, 5, 17, 65)
 
 
 class _Model:
-    """A bundle on a curve. Keeps the latents of the image it saw last: all that image's files follow from them."""
+    """A bundle on a curve. It caches the latents of the latest image, from which all files of the image are written."""
 
     def __init__(self, codec: Any, family: str, path: str):
         self.codec, self.family, self.path = codec, family, path
@@ -99,14 +99,16 @@ class _Model:
         config = self.codec.config
         if settings.targets_bpp:
             if not config.variable_rate:
-                raise ConfigError(f"{self.path} has one rate; only a model of every rate can keep to a size.")
+                raise ConfigError(f"{self.path} has one rate; only a variable-rate model can meet a target size.")
             steps = settings.steps or (config.decode_steps,)
         else:
             steps = settings.steps or default_steps(config)
         least = 0 if config.transform else 1
         for count in steps:
             if not least <= count <= config.num_timesteps:
-                raise ConfigError(f"{self.path} cannot decode in {count} steps: {least} to {config.num_timesteps}.")
+                raise ConfigError(
+                    f"{self.path} cannot decode in {count} steps; it takes {least} to {config.num_timesteps}."
+                )
         gamma = float(config.decode_gamma if settings.gamma is None else settings.gamma)
         return [
             self._point(rate, count, settings.seed, gamma)
@@ -128,7 +130,7 @@ class _Model:
         return [_Rate(f"quality {q:g}", f"-q{q:g}", lambda image, q=q: q) for q in qualities]
 
     def _quality_within(self, target_bpp: float, image: Image) -> float:
-        """The quality of the largest file within a size, 0 where there is none."""
+        """The quality of the largest file within a size; 0 if even the smallest file is larger."""
         latents = self._latents(image)
         level = largest_within(
             lambda level: len(self.codec.write(latents, quality=level / _LEVELS)),
@@ -179,7 +181,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Rate:
-    """A point on a model's curve: its name, its name in files, the quality for an image, and the size to keep to."""
+    """A rate of a model: its name, its name in file names, the quality for an image, and the target size."""
 
     setting: str
     slug: str
@@ -188,7 +190,7 @@ class _Rate:
 
 
 def bundle_name(path: str) -> str:
-    """A bundle's human-readable name: its folder's, with the one above where it is only called `bundle`."""
+    """A bundle's human-readable name: that of its folder, with the parent folder's if it is called `bundle`."""
     resolved = Path(os.path.abspath(path))
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name == "bundle" else resolved.name
 
@@ -198,11 +200,11 @@ def _check_family(models: Sequence[_Model]) -> None:
     variants = {model.codec.config.prediction for model in models}
     if len(variants) > 1:
         raise ConfigError(
-            f"{paths} are of different variants ({', '.join(sorted(variants))}), which make no common curve: give each "
+            f"{paths} are of different variants ({', '.join(sorted(variants))}) and cannot form one curve: give each "
             "variant a --model option of its own."
         )
     if len(models) > 1 and any(model.codec.config.variable_rate for model in models):
-        raise ConfigError(f"{paths}: A model of every rate is a curve by itself: give it a --model option of its own.")
+        raise ConfigError(f"{paths}: A variable-rate model forms a curve by itself: give it its own --model option.")
 
 
 def _family_names(families: Sequence[Sequence[str]]) -> list[str]:

@@ -1,13 +1,13 @@
 """Rate–distortion curves: averages over images, and the Bjøntegaard delta rate between two curves.
 
-Averages are means over images of each image's own bits per pixel and score, as in the literature.
+As in the literature, averages are means over images of each image's bits per pixel and score.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,19 +23,19 @@ MIN_POINTS = 3
 
 @dataclass
 class Curve:
-    """One codec's averages, its points sorted by rate.
+    """One codec's averages at each of its rate points, sorted by rate.
 
     Attributes:
-      name: "JPEG", "CDC, 5 steps".
+      name: the codec's name, such as "JPEG" or "CDC, 5 steps".
       kind: "ours", "baseline" or "published".
-      settings: of each point, human-readable.
-      slugs: of each point; empty for published curves.
-      bpp: bits per pixel.
-      scores: by metric; NaN where there is none.
-      encoding_seconds, decoding_seconds: mean per image; empty for published curves.
-      steps: of ours.
-      description: for the results' files.
-      side_shares: mean part of the files that is side information, 0 to 1; None in other codecs.
+      settings: each point's setting, human-readable.
+      bpp: each point's bits per pixel.
+      scores: each point's score, by metric; NaN if there is none.
+      slugs: each point's slug; empty for published curves.
+      encoding_seconds, decoding_seconds: mean times per image; empty for published curves.
+      steps: number of diffusion steps of our codec; None for others.
+      description: a description for result files and the report.
+      side_shares: mean fraction of the file that is side information, 0 to 1; None for other codecs.
     """
 
     name: str
@@ -53,13 +53,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class BdRate:
-    """A Bjøntegaard delta rate, or why there is none.
+    """A Bjøntegaard delta rate, or the reason why there is none.
 
     Attributes:
-      curve, anchor, metric: what is compared, by what.
-      percent: rate against the anchor's at equal quality: -20 saves a fifth. None: refused.
-      overlap: the part of the two curves' common quality range that both cover, 0 to 1.
-      reason: why it was refused, a sentence.
+      curve, anchor: names of the two curves.
+      metric: name of the metric.
+      percent: difference in rate at equal quality: −20 means that `curve` needs 20 % fewer bits than `anchor`. None if
+        it was refused.
+      overlap: intersection over union of the two curves' ranges of quality, 0 to 1.
+      reason: the reason for refusing it; "" if it was not.
     """
 
     curve: str
@@ -73,63 +75,90 @@ class BdRate:
 def average(
     measured: Measured, points: Sequence[RatePoint], metrics: Sequence[MetricFacts]
 ) -> tuple[list[Curve], dict[str, list[str]]]:
-    """The curves, and for each metric the images that are in none of its averages.
+    """Averages measurements over images.
 
-    An image whose score is not a finite number for some point (too small for the metric; equal to the original, PSNR)
-    is left out of that metric's average for every codec alike.
+    An image whose score is not finite at some point (the image is too small for the metric; or it equals the original,
+    for PSNR) is left out of that metric's averages, for all codecs.
+
+    Args:
+      measured: the measurements.
+      points: all rate points.
+      metrics: the metrics to average.
+
+    Returns:
+      The curves, and for each metric the names of the images that were left out, if there are any.
     """
-    excluded: dict[str, list[str]] = {}
-    for metric in metrics:
-        if metric.name in measured.set_scores:
-            continue
-        excluded[metric.name] = [
-            name
-            for name, records in measured.records.items()
-            if not all(math.isfinite(records[point.slug].scores[metric.name]) for point in points)
-        ]
-    curves: dict[str, list[RatePoint]] = {}
+    excluded = {metric.name: _without_score(measured, points, metric.name) for metric in metrics}
+    members: dict[str, list[RatePoint]] = {}
     for point in points:
-        curves.setdefault(point.curve, []).append(point)
+        members.setdefault(point.curve, []).append(point)
+    averages = _Averages(measured, excluded)
+    curves = [averages.curve(points, metrics) for points in members.values()]
+    return curves, {metric: names for metric, names in excluded.items() if names}
 
-    def mean(point: RatePoint, value, left_out: Sequence[str] = ()) -> float:
-        values = [value(records[point.slug]) for name, records in measured.records.items() if name not in left_out]
-        return float(np.mean(values)) if values else math.nan
 
-    def score(point: RatePoint, metric: str) -> float:
-        if metric in measured.set_scores:
-            return measured.set_scores[metric][point.slug]
-        return mean(point, lambda record: record.scores[metric], excluded[metric])
+def _without_score(measured: Measured, points: Sequence[RatePoint], metric: str) -> list[str]:
+    """The names of images that have no finite score at some point. Metrics of sets have one score for all images."""
+    if metric in measured.set_scores:
+        return []
+    return [
+        name
+        for name, records in measured.records.items()
+        if not all(math.isfinite(records[point.slug].scores[metric]) for point in points)
+    ]
 
-    result = []
-    for name, members in curves.items():
-        members = sorted(members, key=lambda point: mean(point, lambda record: record.bpp))
-        result.append(
-            Curve(
-                name=name,
-                kind=members[0].kind,
-                settings=[point.setting for point in members],
-                slugs=[point.slug for point in members],
-                bpp=[mean(point, lambda record: record.bpp) for point in members],
-                scores={metric.name: [score(point, metric.name) for point in members] for metric in metrics},
-                encoding_seconds=[mean(point, lambda record: record.encoding_seconds) for point in members],
-                decoding_seconds=[mean(point, lambda record: record.decoding_seconds) for point in members],
-                steps=members[0].steps,
-                description=members[0].description,
-                side_shares=[_side_share(point, mean) for point in members],
-            )
+
+@dataclass(frozen=True)
+class _Averages:
+    """Averages of measurements over images; `excluded` are the images to leave out, by metric."""
+
+    measured: Measured
+    excluded: Mapping[str, Sequence[str]]
+
+    def curve(self, points: Sequence[RatePoint], metrics: Sequence[MetricFacts]) -> Curve:
+        """The curve that these points lie on."""
+        points = sorted(points, key=lambda point: self._mean(point, "bpp"))
+        return Curve(
+            name=points[0].curve,
+            kind=points[0].kind,
+            settings=[point.setting for point in points],
+            slugs=[point.slug for point in points],
+            bpp=[self._mean(point, "bpp") for point in points],
+            scores={metric.name: [self._score(point, metric.name) for point in points] for metric in metrics},
+            encoding_seconds=[self._mean(point, "encoding_seconds") for point in points],
+            decoding_seconds=[self._mean(point, "decoding_seconds") for point in points],
+            steps=points[0].steps,
+            description=points[0].description,
+            side_shares=[None if p.side_share is None else self._mean(p, "side_share") for p in points],
         )
-    return result, {metric: names for metric, names in excluded.items() if names}
+
+    def _mean(self, point: RatePoint, attribute: str) -> float:
+        return _mean([getattr(records[point.slug], attribute) for records in self.measured.records.values()])
+
+    def _score(self, point: RatePoint, metric: str) -> float:
+        if metric in self.measured.set_scores:
+            return self.measured.set_scores[metric][point.slug]
+        records = {n: r[point.slug] for n, r in self.measured.records.items() if n not in self.excluded[metric]}
+        return _mean([record.scores[metric] for record in records.values()])
 
 
-def _side_share(point: RatePoint, mean) -> float | None:
-    return None if point.side_share is None else mean(point, lambda record: record.side_share)
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts, *, min_overlap: float = MIN_OVERLAP) -> BdRate:
     """The mean difference in rate at equal quality, over the qualities that both curves reach (Bjøntegaard 2001).
 
-    Qualities of lower-is-better metrics are negated. Akima interpolation of log-rate over quality. Refused where the
-    curves share less than `min_overlap` of the range of quality that they cover together.
+    The logarithm of the rate is interpolated over quality with Akima's method. Scores of lower-is-better metrics are
+    negated.
+
+    Args:
+      curve, anchor: the curves to compare.
+      metric: the measure of quality.
+      min_overlap: least `relative_overlap` of their qualities; with less, the BD-rate is refused.
+
+    Returns:
+      The BD-rate, or the reason for refusing it.
 
     Raises:
       CdcError: the package bjontegaard is not installed.
@@ -161,7 +190,7 @@ def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts, *, min_overlap: fl
 
 
 def relative_overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Length of the intersection of two ranges over that of their union, 0 to 1."""
+    """Intersection over union of two ranges, 0 to 1; each is given by values that span it."""
     union = max(max(a), max(b)) - min(min(a), min(b))
     shared = min(max(a), max(b)) - max(min(a), min(b))
     return max(0.0, shared) / union if union > 0 else 0.0
@@ -170,7 +199,7 @@ def relative_overlap(a: Sequence[float], b: Sequence[float]) -> float:
 def bd_rates(
     curves: Sequence[Curve], anchor: Curve, metrics: Sequence[MetricFacts], *, min_overlap: float = MIN_OVERLAP
 ) -> list[BdRate]:
-    """Every other curve against the anchor by every metric that both have."""
+    """The BD-rate of every other curve against the anchor, for every metric that both have."""
     return [
         bd_rate(curve, anchor, metric, min_overlap=min_overlap)
         for metric in metrics

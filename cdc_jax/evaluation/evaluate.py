@@ -1,4 +1,4 @@
-"""`cdc evaluate`, from its settings to the report: the order of things, and nothing else."""
+"""`cdc evaluate` from its settings to the report: the sequence of steps, each of which is defined elsewhere."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from cdc_jax.evaluation.settings import Settings
 from cdc_jax.io.images import Image, load_image
 
 REPORT = "report.html"
-SAMPLE_IMAGES = 4  # that choose the baselines' default qualities
+SAMPLE_IMAGES = 4  # number of images that determine the baselines' default qualities
 
 
 @dataclasses.dataclass
 class Evaluation:
-    """What came of it.
+    """The results of an evaluation.
 
     Attributes:
       measured: every image's results.
-      curves: averages, ours and the baselines'.
-      published: published curves beside them.
-      rates: BD-rates.
-      same_size: codecs at files of the same size, one comparison for each of our curves.
-      excluded: for each metric the images that are in none of its averages.
-      report: the page's path.
+      curves: averages over images, of our codec and the baselines.
+      published: published curves to compare them with.
+      rates: BD-rates against the anchor.
+      same_size: comparisons at equal file sizes, one for each of our curves.
+      excluded: for each metric, the images that are left out of its averages.
+      report: path of the report.
     """
 
     measured: Measured
@@ -63,17 +63,20 @@ def evaluate(
     log: Callable[[str], None] = lambda line: None,
     progress_bar: Callable[[int], Any] | None = None,
 ) -> Evaluation:
-    """Measures everything that is not measured yet, and writes results, plots and report.
+    """Measures codecs on images, and writes results, plots and a report. Existing results are reused.
 
     Args:
-      settings: what to do.
-      load_codec, metric_loaders: in place of `cdc_jax.load_codec` and `metrics.registry`.
-      log: called with what the user should know, one line at a time.
-      progress_bar: from a total to a context manager with `update(n)`, as tqdm.
+      settings: what to evaluate.
+      load_codec, metric_loaders: replacements for `cdc_jax.load_codec` and `metrics.registry`, for tests.
+      log: called with each line that the user should see.
+      progress_bar: called with the total; returns a context manager with a method `update(n)`, like tqdm's.
+
+    Returns:
+      The results.
 
     Raises:
       ConfigError: the settings are invalid; nothing was measured.
-      CdcError: something is missing or failed; the message names it.
+      CdcError: a package, weights or data are missing, or no image could be evaluated; the message names the cause.
       OSError: results cannot be written.
     """
     _check_packages()
@@ -101,7 +104,7 @@ def evaluate(
 
 
 def _check_packages() -> None:
-    """Rather now than after hours of decoding."""
+    """Raises CdcError if a package is missing: now, not after hours of decoding."""
     for package in ("matplotlib", "bjontegaard"):
         if importlib.util.find_spec(package) is None:
             raise CdcError(f"An evaluation needs the package {package}: pip install '.[eval]'.")
@@ -170,7 +173,7 @@ def _points(
         targets_bpp=settings.targets_bpp,
         samples=functools.cache(lambda: _samples(images, settings.max_pixels)),
     )
-    # Each curve's points in one piece: what is scored together.
+    # Group the points by curve: a curve's points are scored together.
     curves: dict[str, list[RatePoint]] = {}
     for point in [*ours, *baselines]:
         curves.setdefault(point.curve, []).append(point)
@@ -181,7 +184,7 @@ def _points(
 
 
 def _families(settings: Settings, log: Callable[[str], None]) -> tuple[list[list[str]], list[str] | None]:
-    """For each of our curves its bundles, and the curves' names where they do not follow from the bundles'."""
+    """The bundles of each family, and the families' names; None: names that follow from those of the bundles."""
     models = settings.models
     if models is None:
         models = [] if settings.released is not None else [[str(shipped_bundle())]]
@@ -196,13 +199,13 @@ def _families(settings: Settings, log: Callable[[str], None]) -> tuple[list[list
 
 
 def _samples(images: Mapping[str, Path], max_pixels: int) -> list[Image]:
-    """A few images that can be read, spread over all."""
+    """A few images, spread over the data set; unreadable ones are skipped."""
     samples = []
     for name in chosen_images(list(images), SAMPLE_IMAGES):
         try:
             samples.append(load_image(images[name], max_pixels=max_pixels)[0])
         except (ImageError, OSError):
-            continue  # reported where it is measured
+            continue  # `measure` reports it
     return samples
 
 
@@ -210,7 +213,7 @@ def _published(settings: Settings, data_set: str | None, metrics: Sequence[str])
     if settings.published is None:
         return [], []
     if data_set is None:
-        return [], ["Published curves are not drawn: the images are no data set that is known; --data-set names it."]
+        return [], ["Published curves are not drawn: the images are no known data set. Name it with --data-set."]
     curves = load_published(settings.published, data_set=data_set, metrics=metrics, codecs=settings.published_codecs)
     if not curves:
         return [], [f"Published curves are not drawn: {settings.published} has none for {data_set} and these metrics."]

@@ -1,8 +1,8 @@
-"""The evaluation's loop: every image through every rate point, once.
+"""The evaluation loop: measures every image at every rate point.
 
-Images are the outer loop, so that an original is read once and what the metrics take from it is computed once; a
-curve's missing points are scored in one call per metric. What is finished is on disk (`result_store`) before the next
-begins.
+Images are the outer loop, so that each original is read once and its part of every metric is computed once. All points
+of a curve that have no score yet are scored in one call per metric. Results are stored on disk (`result_store`) before
+the next curve begins.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Log = Callable[[str], None]
 
 @dataclass
 class Measured:
-    """What an evaluation measured.
+    """The measurements of an evaluation.
 
     Attributes:
-      records: of every image that went through every rate point, by image and slug.
-      left_out: images that are in nobody's average, with the reason.
-      set_scores: by metric of sets and slug.
+      records: by image and slug; only images that were measured at every rate point.
+      left_out: images that failed at some point and are in no average, with the reason.
+      set_scores: scores of metrics that compare sets of images, by metric and slug.
       images: path of every image in `records`, by name.
       sha256: hash of each of those files, by name.
     """
@@ -49,14 +49,17 @@ class Measured:
 
 
 def find_images(folder: str | Path, *, out: str | Path | None = None) -> dict[str, Path]:
-    """The image files below a folder, or one file, by their path in it, sorted.
+    """Finds image files.
 
     Args:
-      folder: what to search.
-      out: the evaluation's own folder; what is in it is no image to evaluate on.
+      folder: a folder to search recursively, or one file.
+      out: the folder of results; images inside it are skipped if it is inside `folder`.
+
+    Returns:
+      Paths of the files by name, which is the path relative to `folder`; sorted.
 
     Raises:
-      ConfigError: there are none, or both folders are the same.
+      ConfigError: there is no image, or both folders are the same.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -66,7 +69,7 @@ def find_images(folder: str | Path, *, out: str | Path | None = None) -> dict[st
     if out is not None and Path(out).resolve() == folder.resolve():
         raise ConfigError(f"{folder}: The results would be among the images: choose another folder for --out.")
     names, _ = image_folders.find_images(folder)
-    # Results below the images are left out; images below the results' folder are meant.
+    # Skip results inside the image folder, but not an image folder inside the results.
     own = None if out is None or folder.resolve() not in Path(out).resolve().parents else Path(out).resolve()
     files = {name: folder / name for name in names if own is None or own not in _parents(folder / name)}
     if not files:
@@ -88,16 +91,16 @@ def measure(
     log: Log = lambda line: None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Measured:
-    """Measures every rate point on every image; what is on disk already is not done again.
+    """Measures every rate point on every image, except for results that are stored already.
 
     Args:
-      images: by name, as `find_images` gives them.
-      points: all rate points; slugs are unique.
-      metrics: what to score.
-      store: finished results.
-      max_pixels: above which an image is refused.
+      images: paths by name, from `find_images`.
+      points: all rate points, grouped by curve, with unique slugs.
+      metrics: the metrics to score.
+      store: where results are stored.
+      max_pixels: larger images are refused.
       log: called with a line for every image that fails.
-      progress: called with the number of (image, point) pairs that were finished.
+      progress: called with the number of (image, point) pairs that have been finished since the last call.
 
     Raises:
       CdcError: every image failed.
@@ -133,7 +136,7 @@ def measure(
 
 
 class _Coded(NamedTuple):
-    """A file, the quality it was made with, and what making it took."""
+    """An encoded image: the file, its quality, the encoding times, and the fraction of side information."""
 
     data: bytes
     quality: float | None
@@ -143,7 +146,7 @@ class _Coded(NamedTuple):
 
 
 class _ImageRun:
-    """One image through the rate points of one curve at a time."""
+    """Measures one image, one curve at a time."""
 
     def __init__(self, name: str, original: Image, digest: str, metrics: Metrics, store: Store, warm: set[Hashable]):
         self._name, self._original, self._digest = name, original, digest
@@ -154,7 +157,7 @@ class _ImageRun:
             self._features("original", metric, lambda: original)
 
     def measure(self, points: Sequence[RatePoint]) -> list[Record]:
-        """The records of some points, stored ones and new ones."""
+        """The records of a curve's points; stored ones are reused."""
         records: list[Record] = []
         images: dict[int, Image] = {}
         for point in points:
@@ -184,7 +187,7 @@ class _ImageRun:
         return records
 
     def _code(self, point: RatePoint, identity: dict[str, Any]) -> tuple[Record, Image]:
-        """Encodes and decodes, warm: where a program must be compiled first, a first call is made for that."""
+        """Encodes and decodes. Times exclude compilation: if a program must be compiled, an extra call comes first."""
         height, width, _ = self._original.shape
         if point.file not in self._encoded:
             self._encoded[point.file] = self._encode(point)
@@ -192,7 +195,7 @@ class _ImageRun:
         first_decoding = self._first_call(("decode", point.warm_key(height, width)), point.decode, coded.data)
         decoded, decoding_seconds = _timed(point.decode, coded.data)
         if decoded.shape != self._original.shape:
-            raise ImageError(f"{self._name}: {point.curve} gave back an image of another size.")
+            raise ImageError(f"{self._name}: {point.curve} decoded to an image of another size.")
         self._store.save_coded(self._name, point, coded.data, decoded)
         record = Record(
             image=self._name,
@@ -216,7 +219,7 @@ class _ImageRun:
     def _encode(self, point: RatePoint) -> _Coded:
         quality = point.quality(self._original)
         first = None
-        if point.target_bpp is None:  # else the search has made the first calls
+        if point.target_bpp is None:  # otherwise the search for the quality has made the first calls
             key = ("encode", point.warm_key(*self._original.shape[:2]))
             first = self._first_call(key, point.encode, self._original, quality)
         data, seconds = _timed(point.encode, self._original, quality)
@@ -249,14 +252,14 @@ def _features_name(slug: str, digest: str) -> str:
 def _set_scores(
     metric: str, measured: Measured, points: Sequence[RatePoint], metrics: Metrics, store: Store
 ) -> dict[str, float]:
-    """The distance between the originals and each rate point's images."""
+    """The distance between the set of originals and each rate point's set of decoded images, by slug."""
 
     def all_features(slug: str) -> Float[np.ndarray, "n d"]:
         key = metrics.set_key(metric)
         names = [(name, _features_name(slug, measured.sha256[name])) for name in measured.records]
         feature_sets = [store.features(name, slug, key) for name, slug in names]
         if any(features is None for features in feature_sets):
-            raise CdcError(f"Features of {metric} went missing from the results: run the same command again.")
+            raise CdcError(f"Features of {metric} are missing from the results: run the same command again.")
         return np.concatenate(feature_sets)
 
     originals = all_features("original")

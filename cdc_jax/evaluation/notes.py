@@ -1,4 +1,4 @@
-"""The report's words: its title, what was evaluated, and what a reader must know."""
+"""The report's text: its title, a summary, and notes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def title(curves: Sequence[Curve]) -> str:
-    """`CDC beside JPEG, WebP and AVIF`."""
+    """The report's title, such as "CDC versus JPEG, WebP and AVIF"."""
     ours = dict.fromkeys(curve.name.rsplit(",", 1)[0] for curve in curves if curve.kind == "ours")
     others = [curve.name for curve in curves if curve.kind == "baseline"]
-    return " beside ".join(_and(names) for names in (list(ours), others) if names)
+    return " versus ".join(_and(names) for names in (list(ours), others) if names)
 
 
 def _and(names: Sequence[str]) -> str:
@@ -30,31 +30,37 @@ def _and(names: Sequence[str]) -> str:
 
 
 def summary(settings: Settings, data_set: str | None, measured: Measured, curves: Sequence[Curve]) -> str:
-    """What was evaluated, in a sentence or two."""
+    """One or two sentences on what was evaluated."""
     source = data_set.capitalize() if data_set else os.path.basename(os.path.abspath(settings.images))
     return (
         f"{source}: {_count(len(measured.records), 'image')}, {_count(len(curves), 'curve')}. Rates are the sizes "
-        "of real files, headers included; scores are means over the images."
+        "of real files, including headers; scores are means over the images."
     )
 
 
 def notes_of(evaluation: Evaluation, names: Sequence[str], lossless: bool) -> list[str]:
-    """What a reader of the page must know; `names` are the images that it shows."""
+    """The report's notes.
+
+    Args:
+      evaluation: the results.
+      names: the images that the report shows.
+      lossless: whether it shows them without loss.
+    """
     measured = evaluation.measured
-    notes = [f"{name} is in no codec's average: {reason}" for name, reason in measured.left_out.items()]
+    notes = [f"{name} is left out of every codec's average: {reason}" for name, reason in measured.left_out.items()]
     for metric, without in evaluation.excluded.items():
         shown = ", ".join(without[:5]) + (" and others" if len(without) > 5 else "")
-        notes.append(f"{metric}: {shown} in no codec's average, as there is no finite score for every rate point.")
+        notes.append(f"{metric}: {shown} left out of every codec's average, for lack of a finite score at some point.")
     notes += [f"{curve.name}: {curve.description}." for curve in evaluation.curves]
     notes += [f"{curve.name} (dashed) is {curve.description}." for curve in evaluation.published]
     if any(cell.too_large for comparison in evaluation.same_size for cell in comparison.cells):
         notes.append(
-            "* For some images even the codec's smallest file is larger than the target; it stands in, and counts as "
-            "no win."
+            "* For some images, even the codec's smallest file is larger than the target. It is used in the averages, "
+            "but never counts as a win."
         )
-    notes.append("Times are of single calls on this machine, bytes to pixels, without compilation.")
+    notes.append("Times are those of single calls on this machine, from bytes to pixels, without compilation.")
     if len(names) < len(measured.records):
-        notes.append(f"{len(names)} of {len(measured.records)} images are shown; the averages are over all.")
+        notes.append(f"{len(names)} of {len(measured.records)} images are shown; the averages include all of them.")
     if not lossless:
         notes.append("To keep this page small, originals and our images are shown as WebP of quality 95.")
     return notes

@@ -12,24 +12,30 @@ from cdc_jax.evaluation.curves import Curve
 from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.io.files import write_atomically
 
-# Text and axes are drawn in this colour, so that the report can put the page's own in its place.
+# The colour of text and axes. The report replaces it by the page's text colour.
 INK = "#1b1d21"
 _GRID = "#8a8f9840"
-# Half-bright, so that they are legible on light and on dark paper; ours are the warm ones.
+# Colours of medium brightness, visible on light and dark backgrounds. Our curves have warm colours.
 _OURS = ("#d9480f", "#e8912d", "#d1345b", "#c65fa0", "#a8562c", "#caa21c", "#e0567a", "#8f4a8f")
 _BASELINES = ("#2b7fd0", "#2f9e57", "#8763d6", "#12a0b4", "#6f7f92", "#5367d6")
 _BASELINE_MARKERS = "sDvPX*"
 _PUBLISHED = "#7c828c"
-_RATE_MARGIN = 1.25  # published curves are drawn this far beyond what was measured
+_RATE_MARGIN = 1.25  # published curves are drawn up to this multiple of the largest measured rate
 
 
 def draw_plots(
     folder: Path, curves: Sequence[Curve], published: Sequence[Curve], metrics: Sequence[MetricFacts]
 ) -> dict[str, str]:
-    """Writes `rd-METRIC` and, where there are several step counts, `steps-METRIC`, as PNG and SVG.
+    """Writes the plots `rd-METRIC` and, if there are several step counts, `steps-METRIC`, as PNG and SVG.
+
+    Args:
+      folder: the folder for the files.
+      curves: averages of our codec and the baselines.
+      published: published curves.
+      metrics: the metrics to plot.
 
     Returns:
-      The SVG text of each, by name.
+      The SVG text of each plot, with a transparent background, by name.
 
     Raises:
       CdcError: matplotlib is not installed.
@@ -65,41 +71,24 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
 
 
 def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
+    """Score over rate, a line per curve. Returns whether there is any measured point."""
     rates = [bpp for curve in curves for bpp in curve.bpp]
     limit = max(rates, default=1.0) * _RATE_MARGIN
     for curve in published:
-        scores = curve.scores.get(metric.name, ())
-        pairs = [(x, y) for x, y in zip(curve.bpp, scores, strict=False) if math.isfinite(y) and x <= limit]
-        if pairs:
-            line = {"color": _PUBLISHED, "linewidth": 1, "marker": "^", "markersize": 3}
-            axes.plot(*zip(*pairs, strict=True), "--", zorder=1, **line)
-            axes.annotate(
-                curve.name,
-                pairs[-1],
-                xytext=(4, 2),
-                textcoords="offset points",
-                fontsize=7.5,
-                color=_PUBLISHED,
-                annotation_clip=True,
-            )
+        _draw_published(axes, [pair for pair in _finite_points(curve, metric) if pair[0] <= limit], curve.name)
     drawn = False
     baselines = [curve.name for curve in curves if curve.kind == "baseline"]
     for curve in curves:
-        marker = "o"
-        if curve.kind == "baseline":
+        pairs = _finite_points(curve, metric)
+        if not pairs:
+            continue
+        drawn = True
+        if curve.kind == "ours":
+            style = {"marker": "o", "markersize": 6, "linewidth": 2, "zorder": 3}
+        else:
             marker = _BASELINE_MARKERS[baselines.index(curve.name) % len(_BASELINE_MARKERS)]
-        pairs = [(x, y) for x, y in zip(curve.bpp, curve.scores[metric.name], strict=True) if math.isfinite(y)]
-        if pairs:
-            drawn = True
-            axes.plot(
-                *zip(*pairs, strict=True),
-                color=colours[curve.name],
-                marker=marker,
-                markersize=6 if curve.kind == "ours" else 4.5,
-                linewidth=2 if curve.kind == "ours" else 1.5,
-                label=curve.name,
-                zorder=3 if curve.kind == "ours" else 2,
-            )
+            style = {"marker": marker, "markersize": 4.5, "linewidth": 1.5, "zorder": 2}
+        axes.plot(*zip(*pairs, strict=True), color=colours[curve.name], label=curve.name, **style)
     axes.set_xlabel("rate (bits per pixel of the file)")
     axes.set_ylabel(_axis_label(metric))
     axes.set_xlim(left=0)
@@ -107,8 +96,24 @@ def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
     return drawn
 
 
+def _finite_points(curve: Curve, metric: MetricFacts) -> list[tuple[float, float]]:
+    """(bits per pixel, score) of each point with a finite score."""
+    scores = curve.scores.get(metric.name, [math.nan] * len(curve.bpp))
+    return [(bpp, score) for bpp, score in zip(curve.bpp, scores, strict=True) if math.isfinite(score)]
+
+
+def _draw_published(axes, pairs: Sequence[tuple[float, float]], name: str) -> None:
+    """A thin dashed line with its name at the end."""
+    if not pairs:
+        return
+    line = {"color": _PUBLISHED, "linewidth": 1, "marker": "^", "markersize": 3}
+    axes.plot(*zip(*pairs, strict=True), "--", zorder=1, **line)
+    text = {"fontsize": 7.5, "color": _PUBLISHED, "annotation_clip": True}
+    axes.annotate(name, pairs[-1], xytext=(4, 2), textcoords="offset points", **text)
+
+
 def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
-    """One line for each of our bundles."""
+    """Score over step count, a line per rate point of our codec. Returns whether there is any line."""
     lines: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
     for curve in curves:
         if curve.kind != "ours":
@@ -149,7 +154,7 @@ def _style_axes(axes) -> None:
 
 
 def _save(figure, path: Path) -> str:
-    """Both formats; returns an SVG without background."""
+    """Writes PNG and SVG. Returns the text of an SVG with a transparent background."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=160)
     write_atomically(path.with_name(path.name + ".png"), image.getvalue())

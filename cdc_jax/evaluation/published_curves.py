@@ -1,9 +1,9 @@
-"""Curves from the literature, read from a CSV, for plots: only where data set and metric are the same as ours.
+"""Rate–distortion curves from the literature, read from a CSV file, to compare ours with.
 
-Columns: source, codec, dataset, bpp, and scores; an empty cell is no score. `psnr` is PSNR over RGB in dB, `ms_ssim`
-MS-SSIM over RGB, `dists`, `fid`. `lpips` does not name the network, and the two kinds are different scales: it counts
-as `lpips-alex` where the source is known to use AlexNet, else it is left out. A file of one's own names it in the
-column's name, `lpips_alex` or `lpips_vgg`.
+Only curves on the same data set and with the same definition of a metric are used. The columns are source, codec,
+dataset, bpp, and scores: `psnr` (over RGB, in dB), `ms_ssim` (over RGB), `dists`, `fid`, `lpips_alex` and `lpips_vgg`.
+An empty cell is a missing score. A column `lpips` does not say which network it means, and their scales differ: it
+counts as `lpips-alex` for sources that are known to use AlexNet, and is ignored for others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +27,9 @@ _COLUMNS = {
     "lpips_vgg": "lpips-vgg",
 }
 _NEEDED = ("source", "codec", "dataset", "bpp")
-# Sources whose column `lpips` is LPIPS-Alex v0.1, by the start of their names.
+# Sources, by the start of their names, whose column `lpips` is LPIPS-Alex v0.1.
 _ALEX_SOURCES = ("tfc models/hific", "NeuralCompression illm")
-# What is drawn unless codecs are named (a plot of a hundred curves shows nothing): the start of a source, the codec.
+# Curves to draw if no codecs are named, since all of them would be too many: start of the source's name, codec.
 _DEFAULT_CURVES = (
     ("tfc models/hific", "hific"),
     ("NeuralCompression illm", "ms-illm"),
@@ -40,55 +41,59 @@ _KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 
 
 def data_set_of(names: Sequence[str]) -> str | None:
-    """The data set that these images, all of them, are: "kodak", or None."""
+    """The name of the data set that consists of exactly these images ("kodak"); None if it is unknown."""
     return "kodak" if len(names) == 24 and {Path(name).stem.lower() for name in names} == _KODAK else None
 
 
 def load_published(
     path: str | Path, *, data_set: str, metrics: Sequence[str], codecs: Sequence[str] | None = None
 ) -> list[Curve]:
-    """The published curves for one data set, with those scores alone whose definition is that of one of our metrics.
+    """The published curves on one data set, with the scores that are defined like one of our metrics.
 
     Args:
-      path: the CSV.
-      data_set: as in its column `dataset`.
-      metrics: names of ours.
-      codecs: names in its column `codec`, upper and lower case alike; None: a short list, or all where the file has
-        none of that.
+      path: the CSV file.
+      data_set: the data set's name in the column `dataset`.
+      metrics: names of our metrics.
+      codecs: names in the column `codec`, in upper or lower case; None: a short list, or all if the file has none of
+        these.
 
     Raises:
       ConfigError: the file cannot be read or lacks a column, or a codec is not in it.
     """
-    rows = _rows(path)
-    if codecs is not None:
-        named = {name.lower() for name in codecs}
-        unknown = named - {_codec(row).lower() for row in rows}
-        if unknown:
-            raise ConfigError(f"{path} has no codec {sorted(unknown)[0]!r}.")
-        rows = [row for row in rows if _codec(row).lower() in named]
-    else:
-        rows = [row for row in rows if _is_default(row)] or rows
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in rows:
+    for row in _chosen_rows(path, codecs):
         if row["dataset"] == data_set:
             groups.setdefault((_codec(row), row["source"]), []).append(row)
+    sources = Counter(codec for codec, _ in groups)
     curves = []
-    for (codec, source), members in groups.items():
-        points = sorted(((_value(row["bpp"]), _scores(row, metrics)) for row in members), key=lambda point: point[0])
+    for (codec, source), rows in groups.items():
+        points = sorted(((_value(row["bpp"]), _scores(row, metrics)) for row in rows), key=lambda point: point[0])
         points = [(bpp, scores) for bpp, scores in points if math.isfinite(bpp) and scores]
         names = [name for name in metrics if any(name in scores for _, scores in points)]
-        if names:
-            curves.append(
-                Curve(
-                    name=codec if len([1 for other, _ in groups if other == codec]) == 1 else f"{codec} ({source})",
-                    kind="published",
-                    settings=[""] * len(points),
-                    bpp=[bpp for bpp, _ in points],
-                    scores={name: [scores.get(name, math.nan) for _, scores in points] for name in names},
-                    description=f"published: {source}, {data_set}",
-                )
-            )
+        if not names:
+            continue
+        curve = Curve(
+            name=codec if sources[codec] == 1 else f"{codec} ({source})",
+            kind="published",
+            settings=[""] * len(points),
+            bpp=[bpp for bpp, _ in points],
+            scores={name: [scores.get(name, math.nan) for _, scores in points] for name in names},
+            description=f"published: {source}, {data_set}",
+        )
+        curves.append(curve)
     return curves
+
+
+def _chosen_rows(path: str | Path, codecs: Sequence[str] | None) -> list[dict[str, str]]:
+    """The rows of these codecs; None: of the default ones, or all."""
+    rows = _rows(path)
+    if codecs is None:
+        return [row for row in rows if _is_default(row)] or rows
+    chosen = {name.lower() for name in codecs}
+    unknown = chosen - {_codec(row).lower() for row in rows}
+    if unknown:
+        raise ConfigError(f"{path} has no codec {sorted(unknown)[0]!r}.")
+    return [row for row in rows if _codec(row).lower() in chosen]
 
 
 def _rows(path: str | Path) -> list[dict[str, str]]:
@@ -105,7 +110,7 @@ def _rows(path: str | Path) -> list[dict[str, str]]:
 
 
 def _codec(row: dict[str, str]) -> str:
-    """Some sources number a curve's points: `DiffEIC [1]`, `DiffEIC [2]`."""
+    """The codec's name without a point's number: some sources have `DiffEIC [1]`, `DiffEIC [2]`."""
     return re.sub(r" \[[^\]]*\]$", "", row["codec"] or "")
 
 

@@ -1,4 +1,4 @@
-"""A rate point: one codec at one setting, the unit in which everything is coded, timed, scored and stored."""
+"""Rate points: codecs at single settings, which are coded, timed, scored and stored one by one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ class RatePoint:
 
     Attributes:
       curve: name of the rate–distortion curve that the point lies on, such as "JPEG" or "CDC, 5 steps".
-      setting: the point's position on it, human-readable: "quality 30", a bundle's name.
-      slug: names the point's results on disk; unique within an evaluation.
-      identity: everything besides the image that the result depends on; a stored result of another identity is
-        not used again.
-      quality: image → the codec's quality for it: one for all, or the one whose file keeps to `target_bpp`; None in a
-        model of one rate.
-      encode: uint8 [h, w, 3], that quality → the bytes of a file.
-      decode: those bytes → uint8 [h, w, 3].
-      file: names what `encode` makes; points that share it (one file, several step counts) are encoded once.
-      suffix: of such a file, such as ".jpg".
-      warm_key: height, width → what a first, untimed call is needed for: compiled programs, loaded libraries.
+      setting: the setting, human-readable: "quality 30", or a bundle's name.
+      slug: name of the point's results on disk; unique within an evaluation.
+      identity: everything besides the image that the result depends on. A stored result with another identity is not
+        reused.
+      quality: image → quality to encode it with: a constant, or that of the largest file within `target_bpp`; None in
+        a single-rate model.
+      encode: (uint8 [h, w, 3], quality) → the bytes of a file.
+      decode: the bytes of a file → uint8 [h, w, 3].
+      file: name of the encoded file. Points with the same name (one file, several step counts) are encoded once.
+      suffix: filename suffix of the encoded file, such as ".jpg".
+      warm_key: (height, width) → a key of compiled programs and loaded libraries; the first call with each key is
+        not timed.
       kind: "ours" or "baseline".
-      steps: diffusion steps of ours.
-      browser_type: media type under which browsers show the file as it is; None: they do not.
-      description: of the curve, for the results' files.
-      target_bpp: bits per pixel of the largest file allowed; None where the quality is given.
-      side_share: image, quality → side information's part of the file's ideal bits, 0 to 1; None in other codecs.
+      steps: number of diffusion steps of our codec; None for others.
+      browser_type: media type of the file; None if browsers do not show it.
+      description: description of the curve, for result files and the report.
+      target_bpp: largest allowed rate in bits per pixel; None if the quality is given.
+      side_share: (image, quality) → fraction of the file's ideal bits that is side information, 0 to 1; None for other
+        codecs.
     """
 
     curve: str
@@ -54,5 +56,5 @@ class RatePoint:
 
 
 def slug(text: str) -> str:
-    """Lower case, digits, dots and dashes: fit for a file name everywhere."""
+    """A file name that every system allows: lower-case letters, digits and dots, and dashes for everything else."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"

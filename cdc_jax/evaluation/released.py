@@ -1,4 +1,4 @@
-"""The authors' released checkpoints as bundles, imported once, so that one command draws the paper's points."""
+"""Imports the authors' released checkpoints as bundles, once, so that one command can evaluate all of them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ WHERE_FROM = (
 _PERCEPTUAL_WEIGHT = re.compile(r"aux(\d+(?:\.\d+)?)")
 
 
-def import_released(folder: str | Path, cache: Path, *, log: Callable[[str], None] = lambda line: None):
+def import_released(
+    folder: str | Path, cache: Path, *, log: Callable[[str], None] = lambda line: None
+) -> tuple[list[list[str]], list[str]]:
     """Imports every `.pt` file below a folder that is not in the cache yet.
 
     Args:
-      folder: with the checkpoints.
-      cache: where the bundles go.
+      folder: the folder with the checkpoints.
+      cache: the folder for the bundles.
       log: called with a line for every import.
 
     Returns:
-      (families, names): the bundles of each curve (variant and perceptual weight ρ; files of several rate weights β
-      are its points), as `cdc.our_points` takes them, and the families' names.
+      (families, names), as `cdc.our_points` takes them. A family has one prediction type and one perceptual weight ρ;
+      its bundles differ in the rate weight β.
 
     Raises:
-      ConfigError: there is no such file; the message explains where they come from and what they are called.
+      ConfigError: there is no such file; the message says where the files come from and what they are called.
       CheckpointError: a file is not a CDC checkpoint.
     """
     files = sorted(Path(folder).rglob("*.pt")) if Path(folder).is_dir() else []
@@ -56,7 +58,7 @@ def _cached(path: Path, cache: Path, log: Callable[[str], None]) -> Path:
             return bundle
     except (OSError, ValueError, KeyError, TypeError, BundleError):
         pass
-    if bundle.exists():  # of another file of this name
+    if bundle.exists():  # imported from another file with this name
         bundle = cache / f"{slug(path.stem)}-{digest[:8]}"
         note = bundle.with_name(bundle.name + ".json")
         if bundle.exists():
@@ -68,12 +70,12 @@ def _cached(path: Path, cache: Path, log: Callable[[str], None]) -> Path:
 
 
 def _prediction(bundle: Path) -> str:
-    """The variant of an imported bundle; its weights are read later, by who decodes with them."""
+    """The prediction type of an imported bundle, without reading its weights."""
     path = bundle / "config.json"
     try:
         return json.loads(path.read_text("utf-8"))["model"]["prediction"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{path} cannot be read: delete {bundle}, and it is imported again.") from None
+        raise BundleError(f"{path} cannot be read: delete {bundle} to import it again.") from None
 
 
 def _family(path: Path, prediction: str) -> str:

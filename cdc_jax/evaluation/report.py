@@ -1,7 +1,6 @@
-"""The report: one HTML file with everything inside, that asks for nothing from the network.
+"""The report: one self-contained HTML file, which loads nothing from the network.
 
-`page/` holds its three parts (HTML, CSS, JavaScript); here their placeholders are filled. What the images need is in
-`report_images`.
+`page/` holds its HTML, CSS and JavaScript; this module fills in the placeholders. `report_images` prepares the images.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from cdc_jax.io.files import write_atomically
 
 @dataclass
 class ReportFacts:
-    """All that the page shows.
+    """The content of the report.
 
     Attributes:
       title, summary: plain text.
-      curves: ours and the baselines'.
+      curves: averages of our codec and the baselines.
       rates: BD-rates.
-      same_size: comparisons of files of the same size.
-      metrics: in the order of the columns.
-      plots: SVG text by name, as `draw_plots` returns them.
-      images: as `report_images.images_data` returns them.
-      notes: plain text, one paragraph each.
+      same_size: comparisons at equal file sizes.
+      metrics: the metrics, in the order of the columns.
+      plots: SVG text by name, from `draw_plots`.
+      images: the images to show, from `report_images.images_data`.
+      notes: plain text of each note.
     """
 
     title: str
@@ -50,11 +49,7 @@ class ReportFacts:
 
 
 def write_report(path: Path, facts: ReportFacts) -> None:
-    """Writes the page.
-
-    Raises:
-      OSError: it cannot be written.
-    """
+    """Writes the report to a file. Raises OSError if it cannot be written."""
     page = _part("page.html")
     parts = {
         "title": escape(facts.title),
@@ -88,7 +83,13 @@ def _figure(name: str, svg: str, metrics: Sequence[MetricFacts]) -> str:
 
 
 def inline_svg(svg: str, prefix: str, label: str) -> str:
-    """An SVG file's text as an element of a page: in the page's colour, its names its own, nothing but the drawing."""
+    """Turns the text of an SVG file into an element of an HTML page.
+
+    Args:
+      svg: the file's text, with text and axes in the colour `INK`; they get the page's text colour.
+      prefix: prefix of all identifiers, which must be unique within the page.
+      label: description for screen readers.
+    """
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)

@@ -1,7 +1,7 @@
-"""The report's images: which versions of an image are shown beside each other, and how they get into the page.
+"""The report's images: which versions of an image are compared, and how they are embedded in the page.
 
-A baseline's file goes in as it is where browsers can show it. The original and what our codec made go in as lossless
-WebP, unless the page would grow beyond `MAX_LOSSLESS_PIXELS`; then as WebP of quality 95, which the page notes.
+A baseline's file is embedded as it is if browsers can show it. Originals and images decoded by our codec are embedded
+as lossless WebP, or as WebP of quality 95, which the page says, if they have more than `MAX_LOSSLESS_PIXELS` in all.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _THUMBNAIL_HEIGHT = 96
 
 
 def chosen_images(names: Sequence[str], limit: int | None) -> list[str]:
-    """At most `limit` images, spread evenly; None: all."""
+    """At most `limit` of the names, spread evenly; None: all."""
     if limit is None or len(names) <= limit:
         return list(names)
     return [names[i * len(names) // limit] for i in range(limit)]
 
 
 def is_lossless(measured: Measured, names: Sequence[str], points: Sequence[RatePoint]) -> bool:
-    """Whether the page has room for lossless images."""
+    """Whether originals and our images have at most `MAX_LOSSLESS_PIXELS` in all."""
     ours = 1 + sum(point.kind == "ours" for point in points)
     sizes = [next(iter(measured.records[name].values())) for name in names]
     return sum(record.width * record.height for record in sizes) * ours <= MAX_LOSSLESS_PIXELS
@@ -49,44 +49,51 @@ def images_data(
     lossless: bool,
     max_pixels: int,
 ) -> list[dict[str, Any]]:
-    """What the page's script needs of each image: its versions, and a group of them for each of our files.
+    """The data of the report's images, as JSON values for the page's script.
 
-    A group is the original, ours at each step count, and of every baseline the file nearest in size.
+    Every image has versions ("views"), and a group of them for each of our files: the original, our decoded images at
+    each step count, and of every baseline the file nearest in size.
+
+    Args:
+      measured: the measurements.
+      points: all rate points.
+      metrics: the scores to show.
+      store: stored files and decoded images.
+      names: the images to show.
+      lossless: whether to embed originals and our images without loss.
+      max_pixels: largest number of pixels of an image.
     """
     result = []
     for name in names:
         original, _ = load_image(measured.images[name], max_pixels=max_pixels)
         records = measured.records[name]
-        height, width, _ = original.shape
-        size = [("pixels", f"{width} × {height}"), ("bits per pixel", "24")]
-        views = [_view("original", "original", _webp(original, lossless), "image/webp", "", size)]
-        indices: dict[str, int] = {}
-
-        def index_of(point: RatePoint, name: str = name, records=records, views=views, indices=indices) -> int:
-            if point.slug not in indices:
-                indices[point.slug] = len(views)
-                views.append(_view_of(point, records[point.slug], store, name, metrics, lossless))
-            return indices[point.slug]
-
-        groups = [
-            {"label": label, "views": [0, *(index_of(point) for point in members)]}
-            for label, members in _groups(points, records)
-        ]
-        result.append(
-            {
-                "name": name,
-                "width": width,
-                "height": height,
-                "thumbnail": _thumbnail(original),
-                "groups": groups,
-                "views": views,
-            }
-        )
+        groups = _groups(points, records)
+        versions = list(dict.fromkeys(point.slug for _, members in groups for point in members))
+        by_slug = {point.slug: point for point in points}
+        views = [_view_of(by_slug[slug], records[slug], store, name, metrics, lossless) for slug in versions]
+        indices = {slug: index for index, slug in enumerate(versions, start=1)}
+        image = {
+            "name": name,
+            "width": original.shape[1],
+            "height": original.shape[0],
+            "thumbnail": _thumbnail(original),
+            "groups": [
+                {"label": label, "views": [0, *(indices[point.slug] for point in members)]} for label, members in groups
+            ],
+            "views": [_view_of_original(original, lossless), *views],
+        }
+        result.append(image)
     return result
 
 
+def _view_of_original(original: Image, lossless: bool) -> dict[str, Any]:
+    height, width, _ = original.shape
+    numbers = [("pixels", f"{width} × {height}"), ("bits per pixel", "24")]
+    return _view("original", "original", _webp(original, lossless), "image/webp", "", numbers)
+
+
 def _groups(points: Sequence[RatePoint], records: Mapping[str, Record]) -> list[tuple[str, list[RatePoint]]]:
-    """(label, versions) for each of our files; without any, one group around the baselines' middle file size."""
+    """(label, versions) for each of our files; without any, one group at the baselines' median file size."""
     ours: dict[str, list[RatePoint]] = {}
     baselines: dict[str, list[RatePoint]] = {}
     for point in points:
@@ -141,7 +148,7 @@ def _view(
 def _webp(image: Image, lossless: bool) -> bytes:
     buffer = io.BytesIO()
     pil_image = PILImage.fromarray(np.ascontiguousarray(image))
-    if max(pil_image.size) > 16383:  # more than WebP holds
+    if max(pil_image.size) > 16383:  # too large for WebP
         pil_image.save(buffer, "PNG")
     else:
         pil_image.save(buffer, "WEBP", lossless=lossless, quality=60 if lossless else 95, method=2)

@@ -1,11 +1,11 @@
-"""Finished results on disk, so that an evaluation resumes where it was stopped.
+"""Results on disk, so that an evaluation can resume where it was stopped.
 
-    results/IMAGE/POINT.json     one record: size, times, scores, and the identity it holds for
-    files/IMAGE/POINT.SUFFIX     the compressed file
-    images/IMAGE/POINT.png       what our codec made of it (a baseline's file opens in no time)
-    features/IMAGE/POINT.METRIC.npy   of metrics that compare sets of images
+    results/IMAGE/POINT.json          a record: size, times, scores, and the identity that they are valid for
+    files/IMAGE/POINT.SUFFIX          the compressed file
+    images/IMAGE/POINT.png            the image decoded by our codec; baselines are fast to decode again
+    features/IMAGE/POINT.METRIC.npy   features of metrics that compare sets of images
 
-IMAGE is the original's path below the folder of images, suffix included.
+IMAGE is the original's path relative to the image folder, including its suffix.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from cdc_jax.io.images import Image, encode_image, read_image
 
 @dataclass
 class Record:
-    """What one rate point made of one image.
+    """The results of one rate point on one image.
 
     Attributes:
       image: the image's name.
-      curve, setting, slug: of the rate point.
-      width, height: pixels.
-      file_bytes: size of the compressed file, headers included.
-      encoding_seconds, decoding_seconds: warm.
-      first_encoding_seconds, first_decoding_seconds: of the first call, compilation included; None where it was made
-        for another image of the size.
-      scores: by metric, NaN where an image is too small for it.
-      identity: of rate point and image.
-      quality: the codec's, None in a model of one rate.
-      target_bpp: what the file had to keep to, None where the quality was given.
-      side_share: side information's part of the file, 0 to 1; None in other codecs.
+      curve, setting, slug: as in `RatePoint`.
+      width, height: the image's size in pixels.
+      file_bytes: size of the compressed file, including headers.
+      encoding_seconds, decoding_seconds: times without compilation.
+      first_encoding_seconds, first_decoding_seconds: times of the first call, with compilation; None if the first call
+        was for another image of the same size.
+      scores: scores by metric; NaN if the image is too small for it.
+      identity: identity of rate point and image.
+      quality: the quality it was encoded with; None in a single-rate model.
+      target_bpp: largest allowed rate in bits per pixel; None if the quality was given.
+      side_share: fraction of the file that is side information, 0 to 1; None for other codecs.
     """
 
     image: str
@@ -66,23 +66,23 @@ class Record:
 
     @property
     def bpp(self) -> float:
-        """Bits of the file per pixel."""
+        """The file's bits per pixel."""
         return 8 * self.file_bytes / (self.width * self.height)
 
     @property
     def within_target(self) -> bool:
-        """Whether the file is as small as was asked for; where no quality makes it so, the smallest stands in."""
+        """Whether the file is within the target size. It is not if even the lowest quality gives a larger file."""
         return self.target_bpp is None or self.file_bytes <= byte_limit(self.target_bpp, self.height, self.width)
 
 
 class Store:
-    """The folder of an evaluation, as far as results go."""
+    """The stored results in an evaluation's folder."""
 
     def __init__(self, folder: Path):
         self._folder = Path(folder)
 
     def load(self, image: str, point: RatePoint, identity: Mapping[str, Any]) -> Record | None:
-        """The stored record, or None where there is none, it is corrupt, of another identity, or lost its file."""
+        """The stored record; None if there is none, it is corrupt, its identity differs, or its file is missing."""
         try:
             facts = json.loads(self._record(image, point).read_text("utf-8"))
             facts["scores"] = {name: _number(value) for name, value in facts["scores"].items()}
@@ -98,17 +98,17 @@ class Store:
                 return None
         except OSError:
             return None
-        # Names are human-readable and may change between runs; what counts is in the identity.
+        # Human-readable names may change between runs; only the identity matters.
         return dataclasses.replace(record, image=image, curve=point.curve, setting=point.setting, slug=point.slug)
 
     def save(self, record: Record, point: RatePoint) -> None:
-        """Writes a record, whole or not at all; its file and image must be there already."""
+        """Writes a record atomically. Its file and image must have been saved before."""
         facts = dataclasses.asdict(record)
         facts["scores"] = {name: finite(value) for name, value in record.scores.items()}
         _write(self._record(record.image, point), (json.dumps(facts, indent=1) + "\n").encode())
 
     def save_coded(self, image: str, point: RatePoint, data: bytes, decoded: Image) -> None:
-        """Keeps what was made: the file, and of ours the decoded image."""
+        """Writes the compressed file and, for our codec, the decoded image."""
         _write(self.file_path(image, point), data)
         if point.kind == "ours":
             _write(self._image(image, point), encode_image(decoded, "png"))
@@ -120,18 +120,18 @@ class Store:
         return point.decode(self.file_path(image, point).read_bytes())
 
     def file_path(self, image: str, point: RatePoint) -> Path:
-        """Where the compressed file is; step counts share it."""
+        """Path of the compressed file, which several step counts share."""
         return self._folder / "files" / image / f"{point.file}{point.suffix}"
 
     def features(self, image: str, slug: str, metric: str) -> Float[np.ndarray, "n d"] | None:
-        """Stored features of an image for a metric of sets, or None."""
+        """The stored features of an image for a metric that compares sets; None if there are none."""
         try:
             return np.load(self._features(image, slug, metric), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
 
     def save_features(self, image: str, slug: str, metric: str, features: Float[np.ndarray, "n d"]) -> None:
-        """Keeps features."""
+        """Writes features, as float32."""
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(features, np.float32), allow_pickle=False)
         _write(self._features(image, slug, metric), buffer.getvalue())
@@ -147,7 +147,7 @@ class Store:
 
 
 def finite(value: float) -> float | str | None:
-    """A number as JSON can hold it: NaN becomes null, infinity (PSNR of equal images) "inf"."""
+    """A number in a form that JSON has: NaN becomes null, and infinity (PSNR of equal images) "inf"."""
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")

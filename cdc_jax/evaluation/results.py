@@ -1,10 +1,10 @@
-"""An evaluation's numbers as files: per image, per curve, and in CompressAI's format.
+"""The result files of an evaluation: per image, per curve, and in CompressAI's format.
 
 images.csv, images.json   one row per image and rate point
 curves.csv                one row per rate point, averaged over the images
-codecs/CURVE.json         CompressAI's results format: its plotting tools read them
-bd_rates.json             against the anchor, or why not
-same_size.json            codecs at files of the same size, where sizes were asked for
+codecs/CURVE.json         a curve in CompressAI's results format, for its plotting tools
+bd_rates.json             BD-rates against the anchor, or the reasons why there are none
+same_size.json            comparisons at equal file sizes, if there are target sizes
 """
 
 from __future__ import annotations
@@ -34,7 +34,15 @@ def write_results(
     same_size: Sequence[SameSize],
     metrics: Sequence[MetricFacts],
 ) -> None:
-    """Writes every file that the module's docstring names; `curves` without the published ones.
+    """Writes the files that the module's docstring lists.
+
+    Args:
+      folder: the folder for the files; created if it does not exist.
+      measured: every image's results.
+      curves: averages of our codec and the baselines.
+      rates: BD-rates.
+      same_size: comparisons at equal file sizes.
+      metrics: the metrics to write.
 
     Raises:
       OSError: a file cannot be written.
@@ -54,7 +62,7 @@ def write_results(
 
 
 def compressai_results(curve: Curve, metrics: Sequence[MetricFacts]) -> dict[str, Any]:
-    """A curve as CompressAI writes them: name, description, and lists over rate points, times in seconds."""
+    """A curve in CompressAI's format: name, description, and results as lists over rate points; times in seconds."""
     names = [metric.name for metric in metrics if metric.name in curve.scores]
     return {
         "name": curve.name,
@@ -86,7 +94,7 @@ def _image_row(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         "bytes": record.file_bytes,
         "bpp": record.bpp,
         "side_share": record.side_share,
-        # Those asked for: a record may hold scores of an earlier evaluation's metrics, too.
+        # A record may also have scores of an earlier evaluation's metrics.
         **{name: finite(record.scores[name]) for name in metrics if name in record.scores},
         "encoding_seconds": record.encoding_seconds,
         "decoding_seconds": record.decoding_seconds,

@@ -1,7 +1,7 @@
-"""Codecs at files of the same size: for each target, means over the images, and on how many of them ours is better.
+"""Comparison of codecs at equal file sizes: for each target, means over images, and on how many images ours is better.
 
-An image whose smallest file by a codec is larger than the target is in that codec's means nevertheless, and counts as
-no win against it: what stands in is another size's result.
+If a codec's smallest file of an image is larger than the target, that file is used in the codec's means. On such an
+image, our codec cannot win against it, since the sizes differ.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from cdc_jax.evaluation.scoring import MetricFacts
 
 @dataclass
 class Cell:
-    """One codec's files within one target.
+    """One codec's files at one target size.
 
     Attributes:
-      codec: name of its curve.
+      codec: name of the codec's curve.
       kind: "ours" or "baseline".
-      target_bpp: bits per pixel allowed.
+      target_bpp: largest allowed bits per pixel.
       images: number of images.
-      bpp: mean of the files.
-      too_large: number of images of which even the smallest file is larger.
-      scores: mean by metric, over the images that have a finite score for every codec.
-      wins: by metric, the number of images on which ours is better, out of `compared`; empty for ours.
-      compared: by metric, the number of images with a finite score for both.
+      bpp: mean bits per pixel of the files.
+      too_large: number of images whose smallest file is larger than the target.
+      scores: mean scores by metric, over the images with a finite score for every codec.
+      wins: number of images on which our codec is better, by metric; empty for ours.
+      compared: number of images that both codecs have a score for, by metric; empty for ours.
     """
 
     codec: str
@@ -47,11 +47,11 @@ class Cell:
 
 @dataclass
 class SameSize:
-    """Our codec at one step count beside the others.
+    """Our codec at one step count, compared with the others.
 
     Attributes:
-      ours: name of our curve; None where only others were measured.
-      cells: by target, smallest first; ours before the others.
+      ours: name of our curve; None if only other codecs were measured.
+      cells: sorted by target, smallest first; ours comes before the others.
     """
 
     ours: str | None
@@ -61,7 +61,7 @@ class SameSize:
 def compare_at_same_size(
     measured: Measured, points: Sequence[RatePoint], metrics: Sequence[MetricFacts]
 ) -> list[SameSize]:
-    """A comparison for each of our curves; none where no sizes were asked for."""
+    """Compares the codecs at equal file sizes, once for each of our curves; [] if there are no target sizes."""
     points = [point for point in points if point.target_bpp is not None]
     ours = list(dict.fromkeys(point.curve for point in points if point.kind == "ours"))
     metrics = [metric for metric in metrics if metric.name not in measured.set_scores]
@@ -107,11 +107,11 @@ def _cell(point: RatePoint, records: Sequence[Record], usable: dict[str, list[in
 
 
 def _count_wins(cell: Cell, ours: Sequence[Record], theirs: Sequence[Record], metrics: Sequence[MetricFacts]) -> None:
-    """Fills in on how many images ours is better."""
+    """Fills in `cell.wins` and `cell.compared`."""
     for metric in metrics:
         sign = 1 if metric.higher_is_better else -1
         pairs = [(a.scores[metric.name], b.scores[metric.name]) for a, b in zip(ours, theirs, strict=True)]
-        # Infinite scores (PSNR of an exact copy) compare like any other; missing ones do not.
+        # Infinite scores (PSNR of an exact copy) can be compared, missing ones (NaN) cannot.
         compared = [not (math.isnan(a) or math.isnan(b)) for a, b in pairs]
         fair = [a.within_target and b.within_target for a, b in zip(ours, theirs, strict=True)]
         better = [sign * a > sign * b for a, b in pairs]

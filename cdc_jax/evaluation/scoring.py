@@ -1,4 +1,4 @@
-"""Scores of one image's versions: what a metric takes from the original is computed once and used for all of them."""
+"""Scores of several versions of one image. Whatever a metric computes of the original is computed once for all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jaxtyping import Float
 from cdc_jax.errors import ConfigError, reason_of
 from cdc_jax.io.images import Image
 
-BATCH_PIXELS = 2**22  # of the images that go into one call of a metric
+BATCH_PIXELS = 2**22  # total number of pixels of the images in one call of a metric
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """A metric as tables and plots need it.
+    """A metric, as tables and plots need it.
 
     Attributes:
-      name: as the command line knows it, which also names its definition: "lpips-alex", "lpips-vgg".
+      name: name on the command line, which determines the definition: "lpips-alex", "lpips-vgg".
       label: human-readable name.
-      higher_is_better: which way is up.
+      higher_is_better: whether higher scores are better.
     """
 
     name: str
@@ -36,13 +36,18 @@ class Metrics:
     """The metrics of an evaluation, each loaded once.
 
     Args:
-      names: of image metrics and metrics of sets.
+      names: names of metrics that compare images or sets of images.
       fid_weights: file of Inception weights, which "fid" needs.
-      loaders: in place of `metrics.registry`, for tests: an object with `IMAGE_METRICS`, `SET_METRICS`,
+      loaders: a replacement for `metrics.registry`, for tests: an object with `IMAGE_METRICS`, `SET_METRICS`,
         `load_metric`, `load_set_metric`.
 
+    Attributes:
+      of_images: the metrics that compare images, by name.
+      of_sets: the metrics that compare sets of images, by name.
+      facts: name, label and direction of all metrics, in the given order.
+
     Raises:
-      ConfigError: a name that is none of them, or "fid" without weights.
+      ConfigError: a name is unknown, or "fid" is given without weights.
       CdcError: a metric's package or weights are missing.
     """
 
@@ -68,26 +73,26 @@ class Metrics:
         self.facts = [MetricFacts(name, loaded[name].label, loaded[name].higher_is_better) for name in names]
 
     def set_key(self, name: str) -> str:
-        """Names a metric of sets with the weights it uses, for stored features."""
+        """The name under which features of a metric of sets are stored; it depends on the metric's weights."""
         return self._set_keys[name]
 
     def features(self, name: str, image: Image) -> Float[np.ndarray, "n d"]:
-        """What a metric of sets keeps of an image."""
+        """The features of an image for a metric of sets, a row per patch."""
         return np.asarray(self.of_sets[name].patches_features(image), np.float32)
 
     def set_distance(self, name: str, originals: Float[np.ndarray, "n d"], decoded: Float[np.ndarray, "n d"]) -> float:
-        """A metric of sets, from the features of all images; NaN where there are too few."""
+        """A metric of sets, given the features of all images; NaN if there are too few."""
         metric = self.of_sets[name]
         metric.restore({"reference": originals, "decoded": decoded})
         return float(metric.distance())
 
     def against(self, original: Image) -> Scorer:
-        """Scores versions of one original."""
+        """A scorer for versions of one original."""
         return Scorer(self, original)
 
 
 class Scorer:
-    """The metrics of images, against one original."""
+    """Scores versions of one original with the metrics that compare images."""
 
     def __init__(self, metrics: Metrics, original: Image):
         self._metrics = metrics
@@ -95,7 +100,7 @@ class Scorer:
         self._references: dict[str, Any] = {}
 
     def scores(self, name: str, images: Sequence[Image]) -> Float[np.ndarray, " b"]:
-        """One metric of several versions of the original, float64; NaN where it is too small for the metric."""
+        """The scores of several versions of the original by one metric, in float64; NaN if it is too small for it."""
         metric = self._metrics.of_images[name]
         if name not in self._references:
             self._references[name] = metric.reference(self._original)

@@ -1,4 +1,4 @@
-"""What to evaluate: the settings of `cdc evaluate`."""
+"""The settings of `cdc evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cdc_jax.io.files import MAX_PIXELS
 
 DEFAULT_METRICS = ("psnr-rgb", "ssim", "ms-ssim-rgb", "lpips-alex")
 SAME_SIZE_METRICS = ("psnr-rgb", "ms-ssim-rgb", "lpips-alex", "lpips-vgg", "dists")
-MIN_OVERLAP = 0.75  # of two curves' common range of quality
+MIN_OVERLAP = 0.75  # see `curves.relative_overlap`
 DEFAULT_CODECS = ("jpeg", "webp", "avif", "jxl")
 
 
@@ -18,25 +18,26 @@ class Settings:
     """What to evaluate.
 
     Attributes:
-      images: a folder of images.
-      out: the folder for everything that is written; finished results in it are used again.
-      models: for each curve, its bundles; None: the model that comes with the package, or with `released` none.
-      released: a folder of the authors' checkpoints, imported and evaluated beside `models`.
-      steps: step counts of our decoding, 0 for the preview; None: by the model, see `cdc.default_steps`.
-      seed, gamma: seed and scale of our decoding's noise; gamma None: each bundle's own.
-      qualities: qualities of our models of every rate, 0 to 100; None: a list of them.
-      targets_bpp: sizes in bits per pixel; of every image, every codec's largest files within them are compared, in
-        place of its qualities.
-      metrics: names in `metrics.registry`; None: a list that depends on `targets_bpp`.
-      codecs: keys of `baselines.BASELINES`.
-      codec_qualities: qualities of every baseline; None: each one's own, chosen by the sizes of files.
+      images: a folder of images, or one image file.
+      out: the folder for all outputs; results in it are reused.
+      models: the bundles of each of our curves; None: the model that comes with the package, or none if `released` is
+        given.
+      released: a folder of the authors' checkpoints, to import and evaluate as well.
+      steps: our codec's numbers of diffusion steps, 0 for the preview; None: see `cdc.default_steps`.
+      seed, gamma: seed and scale of the noise that our codec decodes from; gamma None: each bundle's default.
+      qualities: qualities of our variable-rate models, 0 to 100; None: `cdc.DEFAULT_QUALITIES`.
+      targets_bpp: target sizes in bits per pixel. If there are any, each image is coded to the largest files within
+        them, and `qualities` and `codec_qualities` are ignored.
+      metrics: names in `metrics.registry`; None: `DEFAULT_METRICS`, or with target sizes `SAME_SIZE_METRICS`.
+      codecs: the baselines, keys of `baselines.BASELINES`.
+      codec_qualities: qualities of every baseline, 0 to 100; None: qualities that give typical file sizes.
       anchor: the curve that BD-rates refer to; None: the first baseline.
-      min_overlap: the part of their common range of quality that two curves must share for a BD-rate.
-      published: a CSV of published curves.
-      published_codecs: names of those to draw; None: a short list.
-      data_set: the name of `images` in that CSV; None: recognized, if they are Kodak's.
-      fid_weights: Inception weights for the metric fid.
-      max_pixels: limit on an image's pixels.
+      min_overlap: least `curves.relative_overlap` of two curves for a BD-rate, 0 to 1.
+      published: a CSV file of published curves.
+      published_codecs: names of the published curves to draw; None: a short list.
+      data_set: the name of `images` in that file; None: "kodak" if they are Kodak's 24 images.
+      fid_weights: file of Inception weights for the metric fid.
+      max_pixels: larger images are refused.
       report_images: the largest number of images in the report; None: all.
     """
 
@@ -63,7 +64,7 @@ class Settings:
 
     @property
     def metric_names(self) -> Sequence[str]:
-        """The metrics asked for, or the default ones."""
+        """The metrics to compute: `metrics`, or the default ones."""
         if self.metrics is not None:
             return self.metrics
         return SAME_SIZE_METRICS if self.targets_bpp else DEFAULT_METRICS

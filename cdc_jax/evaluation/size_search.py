@@ -1,4 +1,4 @@
-"""The quality whose file has a wanted size, by bisection: sizes rise with the quality, but for a few bytes."""
+"""Search for the quality that gives a target file size, by bisection: sizes increase with quality, almost always."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 
 def largest_within(size_of: Callable[[int], float], least: int, most: int, limit: float) -> int | None:
-    """The largest setting from `least` to `most` whose size is at most `limit`; None where not even the least is."""
+    """The largest setting from `least` to `most` whose size is at most `limit`; None if that of `least` is larger."""
     if size_of(least) > limit:
         return None
     low, high = least, most + 1
@@ -19,12 +19,12 @@ def largest_within(size_of: Callable[[int], float], least: int, most: int, limit
 
 
 def settings_for(size_of: Callable[[int], float], least: int, most: int, targets: Sequence[float]) -> list[int]:
-    """The largest setting within each target, sorted, none twice; targets below the smallest size have none."""
+    """The largest setting within each target size, sorted and distinct. Targets that none is within are skipped."""
     size_of = functools.cache(size_of)
     chosen = (largest_within(size_of, least, most, target) for target in targets)
     return sorted({setting for setting in chosen if setting is not None})
 
 
 def byte_limit(target_bpp: float, height: int, width: int) -> int:
-    """Bytes of the largest file of an image within a target in bits per pixel."""
+    """The largest number of bytes of an image's file within a target in bits per pixel."""
     return math.floor(target_bpp * height * width / 8)

@@ -12,7 +12,7 @@ from cdc_jax.evaluation.scoring import MetricFacts
 
 
 def number(value: float, metric: str) -> str:
-    """A score with the digits that mean something."""
+    """A score, rounded to its significant digits; "–" if it is missing."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞"
     digits = 2 if metric.startswith(("psnr", "fid", "fd-")) else 4
@@ -20,14 +20,14 @@ def number(value: float, metric: str) -> str:
 
 
 def same_size(comparisons: Sequence[SameSize], metrics: Sequence[MetricFacts]) -> str:
-    """For each of our curves, target by target, the codecs' scores and on how many images ours is better."""
+    """A table per curve of ours: for each target size, the codecs' scores, and on how many images ours is better."""
     parts = []
     for comparison in comparisons:
         shown = [metric for metric in metrics if metric.name in comparison.cells[0].scores]
         head = "".join(f"<th>{escape(m.label)} {'↑' if m.higher_is_better else '↓'}</th>" for m in shown)
         heading = "Files of the same size"
         if comparison.ours is not None:
-            heading = f"{comparison.ours} beside files of the same size (in brackets: images on which it is better)"
+            heading = f"{comparison.ours} versus files of the same size (in brackets: images on which it is better)"
         rows = "".join(_same_size_row(cell, shown) for cell in comparison.cells)
         parts.append(
             f'<h3>{escape(heading)}</h3><div class="scroll" tabindex="0" role="region" aria-label="Same size"><table>'
@@ -52,7 +52,7 @@ def _same_size_row(cell: Cell, metrics: Sequence[MetricFacts]) -> str:
 
 
 def curves(members: Sequence[Curve], metrics: Sequence[MetricFacts]) -> str:
-    """Every curve's points."""
+    """A table of every curve's points."""
     head = "".join(f"<th>{escape(m.label)} {'↑' if m.higher_is_better else '↓'}</th>" for m in metrics)
     rows = []
     for curve in members:
@@ -74,7 +74,7 @@ def curves(members: Sequence[Curve], metrics: Sequence[MetricFacts]) -> str:
 
 
 def rates(members: Sequence[BdRate], metrics: Sequence[MetricFacts]) -> str:
-    """BD-rates, or why there is none."""
+    """A table of BD-rates, or the reasons why there are none; "" without any."""
     if not members:
         return ""
     labels = {metric.name: metric.label for metric in metrics}

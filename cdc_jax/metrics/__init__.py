@@ -1,7 +1,7 @@
 """Metrics of decoded images, imported on first use.
 
-`load_metric` and `load_set_metric` give any of them by its name in `docs/metrics.md`; the differentiable LPIPS is in
-the module `lpips`.
+`load_metric` and `load_set_metric` load a metric by its name in `docs/metrics.md`. The module `lpips` has LPIPS as a
+differentiable function.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AlexNet's convolutional part: what LPIPS-Alex looks at.
+"""The convolutional part of AlexNet, whose features LPIPS-Alex compares.
 
 Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014: the one-column variant.
 """
@@ -10,14 +10,14 @@ from jaxtyping import Array, Float
 
 from cdc_jax.metrics.layers import PRECISION, Params, convolution, max_pool
 
-# (side of the kernel, stride, padding, channels) of each convolution; pooling 3×3 by 2 before the second and the third.
+# (kernel size, stride, padding, channels) of each convolution; 3×3 max pooling of stride 2 before the second and third.
 LAYERS = ((11, 4, 2, 64), (5, 1, 2, 192), (3, 1, 1, 384), (3, 1, 1, 256), (3, 1, 1, 256))
 _POOLED_BEFORE = (1, 2)
 SMALLEST_SIDE = 31
 
 
 def kernel_shapes() -> dict[str, tuple[int, ...]]:
-    """Name → shape of every weight, `convolutions.0.kernel` … `convolutions.4.bias`."""
+    """Shape of every weight, by name: `convolutions.0.kernel` … `convolutions.4.bias`."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels = 3
     for index, (side, _, _, width) in enumerate(LAYERS):
@@ -30,11 +30,12 @@ def kernel_shapes() -> dict[str, tuple[int, ...]]:
 def alexnet_features(
     params: Params, x: Float[Array, "b h w 3"], *, precision: str | None = PRECISION
 ) -> list[Float[Array, "b h2 w2 c"]]:
-    """The five convolutions' outputs after their ReLU.
+    """The outputs of the five convolutions, after ReLU.
 
     Args:
-      params: the weights of `kernel_shapes`.
-      x: images as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
+      params: the weights, with the names and shapes of `kernel_shapes`.
+      x: images from `layers.imagenet_normalized`, with sides of at least `SMALLEST_SIDE`.
+      precision: precision of the products, as in `jax.lax`.
     """
     outputs = []
     for index, (_, stride, padding, _) in enumerate(LAYERS):

@@ -2,7 +2,7 @@
 
     PSNR = 10 log₁₀(255² / mean squared error)
 
-The error is averaged over all samples of an image before the logarithm.
+The squared error is averaged over all samples of an image before the logarithm is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from cdc_jax.io.images import Image
 from cdc_jax.metrics.layers import spatial_mean
 
-# Thousandths; ITU-R BT.601 at full range, the Y of JPEG files. In integers, and never rounded to 8 bits.
+# Luma weights in thousandths: ITU-R BT.601 at full range, as in JPEG files. Luma is an integer, not rounded to 8 bits.
 _LUMA = (299, 587, 114)
 
 
@@ -26,7 +26,7 @@ def psnr_db(reference: Image, decoded: Image) -> float:
 
 
 def _db(difference: Float[Array, "b h w c"]) -> Float[Array, " b"]:
-    return 10 * jnp.log10(255.0**2 / spatial_mean(difference**2).mean(axis=-1))  # x / 0 is infinite, as it should be
+    return 10 * jnp.log10(255.0**2 / spatial_mean(difference**2).mean(axis=-1))  # x / 0 is infinite, as intended
 
 
 def _luma_thousandths(images: UInt8[Array, "b h w 3"]) -> Int[Array, "b h w 1"]:
@@ -36,23 +36,23 @@ def _luma_thousandths(images: UInt8[Array, "b h w 3"]) -> Int[Array, "b h w 1"]:
 
 @jax.jit
 def reference_rgb(_, image: UInt8[Array, "1 h w 3"]) -> UInt8[Array, "1 h w 3"]:
-    """What `compare_rgb` needs of the original: the image."""
+    """The original itself, for `compare_rgb`."""
     return image
 
 
 @jax.jit
 def compare_rgb(_, original: UInt8[Array, "1 h w 3"], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """PSNR over the three RGB channels of each of the images, in dB."""
+    """PSNR of each image over the three RGB channels, in dB."""
     return _db(original.astype(jnp.float32) - images.astype(jnp.float32))
 
 
 @jax.jit
 def reference_luma(_, image: UInt8[Array, "1 h w 3"]) -> Int[Array, "1 h w 1"]:
-    """What `compare_luma` needs of the original: its luma in thousandths."""
+    """The luma of the original in thousandths, for `compare_luma`."""
     return _luma_thousandths(image)
 
 
 @jax.jit
 def compare_luma(_, original: Int[Array, "1 h w 1"], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """PSNR of the luma of each of the images, in dB."""
+    """PSNR of each image's luma, in dB."""
     return _db((original - _luma_thousandths(images)).astype(jnp.float32) / 1000)

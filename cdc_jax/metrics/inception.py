@@ -1,16 +1,17 @@
 """The Inception-v3 of the Fréchet inception distance (FID), and the import of its weights.
 
-Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the variant of TensorFlow's
-2015 graph that FID is defined by: average pools do not count the padding, the last block pools by maximum, images are
-resized to 299×299 by TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to
-(x - 128) / 128. Features: the 2048 means before the classifier.
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the variant that defines FID,
+TensorFlow's graph of 2015: average pooling ignores padding, the last block uses max pooling, and images are resized to
+299×299 by TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to
+(x - 128) / 128. The features are the 2048 spatial means before the classifier.
 
-The weights are the user's `pt_inception-2015-12-05-6726825d.pth`, which the program pytorch-fid publishes. Batch
-normalization (ε = 0.001) is folded into the convolutions.
+The user supplies the weights: `pt_inception-2015-12-05-6726825d.pth`, published with pytorch-fid. Batch normalization
+(ε = 0.001) is merged into the convolutions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ FEATURES = 2048
 _INPUT_SIDE = 299
 _CLASSES = 1008
 _EPSILON = 1e-3
-_NAMED_AT_MOST = 3
+_NAMED_AT_MOST = 3  # number of weights that a message names
 
 _STEM = {
     "Conv2d_1a_3x3": (3, 3, 3, 32),
@@ -107,13 +108,13 @@ _BLOCKS = {
 
 
 def layer_shapes() -> dict[str, tuple[int, ...]]:
-    """Name of every convolution in the file → its kernel's shape (kh, kw, in, out)."""
+    """Shape (kh, kw, in, out) of the kernel of every convolution, by its name in the file."""
     inside = {f"{block}.{name}": shape for block, layers in _BLOCKS.items() for name, shape in layers.items()}
     return {**_STEM, **inside}
 
 
 def file_shapes() -> dict[str, tuple[int, ...]]:
-    """Every key that the weights file must have → its shape there."""
+    """Shape of every array that the weights file must contain, by its key."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, (rows, columns, channels, width) in layer_shapes().items():
         shapes[f"{name}.conv.weight"] = (width, channels, rows, columns)
@@ -122,11 +123,18 @@ def file_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load_inception(path: str | Path | None) -> Params:
-    """Weights by name: `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, batch normalization folded in.
+    """Reads pytorch-fid's weights file.
+
+    Args:
+      path: the file; None is an error that explains which file is needed.
+
+    Returns:
+      `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, with batch normalization merged in.
 
     Raises:
-      CdcError: no path was given; the message names the file it takes.
-      CheckpointError: the file cannot be read, or is not that network's; the first keys at fault are named.
+      CdcError: no path was given.
+      CheckpointError: the file cannot be read or belongs to another network; the message names the first keys that
+        differ.
     """
     if path is None:
         raise CdcError(f"FID needs Inception weights: give pytorch-fid's file {WEIGHTS_FILE} with --fid-weights.")
@@ -142,7 +150,7 @@ def load_inception(path: str | Path | None) -> Params:
         raise CheckpointError(f"{path} does not hold the Inception weights of {WEIGHTS_FILE}: {differences}.")
     for name in shapes:
         if not np.isfinite(tensors[name]).all():
-            raise CheckpointError(f"{path}: The weight {name} holds values that are not finite.")
+            raise CheckpointError(f"{path}: The weight {name} has values that are not finite.")
     params = {}
     for name in layer_shapes():
         norm = {leaf: tensors[f"{name}.bn.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean")}
@@ -159,76 +167,98 @@ def _listed(names: list[str]) -> str:
 
 
 def _resize_matrix(side: int) -> Float[np.ndarray, "299 side"]:
-    """TensorFlow 1's bilinear resizing of one axis, as a matrix."""
+    """TensorFlow 1's bilinear resizing of one axis to 299 pixels, as a matrix."""
     positions = np.arange(_INPUT_SIDE, dtype=np.float32) * np.float32(side / _INPUT_SIDE)
     lower = np.floor(positions).astype(int)
-    share = positions - lower
+    fraction = positions - lower
     matrix = np.zeros((_INPUT_SIDE, side), np.float32)
     rows = np.arange(_INPUT_SIDE)
-    np.add.at(matrix, (rows, lower), 1 - share)
-    np.add.at(matrix, (rows, np.minimum(lower + 1, side - 1)), share)
+    np.add.at(matrix, (rows, lower), 1 - fraction)
+    np.add.at(matrix, (rows, np.minimum(lower + 1, side - 1)), fraction)
     return matrix
 
 
 @jax.jit
 def inception_features(params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b 2048"]:
-    """The features that FID compares."""
+    """The features that FID compares.
 
-    def conv(name: str, x, stride: int = 1, same: bool = True):
-        kernel = params[f"{name}.kernel"]
-        padding = tuple(side // 2 for side in kernel.shape[:2]) if same else (0, 0)
-        return jax.nn.relu(convolution(x, kernel, params[f"{name}.bias"], stride=stride, padding=padding))
-
-    def chain(x, *names: str):
-        for name in names:
-            x = conv(name, x)
-        return x
-
-    def joined(*branches):
-        return jnp.concatenate(branches, axis=-1)
-
+    Args:
+      params: from `load_inception`.
+      images: images of any size.
+    """
     rows, columns = (_resize_matrix(side) for side in images.shape[1:3])
     x = jnp.einsum("ph,qw,bhwc->bpqc", rows, columns, images.astype(jnp.float32), precision="highest")
-    x = conv("Conv2d_1a_3x3", (x - 128) / 128, stride=2, same=False)
+    x = _stem(_Convolutions(params), (x - 128) / 128)
+    for name in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+        x = _mixed_5(_Convolutions(params, name), x)
+    x = _mixed_6a(_Convolutions(params, "Mixed_6a"), x)
+    for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        x = _mixed_6(_Convolutions(params, name), x)
+    x = _mixed_7a(_Convolutions(params, "Mixed_7a"), x)
+    x = _mixed_7(_Convolutions(params, "Mixed_7b"), x, average_pool_within(x))
+    x = _mixed_7(_Convolutions(params, "Mixed_7c"), x, max_pool(x, 3, 1, padding=1))
+    return x.mean(axis=(1, 2))
+
+
+class _Convolutions:
+    """The convolutions of a block, each followed by ReLU."""
+
+    def __init__(self, params: Params, block: str = ""):
+        self._params, self._prefix = params, f"{block}." if block else ""
+
+    def __call__(self, name: str, x: Array, stride: int = 1, same: bool = True) -> Array:
+        """Applies a convolution; with `same`, it is padded so that stride 1 keeps the size."""
+        kernel, bias = (self._params[f"{self._prefix}{name}.{leaf}"] for leaf in ("kernel", "bias"))
+        padding = tuple(side // 2 for side in kernel.shape[:2]) if same else (0, 0)
+        return jax.nn.relu(convolution(x, kernel, bias, stride=stride, padding=padding))
+
+    def chain(self, name: str, numbers: Sequence[int], x: Array) -> Array:
+        """Applies NAME_1, NAME_2, …, for these numbers."""
+        for number in numbers:
+            x = self(f"{name}_{number}", x)
+        return x
+
+
+def _stem(conv: _Convolutions, x: Array) -> Array:
+    x = conv("Conv2d_1a_3x3", x, stride=2, same=False)
     x = conv("Conv2d_2a_3x3", x, same=False)
     x = max_pool(conv("Conv2d_2b_3x3", x), 3, 2)
     x = conv("Conv2d_3b_1x1", x)
-    x = max_pool(conv("Conv2d_4a_3x3", x, same=False), 3, 2)
+    return max_pool(conv("Conv2d_4a_3x3", x, same=False), 3, 2)
 
-    for m in ("Mixed_5b.", "Mixed_5c.", "Mixed_5d."):
-        x = joined(
-            conv(f"{m}branch1x1", x),
-            chain(x, f"{m}branch5x5_1", f"{m}branch5x5_2"),
-            chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2", f"{m}branch3x3dbl_3"),
-            conv(f"{m}branch_pool", average_pool_within(x)),
-        )
-    m = "Mixed_6a."
-    x = joined(
-        conv(f"{m}branch3x3", x, stride=2, same=False),
-        conv(f"{m}branch3x3dbl_3", chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2"), stride=2, same=False),
-        max_pool(x, 3, 2),
-    )
-    for m in ("Mixed_6b.", "Mixed_6c.", "Mixed_6d.", "Mixed_6e."):
-        x = joined(
-            conv(f"{m}branch1x1", x),
-            chain(x, *(f"{m}branch7x7_{i}" for i in (1, 2, 3))),
-            chain(x, *(f"{m}branch7x7dbl_{i}" for i in (1, 2, 3, 4, 5))),
-            conv(f"{m}branch_pool", average_pool_within(x)),
-        )
-    m = "Mixed_7a."
-    x = joined(
-        conv(f"{m}branch3x3_2", conv(f"{m}branch3x3_1", x), stride=2, same=False),
-        conv(f"{m}branch7x7x3_4", chain(x, *(f"{m}branch7x7x3_{i}" for i in (1, 2, 3))), stride=2, same=False),
-        max_pool(x, 3, 2),
-    )
-    for m, pooled in (("Mixed_7b.", average_pool_within), ("Mixed_7c.", lambda x: max_pool(x, 3, 1, padding=1))):
-        middle, double = conv(f"{m}branch3x3_1", x), chain(x, f"{m}branch3x3dbl_1", f"{m}branch3x3dbl_2")
-        x = joined(
-            conv(f"{m}branch1x1", x),
-            conv(f"{m}branch3x3_2a", middle),
-            conv(f"{m}branch3x3_2b", middle),
-            conv(f"{m}branch3x3dbl_3a", double),
-            conv(f"{m}branch3x3dbl_3b", double),
-            conv(f"{m}branch_pool", pooled(x)),
-        )
-    return x.mean(axis=(1, 2))
+
+def _mixed_5(conv: _Convolutions, x: Array) -> Array:
+    double = conv.chain("branch3x3dbl", (1, 2, 3), x)
+    pooled = conv("branch_pool", average_pool_within(x))
+    return jnp.concatenate([conv("branch1x1", x), conv.chain("branch5x5", (1, 2), x), double, pooled], axis=-1)
+
+
+def _mixed_6a(conv: _Convolutions, x: Array) -> Array:
+    single = conv("branch3x3", x, stride=2, same=False)
+    double = conv("branch3x3dbl_3", conv.chain("branch3x3dbl", (1, 2), x), stride=2, same=False)
+    return jnp.concatenate([single, double, max_pool(x, 3, 2)], axis=-1)
+
+
+def _mixed_6(conv: _Convolutions, x: Array) -> Array:
+    single, double = conv.chain("branch7x7", (1, 2, 3), x), conv.chain("branch7x7dbl", (1, 2, 3, 4, 5), x)
+    pooled = conv("branch_pool", average_pool_within(x))
+    return jnp.concatenate([conv("branch1x1", x), single, double, pooled], axis=-1)
+
+
+def _mixed_7a(conv: _Convolutions, x: Array) -> Array:
+    single = conv("branch3x3_2", conv("branch3x3_1", x), stride=2, same=False)
+    triple = conv("branch7x7x3_4", conv.chain("branch7x7x3", (1, 2, 3), x), stride=2, same=False)
+    return jnp.concatenate([single, triple, max_pool(x, 3, 2)], axis=-1)
+
+
+def _mixed_7(conv: _Convolutions, x: Array, pooled: Array) -> Array:
+    single, double = conv("branch3x3_1", x), conv.chain("branch3x3dbl", (1, 2), x)
+    branches = [
+        conv("branch1x1", x),
+        conv("branch3x3_2a", single),
+        conv("branch3x3_2b", single),
+        conv("branch3x3dbl_3a", double),
+        conv("branch3x3dbl_3b", double),
+        conv("branch_pool", pooled),
+    ]
+    return jnp.concatenate(branches, axis=-1)

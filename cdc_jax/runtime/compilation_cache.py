@@ -1,12 +1,12 @@
-"""A cache of compiled programs on disk, so that the second `cdc decompress` of a size does not wait for the compiler.
+"""JAX's persistent compilation cache, so that the second `cdc decompress` of an image size need not compile again.
 
-The programs lie in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on
-Windows). `CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` turns the cache off. JAX names each program after
-its source, its compiler and its options, but a CPU's program also depends on the processor: each kind of processor has
-a folder of its own. Where the folder cannot be written, programs are compiled as without it.
+The cache is in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on Windows).
+`CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` turns the cache off. JAX's key of a program depends on the
+program, the compiler and its options. A program compiled for CPUs also depends on the processor, so each kind of
+processor has a subfolder. If the folder cannot be written, programs are not cached.
 
-JAX's own limit, `jax_compilation_cache_max_size`, needs the package filelock, and stops working at the first entry that
-was written without the limit. So the folder is pruned here, when the cache is turned on.
+JAX's own limit, `jax_compilation_cache_max_size`, needs the package filelock and fails if the folder contains an entry
+that was written without the limit. So we prune the folder ourselves when the cache is turned on.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import warnings
 from pathlib import Path
 
 VARIABLE = "CDC_JAX_CACHE"
-MAX_BYTES = 1 << 30  # of the folder, when the cache is turned on
-_MIN_COMPILE_SECONDS = 0.2  # programs that compile faster are not kept
+MAX_BYTES = 1 << 30  # the folder is pruned to this size when the cache is turned on
+_MIN_COMPILE_SECONDS = 0.2  # programs that compile faster are not cached
 
 
 def enable() -> Path | None:
     """Turns the cache on for this process.
 
-    Does nothing where the user has chosen another cache (`JAX_COMPILATION_CACHE_DIR`), has turned this one off, or has
-    no folder that can be written.
+    Does nothing if the user has chosen another cache (`JAX_COMPILATION_CACHE_DIR`) or turned this one off, or if the
+    folder cannot be written.
 
     Returns:
-      The cache's folder; None where this call did nothing.
+      The cache's folder; None if this call did nothing.
     """
     import jax
 
@@ -47,7 +47,7 @@ def enable() -> Path | None:
 
 
 def cache_root() -> Path | None:
-    """The folder of all caches of ours, whether or not it exists; None if caching is turned off."""
+    """The folder of all our caches, which may not exist yet; None if caching is turned off."""
     chosen = os.environ.get(VARIABLE, "")
     if chosen.lower() in ("off", "0", "none"):
         return None
@@ -61,15 +61,15 @@ def cache_root() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """The folder of the programs compiled for this machine's processor; None if caching is turned off."""
+    """The folder of programs compiled for this kind of processor; None if caching is turned off."""
     root = cache_root()
     return None if root is None else root / _processor()
 
 
 def _forget_what_cannot_be_read(folder: Path) -> None:
-    """Empties the folder when JAX warns that it cannot read a program, so that the compiled one can take its place.
+    """Empties the folder when JAX warns that it cannot read an entry, so that the entry can be written again.
 
-    Where an interrupted process left a program half-written, JAX would warn, compile and keep that file every time.
+    After an interrupted process left an incomplete entry, JAX would otherwise warn and compile every time.
     """
     show = warnings.showwarning
 
@@ -92,24 +92,24 @@ def prune(folder: Path, max_bytes: int) -> None:
                 return
             os.remove(path)
             excess -= size
-    except OSError:  # another process deletes them as well
+    except OSError:  # another process is deleting files as well
         return
 
 
 def _processor() -> str:
-    """A folder name for this kind of processor: programs compiled for it may use all of its instructions."""
+    """A folder name for this kind of processor, since programs may use all of its instructions."""
     facts = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         lines = []
-    for key in ("model name", "flags", "Features"):  # the last is ARM's
+    for key in ("model name", "flags", "Features"):  # "Features": on ARM
         facts += [next((line for line in lines if line.startswith(key)), "")]
     return "programs-" + hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether files can be written there. It is tried: permissions do not show it on every file system."""
+    """Whether files can be written to the folder. We try it, since permissions are not reliable on all file systems."""
     probe = folder / f".probe-{secrets.token_hex(6)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
-"""Joining the processes of one run, before anything else uses JAX.
+"""Joins the processes of a run, before anything else uses JAX.
 
-The environment decides how, so that the command is the same everywhere:
+The environment decides how, so that the command is the same everywhere. The first line that applies counts:
 
     CDC_COORDINATOR=host:port CDC_PROCESS_COUNT=P CDC_PROCESS_INDEX=p    any machines (launch/local.sh sets these)
-    CDC_DISTRIBUTED=1                                                    any cluster JAX knows
-    CDC_DISTRIBUTED=0                                                    one process, whatever follows below
+    CDC_DISTRIBUTED=1                                                    any cluster that JAX detects
+    CDC_DISTRIBUTED=0                                                    one process
     SLURM_STEP_NUM_TASKS > 1                                             a SLURM job step with one task per GPU
-    a Cloud TPU of several hosts                                         a pod; its VMs and GKE announce it themselves
-    none of them                                                         one process
+    a Cloud TPU with several hosts                                       a pod, which TPU VMs and GKE announce
+    none of these                                                        one process
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cdc_jax.errors import CdcError, ConfigError, reason_of
 
 
 def join_processes() -> None:
-    """Connects this process to the others of its run, where there are others.
+    """Connects this process to the others of its run, if there are any.
 
     Raises:
-      ConfigError: the variables contradict each other, or JAX sees several processes that have not been joined.
-      CdcError: this process cannot join the others. (Where the first process never answers, JAX itself ends this one,
-        after five minutes.)
+      ConfigError: the variables are invalid, or JAX sees several processes that have not been joined.
+      CdcError: this process cannot join the others. (If process 0 does not answer for five minutes, JAX ends this
+        process itself.)
     """
     environment = os.environ
     coordinator = environment.get("CDC_COORDINATOR")
@@ -37,7 +37,7 @@ def join_processes() -> None:
                 "coordinator_address": coordinator,
                 "num_processes": int(environment["CDC_PROCESS_COUNT"]),
                 "process_id": int(environment["CDC_PROCESS_INDEX"]),
-                # All is known already; under SLURM, JAX would expect one process per GPU.
+                # Detection is not needed, and under SLURM JAX would expect one process per GPU.
                 "cluster_detection_method": "deactivate",
             }
         except (KeyError, ValueError) as error:
@@ -61,7 +61,7 @@ def join_processes() -> None:
 
 
 def leave_together() -> None:
-    """Waits for the run's other processes, however long it takes: one that leaves early ends the run for all."""
+    """Waits for the other processes of the run, without a time limit: one that leaves early would end all others."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -76,8 +76,8 @@ def _is_cluster(environment) -> bool:
 
 
 def _is_pod(environment) -> bool:
-    """Whether JAX uses a Cloud TPU of several hosts. A machine without a TPU asks nobody and does not wait."""
-    # JAX names the platform at its import where it finds chips; where it finds none, it sets TPU_SKIP_MDS_QUERY.
+    """Whether JAX uses a Cloud TPU with several hosts. Without a TPU, this sends no request and does not wait."""
+    # When JAX is imported, it sets jax_platforms if it finds TPU chips, and TPU_SKIP_MDS_QUERY if it finds none.
     if "tpu" not in (jax.config.jax_platforms or "").split(","):
         return False
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
@@ -87,7 +87,7 @@ def _is_pod(environment) -> bool:
 
 
 def _workers_of_this_vm(environment) -> str:
-    """The hosts of a TPU VM's slice, separated by commas, from Google's metadata server; "" where it lists none."""
+    """The hosts of a TPU VM's slice, separated by commas, from Google's metadata server; "" if it lists none."""
     server = environment.get("GCE_METADATA_IP", "metadata.google.internal")  # as JAX does
     url = f"http://{server}/computeMetadata/v1/instance/attributes/worker-network-endpoints"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})

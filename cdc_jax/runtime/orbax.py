@@ -1,14 +1,18 @@
-"""Settings of orbax that checkpoints and bundles share."""
+"""Orbax settings that checkpoints and bundles share."""
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import jax
 
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
 
 class quiet_orbax:
-    """Keeps orbax's progress messages off the screen within a `with` block."""
+    """Silences orbax's progress messages within a `with` block."""
 
     def __enter__(self):
         self._logger = logging.getLogger("absl")
@@ -19,8 +23,8 @@ class quiet_orbax:
         self._logger.setLevel(self._level)
 
 
-def local_checkpointer():
-    """An orbax checkpointer of this process alone. It does not wait for the run's others, which save nothing."""
+def local_checkpointer() -> ocp.StandardCheckpointer:
+    """An orbax checkpointer for this process only: it does not wait for the run's other processes."""
     import orbax.checkpoint as ocp
 
     own = jax.process_index()

@@ -1,4 +1,4 @@
-"""Work on the host that is done in advance, in one thread or several, while the caller uses earlier results."""
+"""Iterators that compute their items in advance in threads, while the caller uses earlier ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order; a thread computes the next one while the caller uses the one before.
+    """Yields (item, function(item)) in order. A thread computes the next result while the caller uses the current one.
 
-    An error of the function is raised here.
+    The function's errors are raised here.
     """
     with ThreadPoolExecutor(1) as worker:
         pending = None
@@ -28,15 +28,15 @@ def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 
 
 def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: int) -> Iterator[Item]:
-    """The same items, made in a thread of their own while the caller uses the ones before.
+    """Yields the same items, which a thread produces while the caller uses earlier ones.
 
-    An error in making them is raised here, after the items before it. A caller who stops early waits for the item that
-    is being made.
+    An error of the iterable is raised here, after the items before it. A caller that stops early waits until the item
+    in production is finished.
 
     Args:
-      items: the iterable, which that thread iterates over.
+      items: the iterable; the thread iterates over it.
       size: returns the size of an item.
-      most: the total size that may wait for the caller; one item of any size always may.
+      most: largest total size of the items that wait for the caller; one item may always wait, whatever its size.
     """
     buffer = _Buffer(size, most)
     thread = threading.Thread(target=buffer.fill, args=(items,), daemon=True)
@@ -57,7 +57,7 @@ class _Buffer(Generic[Item]):
         self._given_up, self._ended, self._failure = False, False, None
 
     def fill(self, items: Iterable[Item]) -> None:
-        """The producer's side: puts in all items, until the consumer gives up."""
+        """Called by the producer: adds all items, until the consumer stops."""
         try:
             for item in items:
                 with self._changed:
@@ -73,7 +73,7 @@ class _Buffer(Generic[Item]):
             self._changed.notify_all()
 
     def items(self) -> Iterator[Item]:
-        """The consumer's side: the items in order, then the producer's error, if there was one."""
+        """Called by the consumer: yields the items in order, then raises the producer's error, if there was one."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ended)
@@ -86,7 +86,7 @@ class _Buffer(Generic[Item]):
             raise self._failure
 
     def give_up(self) -> None:
-        """The consumer takes no more items."""
+        """Called by the consumer: ends the producer."""
         with self._changed:
             self._given_up = True
             self._changed.notify_all()
@@ -98,9 +98,9 @@ class _Buffer(Generic[Item]):
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order; `workers` threads compute them, and no more than that many results wait.
+    """Yields (item, function(item)) in order, computed by `workers` threads. At most as many results wait.
 
-    An error of the function is raised here, and no further item is begun.
+    The function's errors are raised here; then no further item is started.
     """
     pool, pending = ThreadPoolExecutor(workers), []
     try:

@@ -1,4 +1,4 @@
-"""Which settings are valid, which work together, and with which a run may resume."""
+"""Checks of a configuration: valid values, combinations, overrides, and what may change when a run resumes."""
 
 from __future__ import annotations
 

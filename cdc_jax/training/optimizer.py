@@ -62,6 +62,7 @@ def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> 
 
 
 def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]) -> float:
+    """The factor on the learning rate of a weight: the product of those of its part, its layer and its fan-in."""
     options = config.optimizer
     parts = {
         Part.GAINS: options.gains_factor,

@@ -86,13 +86,17 @@ class _Panel(NamedTuple):
 
 
 def compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]:
-    """The original, the file, and at most as many bytes of JPEG and of the shipped model, each decoded.
+    """An image and its decodes from files of at most equal size: JPEG's, the run's, and the shipped model's, if any.
 
     Args:
-      name: of the image.
-      image: uint8 [h, w, 3].
-      codec: the run's.
-      data: its file of the image.
+      name: the image's name.
+      image: the original.
+      codec: the run's codec.
+      data: the codec's file of the image.
+
+    Returns:
+      The original and the decoded images, each with a caption that states rate, PSNR and, if its weights are installed,
+      LPIPS-Alex.
     """
     height, width, _ = image.shape
     lpips_of = _lpips_alex()
@@ -113,13 +117,13 @@ def compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]
     try:
         shipped = load_codec()
         choice = choose(["shipped"], lambda _: shipped, image, Target(file_bytes=len(data)))
-    except CdcError:  # this installation has no model, or it makes no file so small
+    except CdcError:  # no model is shipped, or even its smallest file is larger
         return panels
     return [*panels, panel("the model of the package", len(choice.data), shipped.decompress(choice.data))]
 
 
 def _lpips_alex() -> Callable[[Image, Image], float] | None:
-    """LPIPS-Alex of two uint8 images; None where its weights are not installed."""
+    """A function that returns LPIPS-Alex of two uint8 images; None if its weights are not installed."""
     try:
         weights = load_lpips("alex")
     except CdcError:
@@ -128,7 +132,7 @@ def _lpips_alex() -> Callable[[Image, Image], float] | None:
 
 
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Images of one size under their captions: two rows of two where there are four, else one row."""
+    """One sheet with images of equal size under their captions: four in two rows, any other number in one row."""
     height, width, _ = panels[0][1].shape
     columns = 2 if len(panels) == 4 else len(panels)
     rows = -(-len(panels) // columns)
@@ -142,7 +146,7 @@ def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"
 
 
 def _print_progress(log: list[dict]) -> None:
-    """Prints how far the run came: the first and last values of some metrics."""
+    """Prints the first and last logged values of some metrics."""
     for name in ("diffusion_loss", "validation_objective"):
         values = [(line["step"], line[name]) for line in log if name in line]
         if len(values) > 1:

@@ -1,4 +1,4 @@
-"""A program of the train step's kind that compiles in a moment: a data-parallel gradient of one layer."""
+"""A small program like the training step, which compiles fast: a data-parallel gradient of one layer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cdc_jax.runtime.sharding import make_mesh, replicated, split_batch
 
 
 def data_parallel_step(*, devices: int = 1, features: int = 16) -> Program:
-    """On virtual devices of this process; skips where it has fewer."""
+    """The program on virtual devices of this process; skips the test if there are too few."""
     if len(jax.devices()) < devices:
         pytest.skip(f"needs {devices} devices: XLA_FLAGS=--xla_force_host_platform_device_count={devices}")
     return small_program(make_mesh(jax.devices()[:devices]), 1, features=features)
 
 
 def small_program(mesh: Mesh, batch_per_chip: int, *, features: int = 128) -> Program:
-    """params → params − gradient of a mean square; donated."""
+    """params → params − gradient of a mean square; params are donated."""
 
     def step(params, x):
         def loss(params):

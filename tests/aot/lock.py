@@ -1,4 +1,4 @@
-"""Who holds libtpu's lock, which compiling must leave alone."""
+"""Finds the process that holds libtpu's lock, which compiling must not take."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ LOCK_FILE = "/tmp/libtpu_lockfile"  # fixed in libtpu: it ignores TMPDIR
 
 
 def lock_holder(path: str) -> int | None:
-    """Process id of the holder of a POSIX record lock; None where nobody else holds it."""
+    """Process id of the holder of a POSIX record lock; None if no other process holds it."""
     layout = "hhqqi"  # struct flock: type, whence, start, length, pid
     question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:

@@ -1,4 +1,4 @@
-"""Collectives are read off the compiler's text: every form that compilers write, and a real program."""
+"""Collectives are parsed from HLO: every form that compilers write, and a real program."""
 
 from cdc_jax.aot.collectives import Collective, collectives
 from tests.aot.devices import data_parallel_step

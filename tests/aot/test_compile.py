@@ -1,4 +1,4 @@
-"""Compiling with the real TPU compiler: small programs always, the model's where there is time."""
+"""Compiling with the real TPU compiler: small programs, and in slow tests the model's."""
 
 import importlib.util
 import os
@@ -72,8 +72,8 @@ def test_a_damaged_cache_file_is_compiled_again(slice_of_8, small, tmp_path):
 
 
 @pytest.mark.parametrize("generation", AVAILABLE_HBM_GIB)
-def test_what_the_compiler_refuses_for_memory_is_a_figure_not_an_error(slice_of_8, generation, monkeypatch, tmp_path):
-    """And what is reported as available is what the compiler grants."""
+def test_a_program_too_large_for_the_chip_is_reported_without_an_error(slice_of_8, generation, monkeypatch, tmp_path):
+    """The available memory in the compiler's message is the one in `AVAILABLE_HBM_GIB`."""
     topology = open_topology(f"{generation}:2x2x1" if generation in ("v4", "v5p") else f"{generation}:2x2")
 
     def sort(config, mesh, batch_per_chip):
@@ -104,7 +104,7 @@ def test_the_lock_is_left_to_those_who_use_chips(slice_of_8):
 
 
 def test_the_train_step_takes_a_state_and_the_chips_share_of_images():
-    """The abstract arguments of the real step: no data and no weights are needed for them."""
+    """The abstract arguments of the real step, which need neither data nor weights."""
     config = default_config()
     with config.unlocked():
         config.model.width, config.data.crop = 4, 64
@@ -146,7 +146,7 @@ SMALL = ["--config.model.width=4", "--config.data.crop=64", "--config.model.deco
 
 
 def test_the_decoder_as_a_user_compiles_it(slice_of_8, tmp_path):
-    """Width 4: the chips send each other nothing, and a second run compiles nothing."""
+    """At width 4: the chips do not communicate, and a second run compiles nothing."""
     settings = [*SMALL, "--programs=decode", f"--cache={tmp_path}"]
     finished = run_compile(*settings)
     assert finished.returncode == 0, finished.stderr
@@ -157,7 +157,7 @@ def test_the_decoder_as_a_user_compiles_it(slice_of_8, tmp_path):
 
 @pytest.mark.slow
 def test_the_train_step_as_a_user_compiles_it(slice_of_8, tmp_path):
-    """Width 4: the gradient travels in all-reduces alone."""
+    """At width 4: the only collectives are all-reduces."""
     finished = run_compile(*SMALL, "--programs=train_step", f"--cache={tmp_path}")
     assert finished.returncode == 0, finished.stderr
     assert "all-reduce" in finished.stdout

@@ -1,4 +1,4 @@
-"""Counted operations: against numbers worked out by hand, against a compiler, and against the model's known cost."""
+"""Counted FLOPs, compared with numbers computed by hand, a compiler's count, and the model's known cost."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_loops_and_branches():
     assert counted(jax.jit(lambda x: x @ x), (4, 4)) == 2 * 4**3
 
 
-def test_of_what_differs_by_platform_the_platform_s_own_counts():
+def test_a_platform_dependent_branch_counts_for_its_platform():
     def function(x):
         return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, cuda=lambda x: x, default=lambda x: x @ x @ x)
 
@@ -63,7 +63,7 @@ def test_of_what_differs_by_platform_the_platform_s_own_counts():
     assert flops == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
 
 
-def test_what_nothing_depends_on_does_not_count():
+def test_unused_equations_do_not_count():
     assert counted(lambda x, y: jax.vjp(jnp.dot, x, y)[1](x)[0], (4, 4), (4, 4)) == 2 * 4**3
 
 
@@ -76,7 +76,7 @@ def test_every_device_of_a_shard_map_counts():
 
 
 def test_the_model_costs_what_its_authors_program_does():
-    """984 thousand multiply-accumulates per pixel and step at d = 64; here the attention's products are folded."""
+    """984,000 multiply-accumulates per pixel and step at d = 64; our attention merges some of its products."""
     config, side = ModelConfig(width=64), 256
     context = [(1, side >> level, side >> level, count) for level, count in enumerate(config.context_channels)]
 

@@ -1,4 +1,4 @@
-"""What is printed: the fit, the extrapolation and its mark."""
+"""The printed report: whether a program fits, and the extrapolated batch size, marked as such."""
 
 import dataclasses
 

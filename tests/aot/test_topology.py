@@ -1,4 +1,4 @@
-"""libtpu: its lock, and what is reported to a user without it."""
+"""libtpu: its lock, and the errors without it."""
 
 import importlib.metadata
 import os

@@ -19,7 +19,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, limi
 
 
 class StoringCodec:
-    """Has `Codec`'s interface. The stream is the pixels, plus one byte per unit of quality in a model of every rate."""
+    """Has `Codec`'s interface. The stream is the pixels, plus one byte per unit of quality in a variable-rate model."""
 
     def __init__(self, fingerprint=FINGERPRINT, variable_rate=False):
         self.fingerprint = fingerprint

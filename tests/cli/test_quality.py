@@ -1,4 +1,4 @@
-"""The quality of `cdc compress` with a model of every rate: given as a number, or found for a target."""
+"""The quality of `cdc compress` with a variable-rate model: given as a number, or found for a target."""
 
 from pathlib import Path
 

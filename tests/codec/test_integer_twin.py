@@ -1,4 +1,4 @@
-"""The integer networks of a model of every rate agree with the float networks of training, up to rounding."""
+"""The integer networks of a variable-rate model agree with the float networks of training, up to rounding."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_the_best_of_several_models_of_every_rate():
 
 @pytest.fixture
 def bundles():
-    """Three models of one rate: coarse, middle, fine."""
+    """Three single-rate models: coarse, middle, fine."""
     return FakeBundles()
 
 

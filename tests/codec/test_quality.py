@@ -1,4 +1,4 @@
-"""A model of every rate: symbols survive the round trip at every quality, for all kinds and sizes of images."""
+"""A variable-rate model: symbols survive the round trip at every quality, for all kinds and sizes of images."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_model_of_one_rate_has_no_quality(random_codec):
     "changes", [{"rate_anchors": 1}, {"checkerboard": False}, {"rate_anchors": 1, "checkerboard": False}]
 )
 def test_models_with_parts_left_out(tmp_path, changes):
-    """A model of one rate writes only format 2 at level 0; a model without checkerboard has one pass."""
+    """A single-rate model writes only format 2 at level 0; a model without checkerboard has one pass."""
     codec = cdc_jax.load_codec(save_compact_bundle(tmp_path / "b", dataclasses.replace(COMPACT, **changes)))
     image = smooth(60, 50)
     rates = {None: 0} if codec.config.rate_anchors == 1 else {0: 0, 37.25: 9536}
@@ -198,7 +198,7 @@ def _rewritten(data: bytes, **changes) -> bytes:
 
 
 def test_chunks_are_skipped(compact_codec, random_codec):
-    """With a model of every rate, and with a model of one rate, whose files with chunks have format 2."""
+    """With a variable-rate model, and with a single-rate model, whose files with chunks have format 2."""
     chunks = (Chunk(b"Zzz9", bytes(1000)), Chunk(b"new0", b"of a later version"))
     for codec, level in ((compact_codec, 12800), (random_codec, None)):
         bare = codec.compress(noise(40, 60))
@@ -209,7 +209,7 @@ def test_chunks_are_skipped(compact_codec, random_codec):
 
 
 def test_formats_that_the_model_does_not_write(compact_codec, random_codec):
-    """Format 1 for a model of every rate; for a model of format 1, format 2 without chunks or with a quality."""
+    """Format 1 for a variable-rate model; for a model of format 1, format 2 without chunks or with a quality."""
     compact, random = compact_codec.compress(noise(40, 60)), random_codec.compress(noise(40, 60))
     files = [
         (compact_codec, _rewritten(compact, level=None)),

@@ -1,4 +1,4 @@
-"""Networks of a drawn model of every rate, for `our_side.py`."""
+"""Networks of a random variable-rate model, for `our_side.py`."""
 
 import numpy as np
 

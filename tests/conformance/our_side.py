@@ -9,7 +9,7 @@ and compares. The cases:
   random    every parameter drawn, densities from 0.3 to 30 wide, medians anywhere, 24 channels
   trained   a prior fitted by our training side to Laplace samples from 0.1 to 30 wide, off centre; 32 and 256 channels,
             the latter those of the released models
-  compact   a prior as training begins with, and a model of every rate: 48 channels of y, gains, a checkerboard
+  compact   a prior as training begins with, and a variable-rate model: 48 channels of y, gains, a checkerboard
   a bundle  its own weights, and the symbols of a photograph instead of drawn ones
 
 Arrays are named `CASE/ARRAY`, c channels of z:

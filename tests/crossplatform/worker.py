@@ -6,7 +6,7 @@
   python -m tests.crossplatform.worker build WEIGHTS.npz… OUT                  makes OUT/<name>.npz, a coding.npz
 
 The last line of its output is JSON: {"machine": what it is, "files": {file: {array: SHA-256}}}. With EVERY = 1 each
-bundle codes all pictures; with EVERY = 4, a quarter of them, each bundle another quarter. Models of every rate code
+bundle codes all pictures; with EVERY = 4, a quarter of them, each bundle another quarter. Variable-rate models code
 them at the qualities in turn.
 """
 

@@ -7,13 +7,13 @@ from typing import Any
 
 
 def write_data_set(data_dir: Path, name: str, features: dict[str, Any], splits: dict[str, list[dict]]) -> None:
-    """Prepares version 1.0.0 of a data set. Images are given as files' bytes or paths: arrays need TensorFlow."""
+    """Prepares version 1.0.0 of a data set. Images are bytes or paths of files, since arrays would need TensorFlow."""
     import tensorflow_datasets as tfds
 
     class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         pkg_dir_path = data_dir
-        # With a package's name TFDS would ask importlib_resources for its files, and does not require that package.
+        # With a package's name, TFDS would use importlib_resources, which it does not declare as a requirement.
         __module__ = "builders"
 
         def _info(self):

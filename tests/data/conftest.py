@@ -1,4 +1,4 @@
-"""Small folders of images that show which one a crop is from, and configurations over them."""
+"""Small folders of images, whose colours identify the image and position of a crop, and configurations for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def data_config(folder):
-    """data_config(crop=…, …): a checked configuration over `folder`, with crops of 64 pixels in batches of 4."""
+    """data_config(crop=…, …): a checked configuration for `folder`, by default with 64-pixel crops in batches of 4."""
 
     def build(*, seed: int = 3, **changes) -> ml_collections.ConfigDict:
         config = default_config()

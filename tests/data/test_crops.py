@@ -1,4 +1,4 @@
-"""From a position to a crop."""
+"""The crop at each position."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_ends_of_the_range_are_whole_crops():
 @pytest.mark.parametrize(("height", "width"), [(20, 31), (50, 200), (200, 50), (63, 64), (1, 1)])
 @pytest.mark.parametrize("draw", [0.0, 0.4, np.nextafter(1, 0)])
 def test_scaling_up_is_bicubic_with_the_short_side_as_long_as_the_crop(height, width, draw):
-    # Middling values: Pillow clips between its two passes, whose order depends on the shape.
+    # Use medium values: Pillow clips between its two passes, whose order depends on the shape.
     image = np.random.default_rng(0).integers(64, 192, (height, width, 3), dtype=np.uint8)
     scale = 64 / min(height, width)
     scaled = round(height * scale), round(width * scale)
@@ -68,7 +68,7 @@ def test_scaling_up_is_bicubic_with_the_short_side_as_long_as_the_crop(height, w
 
 
 def test_an_image_of_one_row_does_not_take_all_memory():
-    row = np.zeros((1, 2**24, 3), np.uint8)  # scaled up whole: 3 · 2³⁶ bytes
+    row = np.zeros((1, 2**24, 3), np.uint8)  # scaled up as a whole: 3 · 2³⁶ bytes
     assert crop_at(row, 64, 0.5, 0.5, 1.0, flip=False).shape == (64, 64, 3)
 
 

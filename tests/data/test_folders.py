@@ -1,4 +1,4 @@
-"""Folders of images, scikit-image's photographs, and the validation images among them."""
+"""Folders of images, scikit-image's photographs, and their validation images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes of one run: the same images, counters of both, and errors on both."""
+"""Two processes of one run have the same images, the counters of both, and the errors of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cdc_jax.errors import CdcError
 from tests.data.conftest import corrupt_images, save_image
 from tests.helpers.processes import free_address, user_environment
 
-# Opens each of the folders in turn, reads two batches, and prints the state of the run or what is wrong.
+# Opens each of the folders in turn, reads two batches, and prints the state of the data, or the error.
 _OPENING = """
 import json, sys
 from cdc_jax.runtime.multihost import join_processes, leave_together
@@ -68,7 +68,7 @@ def test_two_processes_agree_about_their_images(folder, data_config, tmp_path):
     assert "Process 1 cannot open its training images" in missing and "is not a folder" in own
 
 
-def test_a_single_process_asks_no_other(data_config):
+def test_a_single_process_does_not_communicate(data_config):
     with open_shared_batches(data_config(), 0, None) as batches:
         assert shared_state(batches) == batches.state()
     with pytest.raises(CdcError, match="not a folder"):

@@ -1,4 +1,4 @@
-"""Batches: the same for any number of processes and workers, and after any restart."""
+"""Batches are the same for any number of processes and workers, and after any restart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def assert_same(first, second):
 
 @pytest.fixture
 def mixed_config(folder, data_config):
-    """Nine valid images, three corrupt ones, two that are too small."""
+    """A configuration with nine valid images, three corrupt ones, and two that are too small."""
     corrupt_images(folder)
     save_image(folder / "small.png", 100, 63, 200)
     save_image(folder / "tiny.png", 101, 10, 10)
@@ -84,7 +84,7 @@ def test_a_restart_resumes_at_the_same_step_on_any_number_of_processes(mixed_con
     assert_same(whole[3:], read(mixed_config, 4, process_count=process_count, first_step=3, state=state))
 
 
-def test_counters_are_of_what_was_handed_out_and_survive_a_restart(mixed_config):
+def test_counters_count_returned_batches_and_survive_a_restart(mixed_config):
     def run(first_step, steps, state):
         with open_batches(mixed_config, process_index=0, process_count=1, first_step=first_step, state=state) as it:
             for _ in range(steps):
@@ -129,14 +129,14 @@ def test_seeds_change_order_and_crops(data_config):
     assert [names for _, names in first] != [names for _, names in second]
 
 
-def test_the_last_seed_there_is(data_config):
+def test_the_largest_seed(data_config):
     read(data_config(seed=2**32 - 1), 4)
 
 
-def test_closing_ends_the_background(data_config):
+def test_closing_ends_background_threads(data_config):
     batches = open_batches(data_config(), process_index=0, process_count=1, first_step=0)
     next(batches)
-    assert any(thread.name.startswith("grain-prefetch") for thread in threading.enumerate())  # reading ahead
+    assert any(thread.name.startswith("grain-prefetch") for thread in threading.enumerate())  # prefetching
     batches.close()
     batches.close()
     with pytest.raises(StopIteration):

@@ -70,7 +70,7 @@ def test_mistakes_are_named(folders, data_config):
 
 
 def scale(crop: np.ndarray) -> float:
-    """How many of the image's pixels one of the crop's covers: the image's green is its row."""
+    """How many of the image's pixels a crop's pixel covers: green is the image's row."""
     rows = crop[8:-8, 32, 1].astype(float)
     return np.polyfit(np.arange(len(rows)), rows, 1)[0]
 

@@ -1,4 +1,4 @@
-"""The global order, and the rows of it that each process reads."""
+"""The global order, and the positions that each process reads."""
 
 from __future__ import annotations
 

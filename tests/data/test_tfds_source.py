@@ -1,4 +1,4 @@
-"""TFDS data sets in ArrayRecord files: written here from photographs, read without TensorFlow."""
+"""TFDS data sets in ArrayRecord files, written by the tests from photographs and read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory, photographs):
-    """`photos` has features as imagenet2012's, `clic` those of TFDS' own data set of that name."""
+    """Two data sets: `photos` with the features of imagenet2012, `clic` with those of TFDS's data set of that name."""
     data_dir = tmp_path_factory.mktemp("tfds")
     image = tfds.features.Image
     examples = [
@@ -71,7 +71,7 @@ def test_splits_and_validation_records(tfds_config):
 
 
 def test_a_data_set_that_tfds_has_code_for(tfds_config):
-    """As imagenet2012: the class comes from TFDS, the files from the folder."""
+    """Like imagenet2012: its class is part of TFDS, its files are in the folder."""
     with open_batches(tfds_config(name="clic"), process_index=1, process_count=3, first_step=2) as batches:
         assert next(batches).images.shape == (1, 64, 64, 3)
 
@@ -101,10 +101,10 @@ print(json.dumps([shapes, len(validation_images(config)), imported]))
 
 
 def test_tensorflow_is_not_imported(data_dir, tmp_path):
-    """Even where there is one: an empty package of that name is there to be imported."""
+    """Not even if it is installed: an empty package of that name could be imported."""
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text("")
-    (tmp_path / "read.py").write_text(READING)  # beside it, so that it is found first
+    (tmp_path / "read.py").write_text(READING)  # beside the empty package, so that this one is found first
     command = [sys.executable, str(tmp_path / "read.py"), str(data_dir)]
     finished = subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Corrupt and small images: skipped, counted, named, and never for ever."""
+"""Corrupt and small images are skipped, counted and named, and never skipped for ever."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_corrupt_images_are_skipped_counted_and_named_once(folder, data_config, 
         images, names, counters = run(data_config(max_corrupt_fraction=0.25), 18)
     assert not set(names) & set(corrupt)
     assert [int(name[0]) for name in names] == images[:, 0, 0, 0].tolist()
-    # 72 positions are 6 epochs of 12: the three corrupt ones are met in each, and once more where one follows another.
+    # 72 positions are 6 epochs of 12. Each corrupt image is read in every epoch, and again if it follows another one.
     assert counters["corrupt"] >= 18 and counters["read"] == 72 + counters["corrupt"]
     for name in corrupt:
         assert sum(name in message for message in caplog.messages) == 1
 
 
-def test_what_other_processes_and_earlier_runs_found_counts(folder, data_config):
-    """Two processes meet different records: the share is that of all of them, and a restart forgets none."""
+def test_corrupt_records_of_other_processes_and_earlier_runs_count(folder, data_config):
+    """Two processes read different records: the fraction counts those of both, and a restart forgets none."""
     corrupt = corrupt_images(folder)
     config = data_config(max_corrupt_fraction=(len(corrupt) - 0.5) / 12)
     known = []
@@ -104,7 +104,7 @@ def test_small_images_are_scaled_up(folder, data_config, caplog):
     assert counters == {"read": 40, "corrupt": 0, "small": 0, "upscaled": int(chosen.sum())} and chosen.sum() == 4
     assert (images[chosen][..., 0] == 100).all()
     green = images[chosen][:, :, 10, 1].astype(int)
-    assert (green[:, 0] <= 1).all() and (green[:, -1] >= 30).all()  # all 32 rows, twice as tall
+    assert (green[:, 0] <= 1).all() and (green[:, -1] >= 30).all()  # all 32 rows, scaled up by 2
     assert sum("small.png" in message and "scaled up" in message for message in caplog.messages) == 1
 
 

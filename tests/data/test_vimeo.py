@@ -13,7 +13,7 @@ from tests.data.conftest import save_image
 
 @pytest.fixture
 def root(tmp_path):
-    """Twelve septuplets; septuplet i, frame j has red 10·i + j. Ten of them to train on, the other two to test."""
+    """Twelve septuplets, ten for training and two for testing; frame j of septuplet i has red 10·i + j."""
     names = [f"{i // 5 + 1:05}/{i % 5 + 1:04}" for i in range(12)]
     for i, name in enumerate(names):
         for frame in range(7):
@@ -37,7 +37,7 @@ def test_a_random_frame_of_each_septuplet(vimeo_config):
         for _ in range(30):
             batch = next(batches)
             numbers = batch.images[:, 0, 0, 0]
-            assert sorted(numbers // 10) == list(range(10))  # an epoch
+            assert sorted(numbers // 10) == list(range(10))  # one epoch
             for name, number in zip(batch.names, numbers, strict=True):
                 septuplet, _, frame = name.rpartition("/")
                 assert frame == f"im{number % 10 + 1}.png"
@@ -64,7 +64,7 @@ def test_another_list_by_path(vimeo_config, tmp_path):
     assert open_sources(vimeo_config(list_file=str(tmp_path / "mine.txt"))).training.septuplets == ["00001/0003"]
 
 
-def test_what_is_missing_is_said(vimeo_config, root, tmp_path):
+def test_missing_data_are_reported(vimeo_config, root, tmp_path):
     with pytest.raises(ConfigError, match=r"vimeo_septuplet\.zip"):
         open_sources(vimeo_config(path=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match="data.list_file is 'no.txt'"):

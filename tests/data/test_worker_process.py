@@ -1,4 +1,4 @@
-"""Worker processes: signals that stop a run leave them at work, and they outlive no trainer."""
+"""Worker processes ignore the signals that stop a run, and do not outlive the trainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.processes import user_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX'")
 
-# Takes SIGTERM and SIGINT as the trainer does, and continues. For each line it reads a batch, prints the worker's id.
+# Handles SIGTERM and SIGINT like the trainer. For each input line, it reads a batch and prints the worker's process id.
 _READING = """
 import multiprocessing, signal, sys
 from cdc_jax.training.config import default_config
@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
 
 def is_alive(process: int) -> bool:
-    """Not even waiting to be collected by whoever inherited it."""
+    """Whether the process is running; a zombie is not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout
     return state.strip()[:1] not in ("", "Z")
 
@@ -56,7 +56,7 @@ def test_a_worker_lives_as_long_as_the_trainer(folder, tmp_path):
             for number in (signal.SIGTERM, signal.SIGINT):
                 os.killpg(trainer.pid, number)
                 time.sleep(0.5)
-                assert {read_batch() for _ in range(50)} == {worker}  # far more than were read ahead
+                assert {read_batch() for _ in range(50)} == {worker}  # far more than are prefetched
         finally:
             trainer.kill()
     deadline = time.monotonic() + 10

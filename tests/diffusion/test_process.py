@@ -1,4 +1,4 @@
-"""The equations of the noising process, for all three predictions."""
+"""The equations of the diffusion process, for all three prediction types."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,7 @@ def test_a_perfect_prediction_gives_image_and_noise_back(prediction):
 
 
 @pytest.mark.parametrize("prediction", ["x", "epsilon", "v"])
-def test_a_perfect_prediction_costs_nothing(prediction):
+def test_a_perfect_prediction_has_no_loss(prediction):
     output = target(prediction, IMAGE, NOISE, LEVEL)
     assert diffusion_loss(prediction, output, IMAGE, NOISE, jnp.asarray(ALPHA_BAR)) == 0
 
@@ -34,7 +34,7 @@ def test_x_and_v_clip_the_image_and_epsilon_does_not():
         estimated = estimate(prediction, far, noisy, LEVEL)
         assert (jnp.max(jnp.abs(estimated.image)) <= 1) == clipped
         again = add_noise(estimated.image, estimated.noise, LEVEL)
-        np.testing.assert_allclose(again, noisy, atol=1e-4)  # both estimates always explain the noisy image
+        np.testing.assert_allclose(again, noisy, atol=1e-4)  # the two estimates always explain the noisy image
 
 
 def test_one_step_image_is_not_clipped():
@@ -43,7 +43,7 @@ def test_one_step_image_is_not_clipped():
 
 
 def test_weights_by_hand():
-    # Errors of 1 everywhere, so that the loss is the mean weight. SNR = ᾱ/(1−ᾱ): 19, 1, 0.0204.
+    # All errors are 1, so the loss is the mean weight. SNR = ᾱ/(1−ᾱ): 19, 1, 0.0204.
     ones, snr = jnp.ones_like(IMAGE), ALPHA_BAR / (1 - ALPHA_BAR)
 
     def loss(prediction, **options):

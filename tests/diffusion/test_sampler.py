@@ -1,4 +1,4 @@
-"""DDIM sampling, and noise that belongs to the image."""
+"""DDIM sampling, and noise that depends on the position in the image only."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_noise_is_standard_normal():
 
 
 def test_noise_golden_values():
-    """The same for ever: a file decoded with a seed today decodes to the same image tomorrow."""
+    """The noise must never change: files decode to the same image with the same seed in every later version."""
     noise = np.asarray(image_noise(0, 0, 64, 64))[0, 0]
     np.testing.assert_allclose(noise, [-1.4629117250442505, -0.3517284691333771, -0.16139522194862366], rtol=1e-5)
 
@@ -66,7 +66,7 @@ def test_time_inputs():
 
 
 def test_ancestral_noise_keeps_the_level():
-    """With η = 1 and a denoiser that knows the image, x stays at the noise level of each step."""
+    """With η = 1 and a perfect denoiser, x has the noise level of each step."""
     schedule, spreads = cosine_schedule(8193), []
     image = jnp.zeros((1, 64, 64, 3))
 

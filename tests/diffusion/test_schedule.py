@@ -1,4 +1,4 @@
-"""Noise schedules against the original program's and against what they must be."""
+"""Noise schedules, compared with the original program's, and their properties."""
 
 import numpy as np
 import pytest

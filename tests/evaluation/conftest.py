@@ -1,4 +1,4 @@
-"""A small evaluation that the tests of this folder look at from all sides."""
+"""A small evaluation that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def textured(seed, height=96, width=128):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with three images, one of them in a folder of its own."""
+    """A folder with three images, one of them in a subfolder."""
     folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for number, name in enumerate(("a.png", "b.png", "more/c.png")):
@@ -56,7 +56,7 @@ class Runs:
 
 @pytest.fixture
 def runs(images, tmp_path, monkeypatch):
-    """Runs evaluations of the three images, without drawing."""
+    """Runs evaluations of the three images, without plots."""
     monkeypatch.setattr("cdc_jax.evaluation.evaluate.draw_plots", lambda *arguments: {})
     return Runs(images, tmp_path / "out")
 

@@ -1,4 +1,4 @@
-"""Stand-ins for models and metrics: quick, and they count what they are asked for."""
+"""Fast stand-ins for models and metrics, which count their calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cdc evaluate` as it is typed."""
+"""The command `cdc evaluate`."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def test_qualities_of_a_model_and_of_the_others(cdc, runs):
         (["--images", "IMAGES", "--out", "o", "extra"], "extra"),
     ],
 )
-def test_mistakes_cost_one_line(cdc, runs, words, message, monkeypatch, tmp_path):
+def test_mistakes_are_reported_in_one_line(cdc, runs, words, message, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     code, err = cdc("evaluate", *(str(runs.images) if word == "IMAGES" else word for word in words))

@@ -1,4 +1,4 @@
-"""Averages and BD-rates: known values, and refusals with their reasons."""
+"""Averages and BD-rates: known values, and the reasons for refusals."""
 
 import re
 

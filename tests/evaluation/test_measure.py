@@ -1,4 +1,4 @@
-"""Measuring: real files, nothing done twice, nothing stale used, a corrupt image is in nobody's average."""
+"""Measurements: real files, results reused unless stale, corrupt images left out of every average."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def test_baselines_are_real_files_at_their_real_size(runs, name):
     assert curve.bpp == sorted(curve.bpp) and min(*curve.encoding_seconds, *curve.decoding_seconds) > 0
 
 
-def test_what_is_finished_is_not_done_again(runs):
+def test_finished_results_are_reused(runs):
     first = runs()
     coded, scored = len(runs.bundles.calls), len(runs.metrics.batches)
     again = runs()
@@ -55,7 +55,7 @@ def test_an_interrupted_evaluation_resumes(runs):
     assert [curve.scores for curve in again.curves] == [curve.scores for curve in whole.curves]
 
 
-def test_a_new_metric_scores_what_is_there(runs):
+def test_a_new_metric_scores_stored_results(runs):
     runs(metrics=("psnr-rgb",))
     coded = len(runs.bundles.calls)
     result = runs(metrics=("psnr-rgb", "lpips-vgg"))
@@ -84,7 +84,7 @@ def test_stale_results_are_not_used(runs, change):
     assert codec.calls.count("compress") >= redone and "decompress 4" in codec.calls
     if change == "result":
         assert after.curves[0].scores == before.curves[0].scores
-    elif change != "gamma":  # the fake codec has no use for it
+    elif change != "gamma":  # the fake codec ignores it
         assert after.curves[0].scores != before.curves[0].scores
 
 
@@ -119,8 +119,8 @@ def test_a_corrupt_image_is_left_out_of_every_average_alike(runs):
     assert set(json.loads((runs.out / "images.json").read_text())["left_out"]) == set(result.measured.left_out)
 
 
-def test_an_image_that_one_codec_cannot_hold_is_in_nobodys_average(runs):
-    write_image(runs.images / "long.png", np.zeros((1, 16400, 3), np.uint8))  # WebP ends at 16383
+def test_an_image_that_one_codec_cannot_store_is_in_no_average(runs):
+    write_image(runs.images / "long.png", np.zeros((1, 16400, 3), np.uint8))  # WebP's limit is 16383
     result = runs()
     assert list(result.measured.left_out) == ["long.png"] and "WebP" in result.measured.left_out["long.png"]
     assert all("long.png" not in records for records in result.measured.records)
@@ -133,7 +133,7 @@ def test_an_image_too_small_for_a_metric_is_left_out_of_that_metric(runs):
     result = runs()
     assert result.curves[0].scores["lpips-alex"] == expected.curves[0].scores["lpips-alex"]
     assert result.curves[0].scores["psnr-rgb"] != expected.curves[0].scores["psnr-rgb"]
-    assert "small.png in no codec" in (runs.out / "report.html").read_text()
+    assert "small.png left out of every codec" in (runs.out / "report.html").read_text()
 
 
 def test_metrics_of_sets_compare_all_images(runs):
@@ -168,7 +168,7 @@ def test_nothing_left_is_an_error(runs):
         ({"models": (["fine", "every"],)}, "curve by itself"),
         ({"models": (["fine"],), "targets_bpp": (1.0,)}, "fine has one rate"),
         ({"models": (["every"],), "qualities": (101,)}, "101"),
-        ({"steps": (0,)}, "0 steps: 1 to"),
+        ({"steps": (0,)}, "0 steps; it takes 1 to"),
         ({"published": "missing.csv", "data_set": "kodak"}, "missing.csv"),
         ({"released": "."}, "rhyang/CDC_params.*aux0.0_2.pt"),
     ],
@@ -204,7 +204,7 @@ def test_default_qualities_follow_from_the_sizes_of_files():
 
 
 @pytest.mark.parametrize("out", ["ev", "more/ev"])
-def test_results_below_the_images_are_no_images(runs, out):
+def test_results_below_the_images_are_skipped(runs, out):
     runs.out = runs.images / out
     first, again = runs(steps=(1,)), runs(steps=(1,))
     assert list(first.measured.records) == list(again.measured.records) == ["a.png", "b.png", "more/c.png"]
@@ -218,7 +218,7 @@ def test_images_below_the_results_are_evaluated_and_the_same_folder_is_refused(r
         runs()
 
 
-def test_a_model_of_every_rate_is_a_curve_for_each_step_count(runs):
+def test_a_variable_rate_model_is_a_curve_for_each_step_count(runs):
     result = runs(models=(["runs/every"],), codecs=(), steps=(0, 3), qualities=(20, 60, 90))
     assert [curve.name for curve in result.curves] == ["CDC, 0 steps (preview)", "CDC, 3 steps"]
     for curve in result.curves:
@@ -226,6 +226,6 @@ def test_a_model_of_every_rate_is_a_curve_for_each_step_count(runs):
         assert curve.bpp == sorted(curve.bpp) and curve.side_shares == [0.25] * 3
         assert curve.scores["psnr-rgb"] == sorted(curve.scores["psnr-rgb"])
     calls = runs.bundles.codecs["every"].calls
-    assert calls.count("analyze") == 3  # once an image, for all qualities
+    assert calls.count("analyze") == 3  # once per image, for all qualities
     runs(models=(["runs/every"],), codecs=(), steps=(0, 3), qualities=(20, 60, 90))
     assert calls.count("decompress 3") == 3 * 3 + 1

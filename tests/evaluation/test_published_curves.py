@@ -1,4 +1,4 @@
-"""Published curves are drawn for the same data set and the same definition of a metric, and for no other."""
+"""Published curves are used only for the same data set and the same definition of a metric."""
 
 import pytest
 
@@ -42,10 +42,10 @@ def test_same_data_set_and_metric_only(table):
 def test_lpips_of_an_unknown_network_is_left_out(table):
     other = by_name(load_published(table, data_set="kodak", metrics=ALL, codecs=["other"]))["Other"]
     assert "lpips-alex" not in other.scores and other.scores["lpips-vgg"] == [0.3]
-    assert "ssim" not in other.scores  # whose definition varies
+    assert "ssim" not in other.scores  # its definition varies
 
 
-def test_points_that_a_source_numbers_are_one_curve(table):
+def test_numbered_points_form_one_curve(table):
     assert load_published(table, data_set="kodak", metrics=ALL, codecs=["Numbered"])[0].bpp == [0.1, 0.4]
 
 
@@ -72,7 +72,7 @@ def test_the_reference_table(shared_dir):
     assert "lpips-alex" not in curves["vtm"].scores and not any("lpips-vgg" in c.scores for c in curves.values())
 
 
-def test_they_are_drawn_beside_ours_where_the_data_set_is_named(runs, table, monkeypatch):
+def test_published_curves_are_drawn_if_the_data_set_is_named(runs, table, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "cdc_jax.evaluation.evaluate.draw_plots", lambda folder, ours, theirs, metrics: drawn.append(theirs) or {}
@@ -82,4 +82,4 @@ def test_they_are_drawn_beside_ours_where_the_data_set_is_named(runs, table, mon
     assert {rate.anchor for rate in result.rates} == {"HiFiC"}
     assert "HiFiC (dashed) is published: tfc models/hific" in (runs.out / "report.html").read_text()
     runs(published=str(table), models=())
-    assert drawn[1] == [] and "no data set that is known" in runs.logged[-1]
+    assert drawn[1] == [] and "no known data set" in runs.logged[-1]

@@ -1,4 +1,4 @@
-"""The released checkpoints in one command, with files of their layout and random weights."""
+"""Evaluating released checkpoints in one command, with random weights in files of the same layout."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from cdc_jax.models.config import ModelConfig
 
 @pytest.fixture
 def released(shared_dir, tmp_path):
-    """A folder with a file of each variant, named as the released ones are."""
+    """A folder with a file of each variant, named like the released ones."""
     folder = tmp_path / "released"
     (folder / "x_param").mkdir(parents=True)
     stem = "image-l2-use_weight5-vimeo-d64-t8193-b0.0064-x-cosine-01-float32-aux0.0_2.pt"
@@ -42,7 +42,7 @@ def test_each_is_imported_once_and_evaluated(runs, released):
 
 
 def test_families_and_the_cache(tmp_path, monkeypatch):
-    """Which files make one curve, and when a file is imported again; with the import itself left out."""
+    """Which files form one curve, and when a file is imported again. The import is replaced."""
     imported = []
 
     def import_torch(path, folder):

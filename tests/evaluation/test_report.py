@@ -1,4 +1,4 @@
-"""The report: everything is in it, and it asks for nothing from elsewhere; in a real browser where there is one."""
+"""The report is complete and self-contained; if there is a browser, it is also tested in it."""
 
 import base64
 import html
@@ -135,7 +135,7 @@ def test_svgs_do_not_share_names():
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
 class TestInABrowser:
-    """Headless Chromium: what the page makes of itself, and what it looks like."""
+    """The page in headless Chromium: its script and its appearance."""
 
     @staticmethod
     def browse(folder, *arguments, page="report.html"):
@@ -149,7 +149,7 @@ class TestInABrowser:
 
     def test_the_script_runs_and_the_slider_answers_to_keys(self, finished):
         folder = finished[1]
-        # What a key does to a range input, an "input" event, is the browser's; what follows is ours.
+        # The browser turns keys into "input" events of a range input; the script handles these.
         probe = """<script>
         const slider = document.getElementById("slider");
         slider.focus(); slider.stepDown(40); slider.dispatchEvent(new Event("input"));

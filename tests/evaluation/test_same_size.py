@@ -1,4 +1,4 @@
-"""Files of the same size: the largest within each target, and honest counts of the images on which ours is better."""
+"""Comparisons at equal file sizes: the largest file within each target, and on how many images ours is better."""
 
 import json
 import math
@@ -114,7 +114,7 @@ def test_wins_and_ties_by_the_metrics_directions():
 
 
 @pytest.mark.parametrize("who", ["ours", "theirs"])
-def test_a_file_that_is_too_large_stands_in_and_is_no_win(who):
+def test_a_file_above_the_target_is_averaged_and_never_a_win(who):
     sizes = (81, 80) if who == "ours" else (80, 81)
     image = tuple((size, psnr, 0.1) for size, psnr in zip(sizes, (40, 20), strict=True))
     comparison = compared(image, ((80, 30, 0.1), (80, 20, 0.2)))

@@ -5,7 +5,7 @@
 Run it once for a new format version, when that is about to be released, and never again: the files of a version are
 what every later program must read, so they are made by the program that defines it. An existing folder is kept.
 
-  v1/bundle.zip     the model: random weights, width 1; in v2 a compact model of every rate, in float16
+  v1/bundle.zip     the model: random weights, width 1; in v2 a compact variable-rate model, in float16
   v1/NAME.cdc       files
   v1/symbols.npz    NAME.z, NAME.y, NAME.mean, NAME.scale_index of each, as the encoder had them; in v2 NAME.y_hat, too
 """

@@ -1,4 +1,4 @@
-"""A tiny compact model of every rate: all that the large one has, with random weights that make large symbols."""
+"""A tiny compact variable-rate model: all that the large one has, with random weights that make large symbols."""
 
 import runpy
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The launch scripts, and what stands in for the programs that they call."""
+"""The launch scripts, and stand-ins for the programs that they call."""
 
 import stat
 import subprocess
@@ -17,7 +17,7 @@ def launch(script, *arguments, **environment):
 
 
 def executable(folder, name, body):
-    """A shell script that stands in for a program: notes each call, then runs `body`."""
+    """A shell script that stands in for a program: it records each call, then runs `body`."""
     folder.mkdir(exist_ok=True, parents=True)
     path = folder / name
     path.write_text(f'#!/bin/bash\necho "{name} $*" >> "{folder}/calls"\n{body}\n')

@@ -1,4 +1,4 @@
-"""Processes on one machine."""
+"""launch/local.sh: one or more processes on one machine."""
 
 import shlex
 import signal

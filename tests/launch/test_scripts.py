@@ -1,4 +1,4 @@
-"""The launch scripts are valid, and the commands in the documentation can work."""
+"""The launch scripts are valid, and so are the documented commands."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_the_scripts_can_be_called_by_their_names(script):
 
 
 def documented_commands():
-    """The commands with one of our configurations in documentation, scripts and configurations."""
+    """The commands in documentation, scripts and configurations that use one of our configurations."""
     commands = []
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *LAUNCH.iterdir(), *ROOT.glob("configs/*.py")]:
         text = re.sub(r" \\\n#? *", " ", path.read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def documented_commands():
 
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_commands_can_work(command):
-    """Their settings exist, they name the data, and the batch spreads over the devices that they mean."""
+    """Their settings exist, the data are named, and the batch can be split over the intended devices."""
     path, argument = re.search(r"(configs/\w+\.py)(?::(\S+))?", command).groups()
     config = runpy.run_path(str(ROOT / path))["get_config"](*filter(None, [argument]))
     given = dict(word.lstrip("-").split("=", 1) for word in shlex.split(command, comments=True) if "=" in word)

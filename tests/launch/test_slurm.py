@@ -1,4 +1,4 @@
-"""Jobs under SLURM."""
+"""launch/slurm.sbatch: jobs under SLURM."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ class TestSlurm:
         assert launch(SLURM, "c.py", "w", **tools, SLURM_JOB_NUM_NODES="2").returncode == 0
         assert (tmp_path / "seen").read_text().splitlines() == ["0 2 n1:20123", "1 2 n1:20123"]
 
-    def test_one_node_needs_no_meeting_place(self, tmp_path):
+    def test_one_node_needs_no_coordinator(self, tmp_path):
         tools = self.tools(tmp_path)
         assert launch(SLURM, "c.py", "w", **tools).returncode == 0
         assert calls(tmp_path) == ["srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 python3 -m "

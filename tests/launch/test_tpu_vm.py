@@ -1,4 +1,4 @@
-"""TPU VMs: what a fake cloud sees, and when the script tries again."""
+"""launch/tpu_vm.sh: the commands that a fake cloud gets, and when the script tries again."""
 
 import shlex
 import subprocess
@@ -34,7 +34,7 @@ esac
 class TestTpuVm:
     @pytest.fixture
     def cloud(self, tmp_path):
-        """Runs the script against a fake gcloud; returns the finished process and the kinds of calls it made."""
+        """Runs the script with a fake gcloud, and returns the finished process and the kinds of calls that it made."""
 
         def run(*arguments, states="READY\n", codes="0\n", queue="ACTIVE\n", creates="ok\n", copies="ok\n",
                 **environment):  # fmt: skip
@@ -161,7 +161,7 @@ class TestTpuVm:
         assert finished.returncode == 2 and "bucket" in finished.stderr and made == [""]
 
     def test_what_the_worker_runs_leaves_exit_code_and_state(self, cloud, tmp_path):
-        """The shell text for the workers, run here: it starts, reports it, is stopped, and the exit code is kept."""
+        """The workers' commands, run here: training starts, is reported and stopped, and the exit code is kept."""
         home = tmp_path / "home"
         (home / "cdc_jax").mkdir(parents=True)
         ready = home / "ready"
@@ -184,7 +184,7 @@ class TestTpuVm:
 
 
 def shlex_lines(text):
-    """Commands of a dry run, whose quoted words may span lines; comments left out."""
+    """The commands of a dry run, whose quoted words may span lines, without comments."""
     lines, pending = [], ""
     for line in text.splitlines():
         if not pending and line.startswith("#"):

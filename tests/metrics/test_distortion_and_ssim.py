@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM against scikit-image and pytorch-msssim, to 1e-4."""
+"""PSNR, SSIM and MS-SSIM agree with scikit-image and pytorch-msssim to 1e-4."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from cdc_jax.metrics.distortion import psnr_db
 from cdc_jax.metrics.registry import load_metric
 from tests.metrics.pairs import photograph_pair, synthetic_pair
 
-# pytorch-msssim 1.0.0 in float64. 161 is the least it takes; both have odd sides at several scales.
+# Values of pytorch-msssim 1.0.0 in float64. 161 is its smallest side; both sizes have odd sides at several scales.
 MS_SSIM_SYNTHETIC = 0.9705971624
 MS_SSIM_PHOTOGRAPH = 0.9639685349
 
@@ -35,7 +35,7 @@ def test_psnr_of_luma_is_scikit_images(pair):
     skimage = pytest.importorskip("skimage.metrics")
     from skimage.color import rgb2ycbcr
 
-    # scikit-image's Y is that of video, 16 to 235: here spread over 0 to 255.
+    # scikit-image's Y has video range, 16 to 235; convert it to 0 to 255.
     luma = [(rgb2ycbcr(image)[..., 0] - 16) * 255 / 219 for image in pair]
     expected = skimage.peak_signal_noise_ratio(*luma, data_range=255)
     assert score("psnr-y", *pair)[0] == pytest.approx(expected, abs=1e-4)
@@ -63,7 +63,7 @@ def test_ms_ssim_is_pytorch_msssims():
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("pytorch_msssim")
     original, decoded = synthetic_pair(161, 187)
-    decoded[40:90, 30:90] = 255 - decoded[40:90, 30:90]  # negative structure, which counts as 0
+    decoded[40:90, 30:90] = 255 - decoded[40:90, 30:90]  # makes a negative structure term, which counts as 0
     tensors = [torch.from_numpy(image).permute(2, 0, 1)[None].double() for image in (original, decoded)]
     expected = float(peer.ms_ssim(*tensors, data_range=255))
     assert score("ms-ssim-rgb", original, decoded)[0] == pytest.approx(expected, abs=1e-4)

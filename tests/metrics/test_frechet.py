@@ -30,7 +30,7 @@ def test_scipys_matrix_root_gives_the_same(count):
     mixing = rng.normal(size=(16, 16))
     a, b = rng.normal(size=(count, 16)) @ mixing, rng.normal(1, 2, size=(count + 3, 16)) @ mixing.T
     covariances = np.cov(a.T), np.cov(b.T)
-    offset = 0 if count > 16 else 1e-10 * np.eye(16)  # sqrtm knows no singular matrices
+    offset = 0 if count > 16 else 1e-10 * np.eye(16)  # sqrtm does not support singular matrices
     root = linalg.sqrtm((covariances[0] + offset) @ (covariances[1] + offset)).real
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6 if count > 16 else 1e-4)

@@ -1,4 +1,4 @@
-"""FID's network against torch-fidelity's with the same random weights, and the import of its file, key by key."""
+"""FID's network agrees with torch-fidelity's for the same random weights, and its file is checked key by key."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ GOLDEN = np.array([
 
 
 def random_tensors() -> dict[str, np.ndarray]:
-    """All tensors of the file by their names there, from a generator whose numbers are frozen; activations near 1."""
+    """Random tensors with the keys of the weights file, the same on every machine, such that activations are near 1."""
     rng = np.random.RandomState(0)
     tensors = {}
     for name, shape in inception.file_shapes().items():
@@ -43,7 +43,7 @@ def tensors():
 
 @pytest.fixture
 def load(monkeypatch):
-    """Imports tensors as if they had been read from a file."""
+    """Imports tensors as if they were read from a file."""
 
     def load_tensors(tensors):
         monkeypatch.setattr(inception, "read_torch_file", lambda path: tensors)
@@ -78,7 +78,7 @@ def test_faults_are_named_key_by_key(tensors, load):
     wrong.pop("Mixed_6b.branch7x7_2.conv.weight")
     wrong["AuxLogits.fc.weight"] = np.zeros(3, np.float32)
     wrong["fc.bias"] = np.zeros(1000, np.float32)
-    wrong["Mixed_5b.branch1x1.bn.num_batches_tracked"] = np.zeros((), np.int64)  # has no bearing
+    wrong["Mixed_5b.branch1x1.bn.num_batches_tracked"] = np.zeros((), np.int64)  # is ignored
     with pytest.raises(CheckpointError) as caught:
         load(wrong)
     message = str(caught.value)

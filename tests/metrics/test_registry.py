@@ -65,7 +65,7 @@ def test_set_metric_resumes_where_it_was():
     metric.add(original, decoded)
     other.restore(metric.state())
     assert other.distance() == metric.distance() > 0
-    other.add(original[:255], decoded[:255])  # too small for a patch: counts nothing
+    other.add(original[:255], decoded[:255])  # too small for a patch: adds nothing
     assert other.distance() == metric.distance()
     other.add(decoded, original)  # now both sides have the same images
     assert other.distance() == pytest.approx(0, abs=1e-3 * metric.distance())

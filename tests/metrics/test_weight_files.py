@@ -1,4 +1,4 @@
-"""Files of weights are read without running what they ask for."""
+"""Files of weights are read without running code in them."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from cdc_jax.metrics.weights import read_array_pickle, read_npz
 
 
 class Command:
-    """Unpickled the usual way, it makes a folder."""
+    """An object that makes a folder when it is unpickled in the usual way."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -29,7 +29,7 @@ def test_torchs_files_are_read_without_torch(zipped, tmp_path):
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     tensors = {
         "plain": base,
-        "transposed": base.T,  # the same storage, other strides
+        "transposed": base.T,  # the same storage with other strides
         "part": base[1:, 2:5],
         "double": torch.linspace(0, 1, 5, dtype=torch.float64),
         "count": torch.tensor(7),

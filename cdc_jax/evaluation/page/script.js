@@ -1,5 +1,5 @@
 "use strict";
-// The images: one at a time, two versions of it under a divider, and a detail of every version beside its numbers.
+// Shows one image at a time: two of its versions with a divider, and a detail of each version with its numbers.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -10,7 +10,7 @@
   }
 
   const urls = new Map();
-  // A version's image as an address; made when first shown, since decoding all of them at once would take memory.
+  // URL of a version's image, created when it is first shown: decoding all of them at once would take much memory.
   function address(view) {
     if (!urls.has(view)) {
       const bytes = Uint8Array.from(atob(view.data), (c) => c.charCodeAt(0));
@@ -41,7 +41,7 @@
     fill($("group"), image().groups.map((group) => group.label), state.group);
     $("group-label").hidden = image().groups.length < 2;
     $("stage").style.aspectRatio = `${image().width} / ${image().height}`;
-    // Never wider than what fits on the screen, nor much larger than it is.
+    // Limit the width so that the image fits on the screen and is scaled up by 2 at most.
     $("stage").style.maxWidth = `min(${image().width * 2}px, calc(72vh * ${image().width / image().height}))`;
     for (const [side, layer, tag] of [["left", "over", "tag-left"], ["right", "under", "tag-right"]]) {
       const view = shown[state[side]];
