@@ -1,4 +1,4 @@
-"""What the U-Net in bfloat16 changes: PSNR of images decoded so against the same decoded in float32.
+"""The effect of bfloat16 in the U-Net: PSNR of images decoded with it, against the same images decoded in float32.
 
   python benchmarks/bfloat16.py IMAGE... --model BUNDLE [--steps 1 5]
 """

@@ -1,4 +1,4 @@
-"""Codecs with fresh weights and images for them, for the benchmarks."""
+"""Codecs with random weights, and images for them, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cdc_jax.models.initialization import initial_weights
 
 
 def fresh_codec(width: int) -> cdc_jax.Codec:
-    """Of a model of this width with random weights."""
+    """A codec of this width with random weights."""
     config = ModelConfig(width=width)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
@@ -25,7 +25,7 @@ def fresh_codec(width: int) -> cdc_jax.Codec:
 def waves(rows: int, columns: int) -> np.ndarray:
     """uint8 [rows, columns, 3]: slow colour waves and some noise."""
     image, column, random = np.empty((rows, columns, 3), np.uint8), np.arange(columns), np.random.default_rng(0)
-    for row in range(rows):  # one by one, so that it takes no memory worth measuring
+    for row in range(rows):  # row by row, so that it hardly adds to the measured memory
         slow = [np.full(columns, np.sin(row / 40)), np.cos(column / 30), np.sin((row + column) / 50)]
         image[row] = np.clip(127.5 + 100 * np.stack(slow, -1) + random.normal(0, 10, (columns, 1)), 0, 255)
     return image

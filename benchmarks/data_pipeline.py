@@ -2,10 +2,10 @@
 
   python benchmarks/data_pipeline.py [--path FOLDER] [--crop 256] [--batch-size 32] [--workers 0 1 2] [--seconds 10]
 
-Without a folder, the photographs that come with scikit-image stand in, which the pipeline keeps in memory: --decode
-reads them again each time. Counted are crops handed out, from the first batch on; starting up (workers are processes
-that import everything) is a column of its own. Images are read from where they lie: what the system's file cache
-holds is fast, so compare a first run with a second.
+Without a folder, it reads the photographs that come with scikit-image, which the pipeline caches in memory; with
+--decode they are read every time. Crops are counted after the first batch; the time until then (workers are processes
+that import everything) has its own column. Files in the system's file cache are read fast, so compare a first run with
+a second.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(config: ml_collections.ConfigDict, seconds: float) -> tuple[float, f
     with open_batches(config, process_index=0, process_count=1, first_step=0) as batches:
         next(batches)
         first = time.perf_counter()
-        # What was read ahead while starting up is not counted.
+        # Crops that were prefetched during start-up are not counted.
         for _ in range(4):
             next(batches)
         begin, done = time.perf_counter(), 0

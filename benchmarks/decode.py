@@ -1,9 +1,9 @@
-"""Decoding and encoding end to end: by steps, alone and several images at once.
+"""Decoding and encoding end to end: for several step counts, single images and batches.
 
   python benchmarks/decode.py [--width 16] [--side 256] [--steps 1 5 17 65] [--batch 4] [--repeats 3]
 
-File bytes in, pixels out, and back; a model of random weights. Timed interleaved with the machine's own convolution.
-FLOPs are the networks'; the rest is the entropy coder's time, and what lies between.
+It measures the time from a file's bytes to pixels and back, for a model with random weights, interleaved with a
+reference convolution. The FLOPs are those of the networks; the time includes everything else, such as entropy coding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from codec_case import fresh_codec, waves  # noqa: E402
-from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
 
 from cdc_jax.codec.decoding import sample  # noqa: E402
 from cdc_jax.codec.encoding import encode_latents  # noqa: E402
@@ -59,7 +59,7 @@ def main() -> None:
         [data] * args.batch, steps=steps
     )
     print(f"d = {args.width}, {args.side}×{args.side}, float32")
-    print_table(time_in_turns(programs, args.repeats), flops, f"decode, {steps} steps")
+    print_table(time_interleaved(programs, args.repeats), flops, f"decode, {steps} steps")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One U-Net step: the plain program, the prepared one, and what is done once for all steps.
+"""One U-Net step: the plain U-Net, the prepared one, and the preparation that is shared by all steps.
 
   python benchmarks/decode_step.py [--width 64] [--side 256] [--repeats 10] [--bfloat16]
 
-All are timed interleaved with the machine's own convolution, the limit; plain is the U-Net as defined
-(cdc_jax/models/plain_unet.py), jitted.
+All are timed interleaved with a reference convolution, which sets the limit. The plain U-Net is that of
+cdc_jax/models/plain_unet.py, jitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.params import merge  # noqa: E402
@@ -67,7 +67,7 @@ def main() -> None:
     expected, prepared = programs["plain step"](), programs["prepared step"]()
     difference = float(jnp.abs(prepared - expected).max() / jnp.abs(expected).max())
     print(f"d = {args.width}, {args.side}×{args.side}, float32; they differ by {difference:.1e} of the largest value")
-    print_table(time_in_turns(programs, args.repeats), flops, "plain step")
+    print_table(time_interleaved(programs, args.repeats), flops, "plain step")
 
 
 if __name__ == "__main__":

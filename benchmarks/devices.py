@@ -1,10 +1,10 @@
-"""Decoding over 1, 2, 4 and 8 devices: a batch of images, and one large image's tiles.
+"""Decoding on 1, 2, 4 and 8 devices: a batch of images, and the tiles of one large image.
 
   python benchmarks/devices.py [--width 4] [--side 64] [--steps 1] [--devices 1 2 4 8]
 
-On a CPU the devices are virtual and share its cores, so that the time does not fall: what is shown is what spreading
-costs, in core seconds, and that the results are the same. With --real, on GPUs and TPUs, all devices there are decode,
-once. Each count runs in a process of its own, which measures the machine's own convolution as well.
+On a CPU the devices are virtual and share its cores, so the time does not decrease. The benchmark then shows the
+overhead in core seconds, and that the results are the same. With --real, on GPUs and TPUs, it runs on all devices.
+Each number of devices runs in a separate process, which also measures the reference convolution.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, count: int, out: str) -> dict:
-    """What a process with this number of virtual devices measured; 0: with the real ones."""
+    """The measurements of a process with this number of virtual devices; 0: with the real ones."""
     command = [sys.executable, __file__, "--child", out, f"--width={args.width}", f"--side={args.side}"]
     environment = dict(os.environ)
     if count:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, count: int, out: str) -> dict:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Prints clock and core seconds of the second of two runs; saves the pixels."""
+    """Prints wall-clock and core seconds of the second of two runs, and saves the pixels."""
     import jax
     from codec_case import fresh_codec, waves
     from timing import limit_rate

@@ -1,10 +1,10 @@
-"""Speed of the coding side, on one core: symbols per second of the entropy coder, and the integer networks' time.
+"""Speed of entropy coding on one core: symbols per second of the coder, and the time of the integer networks.
 
   python benchmarks/entropy_coder.py [--model BUNDLE] [--width 768 --height 512] [--repeats 20]
 
-Without a bundle, random weights of the released models' size (256 channels) stand in; y is drawn from the tables that
-the hyper decoder chooses. Coding includes all bookkeeping: grouping by scale, table entries, escapes, cutting the tail;
-decoding also the second encoding that checks the file. The networks are timed by themselves. JAX is not used.
+Without a bundle, it uses random weights of the released models' size (256 channels). y is drawn from the tables that
+the hyper decoder chooses. Coding includes all bookkeeping (grouping by scale, table entries, escapes, the tail);
+decoding also includes the second encoding, which checks the file. The networks are timed separately. JAX is not used.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from cdc_jax.entropy.tables import draw_symbols  # noqa: E402
 
 RELEASED_CHANNELS = 256
 LEVEL = 12800  # quality 50, in a variable-rate model
-GAIN = 3.0  # spreads the random model's scales over the tables: about 1 bit per pixel
+GAIN = 3.0  # spreads the random model's scales over the tables, at about 1 bit per pixel
 
 
 def random_model(channels: int) -> CodingModel:
-    """The coding side of weights that no one trained; the tests draw them in the same way on every machine."""
+    """The coding model of random weights, the same on every machine, as in the tests."""
     from tests.helpers.coding_weights import coding_weights
 
     return CodingModel.build(*coding_weights(channels, gain=GAIN))
@@ -58,7 +58,7 @@ def draw_image(model: CodingModel, height: int, width: int) -> tuple[np.ndarray,
 
 
 def best_seconds(function: Callable[[], object], repeats: int) -> float:
-    """The fastest of some calls, so that other programs' doings do not count."""
+    """The time of the fastest call, which other programs disturb least."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def best_seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[tuple[str, float, float]]:
-    """Rows (what, seconds, symbols per second; 0 where that means nothing)."""
+    """Rows of the table: (name, seconds, symbols per second, or 0 if that has no meaning)."""
     z, y, scale_index = draw_image(model, height, width)
 
     class Remembering(LatentModel):

@@ -1,9 +1,9 @@
-"""How computation and memory grow with an image's pixels and the model's width: nothing is timed.
+"""How computation and memory grow with the number of pixels and the model's width. Nothing is timed.
 
   python benchmarks/growth.py [--widths 16 32 64] [--sides 256 512]
 
-Thousands of FLOP a pixel, of products and convolutions in the traced programs, and bytes a pixel and unit of width that
-the compiled programs keep besides their arguments and results, on this machine.
+It prints thousands of FLOP per pixel, counting the products and convolutions of the traced programs, and bytes per
+pixel and unit of width that the programs compiled for this machine need besides their arguments and results.
 """
 
 from __future__ import annotations

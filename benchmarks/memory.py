@@ -1,10 +1,10 @@
-"""Peak memory and time of encoding and decoding against the image's size, each size in a process of its own.
+"""Peak memory and time of encoding and decoding by image size, each size in a separate process.
 
   python benchmarks/memory.py [--width 16 | --model BUNDLE] [--steps 1] [--sizes 256x256 6000x4000] [--tile N]
 
-Without a model its weights are random; the image is made of sine waves and noise. The peak is that of the whole
-process, JAX and the compiler included; beside it stands the estimate that --max-memory goes by. Seconds are those of a
-second time, with compiled programs at hand; "of limit" compares decoding with the machine's own convolution.
+Without a bundle, the weights are random. The image is made of sine waves and noise. The peak is that of the whole
+process, including JAX and the compiler; the next column is the estimate that --max-memory uses. Times are those of a
+second call, without compilation; "of limit" compares decoding with a reference convolution.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """One row. Memory only grows, and decoding takes more than encoding, which comes first."""
+    """One row of the table. The peak only grows, so encoding, which needs less memory, comes before decoding."""
     from codec_case import fresh_codec, waves
     from timing import limit_rate
 
@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -> float:
-    """Of the networks, for one image of this padded size."""
+    """FLOPs of the networks for one image of this padded size."""
     import jax
     import numpy as np
     from timing import executed_flops
@@ -102,7 +102,7 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
 
 
 def peak_bytes() -> int:
-    """Of this process: Linux counts in KiB, macOS in bytes."""
+    """Peak memory of this process. Linux reports KiB, macOS bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

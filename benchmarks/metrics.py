@@ -1,10 +1,10 @@
-"""Time of each quality measure on one image, in seconds and in passes through VGG16.
+"""Time of each metric on one image, in seconds and in passes through VGG16.
 
   python benchmarks/metrics.py [--width 768 --height 512] [--repeats 5] [--metrics lpips-vgg dists …] [--cpu-time]
 
-A pass is VGG16's thirteen convolutions, jitted, measured between the measures in the same run. `reference` is done once
-for an original, `score` for every decoded image of it; compiling is not counted. The images are noise: time does
-not depend on what they show. The last column is score divided by pass; for lpips-vgg and dists it must be 1.2 at most.
+A pass is VGG16's thirteen convolutions, jitted, timed interleaved with the metric. `reference` is called once for an
+original, `score` for every decoded image; compilation is not counted. The images are noise, since the time does not
+depend on their content. The last column is score divided by pass; for lpips-vgg and dists it must be at most 1.2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLOCK = time.perf_counter
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """One call, until its result is there."""
+    """The time of one call, until its result is ready."""
     start = CLOCK()
     jax.block_until_ready(function())
     return CLOCK() - start

@@ -1,4 +1,4 @@
-"""Validation rate and PSNR of runs that follow each other, such as the recipe's two phases, as one image.
+"""Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe.
 
     python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
 """

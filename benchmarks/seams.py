@@ -1,9 +1,9 @@
-"""Whether tiles can be seen: squared error against the original where they overlap and elsewhere.
+"""Whether the seams between tiles are visible: squared error against the original where tiles overlap, and elsewhere.
 
   python benchmarks/seams.py IMAGE... --model BUNDLE [--steps 1] [--tile 384 512] [--overlap 128]
 
-Every image is decoded whole, too, and errors are divided by that decoding's in the same place: what an image is like
-there cancels. The mean over the images is printed with its standard error.
+Errors are divided by those of decoding the whole image, at the same pixels, so that the image's content cancels. The
+benchmark prints the mean over images and its standard error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cdc_jax.io.pixels import to_unit_range  # noqa: E402
 from cdc_jax.models.config import STRIDE  # noqa: E402
 from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 
-_EDGE = 8  # pixels on either side of where a tile begins to count
+_EDGE = 8  # pixels on either side of where a tile's weight becomes positive
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def ratios_of(codec, path: Path, settings, steps: int, gamma: float) -> dict:
-    """By (tile, overlap): error ÷ the whole decoding's where tiles overlap, elsewhere, where a tile begins to count."""
+    """By (tile, overlap): error ratios where tiles overlap, elsewhere, and where a tile's weight becomes positive."""
     original = read_image(path)
     y_hat = latents_of(codec._reader.read(codec.compress(original))[1])
     size = original.shape[:2]
@@ -85,7 +85,7 @@ def _error(decoded, original):
 
 
 def _overlapping(shape: tuple[int, int], tile: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks: pixels of several tiles; pixels beside the first or last that counts of one."""
+    """Masks of the pixels of several tiles, and of those next to a tile's first or last pixel with positive weight."""
     overlapping, edges = np.zeros(shape, bool), np.zeros(shape, bool)
     for axis, length in enumerate(shape):
         axis = Axis(length, tile, overlap)

@@ -1,11 +1,11 @@
-"""From `cdc decompress` typed to the first U-Net step, in a first process and in a second one.
+"""The time from the start of `cdc decompress` to the first U-Net step, in a first process and in a second one.
 
   python benchmarks/start_up.py --model BUNDLE [--width 768] [--height 512]
 
-Stage by stage in a script that does what the command does; then the command itself in one step, until its image is
-written. Each is a process of its own, the cache of compiled programs in a folder of their own that is empty at first.
-The image's share (context maps, their part of the U-Net), which the real program makes before its first step, is a
-program of its own here, whose compilation does not count. The image is noise: its content does not matter here.
+A script that does the same as the command is timed stage by stage; then the command itself, with one step, until its
+image is written. Each runs in a separate process, with a compilation cache that is empty at first. The work per image
+(context maps and their share of the U-Net) is a separate program here, whose compilation does not count. The image is
+noise, since its content does not matter.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def seconds_of_command(file: Path, model: Path, environment: dict[str, str]) -> float:
-    """Until the image is written: the fastest run, after one that compiles."""
+    """Time until the image is written: that of the fastest run, after one that compiles."""
     decoded = file.with_suffix(".decoded.png")
     command = [sys.executable, "-m", "cdc_jax", "decompress", "--quiet", file, "--model", model, "--steps=1"]
     seconds = []

@@ -1,4 +1,4 @@
-"""What the benchmarks share: programs timed interleaved, the machine's own convolution as the measure of them all."""
+"""Shared by the benchmarks: timing of interleaved programs, and the reference convolution that sets the limit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LIMIT_FLOPS = 2 * 9 * 128**4
 
 
 class Timed(NamedTuple):
-    """Fastest of the repetitions: by the clock, and of all cores together."""
+    """Times of the fastest repetition: wall-clock seconds, and the seconds of all cores together."""
 
     seconds: float
     core_seconds: float
 
 
-def time_in_turns(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timed]:
-    """Runs all programs once unmeasured, then interleaved, so that what else the machine does meets all alike."""
+def time_interleaved(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timed]:
+    """Runs all programs once untimed, then interleaved, so that other load on the machine affects all equally."""
     for program in programs.values():
         jax.block_until_ready(program())
     samples = {name: [] for name in programs}
@@ -37,7 +37,7 @@ def time_in_turns(programs: Mapping[str, Callable[[], object]], repeats: int) ->
 
 
 def limit_program() -> tuple[Callable[[], jax.Array], float]:
-    """The convolution that sets the limit, and its FLOPs."""
+    """The reference convolution, and its FLOPs."""
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(1, 128, 128, 128)), jnp.float32)
     kernel = jnp.asarray(random.normal(size=(3, 3, 128, 128)), jnp.float32)
@@ -47,9 +47,9 @@ def limit_program() -> tuple[Callable[[], jax.Array], float]:
 
 
 def limit_rate(repeats: int = 3) -> float:
-    """FLOP/s of the limit, now, on this machine."""
+    """FLOP/s of the reference convolution, measured now on this machine."""
     program, flops = limit_program()
-    return flops / time_in_turns({LIMIT: program}, repeats)[LIMIT].seconds
+    return flops / time_interleaved({LIMIT: program}, repeats)[LIMIT].seconds
 
 
 def executed_flops(function: Callable, *args) -> float:

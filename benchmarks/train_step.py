@@ -3,8 +3,9 @@ trainer's whole step, with compressor, rate, optimizer and moving average.
 
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
 
-Gradients by all weights and by the context maps, of the mean squared error. Timed interleaved with the machine's own
-convolution, the limit. Memory is the compiler's estimate of what a program keeps besides its arguments and results.
+Gradients are those of the mean squared error with respect to all weights and the context maps. All programs are timed
+interleaved with a reference convolution, which sets the limit. Memory is the compiler's estimate of what a program
+needs besides its arguments and results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, executed_flops, limit_program, print_table, time_in_turns  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
@@ -73,11 +74,11 @@ def main() -> None:
         print(f"{name}: every gradient within {worst:.1e} of its largest value")
     for name, program in compiled.items():
         print(f"{name}: {program.memory_analysis().temp_size_in_bytes / 2**20:,.0f} MiB")
-    print_table(time_in_turns(programs, args.repeats), flops, next(iter(compiled)))
+    print_table(time_interleaved(programs, args.repeats), flops, next(iter(compiled)))
 
 
 def trainer_step(args: argparse.Namespace) -> tuple[Callable[[], object], float]:
-    """The default configuration's step on random crops, one after the other, and its FLOPs."""
+    """The default configuration's training step on random crops, and its FLOPs."""
     config = default_config()
     with config.unlocked():
         config.model.width, config.data.crop, config.data.batch_size = args.width, args.side, args.batch

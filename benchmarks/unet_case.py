@@ -1,4 +1,4 @@
-"""A U-Net with fresh weights and inputs for it, for the benchmarks."""
+"""A U-Net with random weights, and inputs for it, for the benchmarks."""
 
 from __future__ import annotations
 
