@@ -99,9 +99,9 @@ class IntegerCheckerboard:
         if self.rest_bias.shape != (2 * channels,):
             raise BundleError("The checkerboard's last bias does not fit its kernel.")
         if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.latent_bits, self.mix_bits)):
-            raise BundleError(f"The checkerboard's fractional bits must lie in 0 to {MAX_FRACTIONAL_BITS}.")
+            raise BundleError(f"The checkerboard's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
         if not all(1 <= bits <= MAX_WEIGHT_BITS for bits in (self.mix_weight_bits, self.rest_weight_bits)):
-            raise BundleError(f"The checkerboard's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
+            raise BundleError(f"The checkerboard's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
         if min(self.shifts) < 1:
             raise BundleError("A layer of the checkerboard would shift to the left.")
         inputs = np.concatenate(

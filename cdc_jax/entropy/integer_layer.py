@@ -69,9 +69,9 @@ class IntegerLayer:
         if self.bias.dtype != np.int64 or self.bias.shape != self.kernel.shape[3:]:
             raise BundleError("A bias of the integer hyper decoder must be int64, one per output channel.")
         if not 1 <= self.weight_bits <= MAX_WEIGHT_BITS:
-            raise BundleError(f"The integer hyper decoder's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
+            raise BundleError(f"The integer hyper decoder's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
         if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.input_bits, self.output_bits)):
-            raise BundleError(f"The integer hyper decoder's fractional bits must lie in 0 to {MAX_FRACTIONAL_BITS}.")
+            raise BundleError(f"The integer hyper decoder's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
         if self.shift < 1:
             raise BundleError("A layer of the integer hyper decoder would shift to the left.")
         if np.abs(self.kernel.astype(np.int64)).max() > MAX_WEIGHT:
