@@ -15,29 +15,29 @@ from hypothesis import settings
 
 from tests.helpers.processes import FAST_COMPILE_FLAG
 
-# Tests compile much and compute little: without LLVM's optimizations they take half the time. Processes that tests
-# start as a user would do without it, see `tests.helpers.processes.user_environment`.
+# Tests compile much and compute little, so they take half the time without LLVM's optimizations. Processes that run as
+# a user's do not get this flag (`tests.helpers.processes.user_environment`).
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
 
-# A program that several processes of one test session need is compiled once.
+# A program that several processes of a test session need is compiled once.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cdc-test-programs-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-# Nothing is left in the home directory.
+# The tests write nothing to the home directory.
 os.environ.setdefault("CDC_JAX_CACHE", "off")
-# `make test &` has a shell start us, and so all our child processes, with Ctrl-C ignored.
+# `make test &` starts the tests, and so their child processes, with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The same examples in every run.
+# Hypothesis tries the same examples in every run.
 settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Reference material that lies beside the repository and is not part of it."""
+    """The folder of reference material next to the repository, which is not part of it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("the folder shared/ with the reference numbers is not beside the repository")
@@ -46,7 +46,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session", params=["x", "epsilon"])
 def golden(request, shared_dir):
-    """Numbers that the original program computed from random weights of width 8, one variant at a time."""
+    """Results of the original program with random weights of width 8, for one variant at a time."""
     from tests.helpers.golden import Golden
 
     return Golden(request.param, shared_dir / "golden")
@@ -54,10 +54,9 @@ def golden(request, shared_dir):
 
 @pytest.fixture(scope="session")
 def trained_workdir(tmp_path_factory) -> Path:
-    """A finished run of the command a user types: a model of width 8, trained for about a minute on photographs.
+    """The workdir of a finished training run: a model of width 8, trained for about a minute on photographs.
 
-    Set CDC_TEST_RUN to a folder to train once and use that run in later sessions, too, while you work on other things
-    than training.
+    If CDC_TEST_RUN is a folder, the run is kept there for later test sessions. Delete it after changes to training.
     """
     pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     from tests.helpers.training import run_main, tiny_settings
@@ -74,13 +73,13 @@ def trained_workdir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_bundle(trained_workdir) -> Path:
-    """Its bundle."""
+    """The bundle of `trained_workdir`."""
     return trained_workdir / "bundle"
 
 
 @pytest.fixture(scope="session")
 def trained_codec(trained_bundle):
-    """Its codec."""
+    """The codec of `trained_bundle`."""
     import cdc_jax
 
     return cdc_jax.load_codec(trained_bundle)
@@ -88,7 +87,7 @@ def trained_codec(trained_bundle):
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory) -> Path:
-    """A bundle of random weights, width 4: the fastest there is."""
+    """A bundle of random weights of width 4, the fastest one."""
     from cdc_jax.codec.bundle import save_bundle
     from cdc_jax.models.config import ModelConfig
     from cdc_jax.models.initialization import initial_weights
@@ -101,7 +100,7 @@ def random_bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_codec(random_bundle):
-    """Its codec."""
+    """The codec of `random_bundle`."""
     import cdc_jax
 
     return cdc_jax.load_codec(random_bundle)
@@ -117,7 +116,7 @@ def compact_bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def compact_codec(compact_bundle):
-    """Its codec."""
+    """The codec of `compact_bundle`."""
     import cdc_jax
 
     return cdc_jax.load_codec(compact_bundle)
@@ -125,7 +124,7 @@ def compact_codec(compact_bundle):
 
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
-    """uint8 [300, 451, 3]: the photograph that the tiny model was not trained on."""
+    """uint8 [300, 451, 3]: the validation photograph of the tiny model."""
     skimage = pytest.importorskip("skimage", reason="the photographs come with scikit-image")
     from cdc_jax.io.images import read_image
 

@@ -1,4 +1,4 @@
-"""The Python snippets of README.md and docs/api.md run as printed; the links of all pages lead somewhere."""
+"""The Python snippets of README.md and docs/api.md run as printed, and the links of all pages have targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def snippets(page: Path) -> list[str]:
 
 @pytest.fixture
 def folder_with_a_photo(tmp_path, photograph, compact_bundle, monkeypatch):
-    """The working directory; a tiny model takes the place of the one inside the package."""
+    """The working directory, with a tiny model in place of the shipped one."""
     monkeypatch.setattr(bundle_folder, "_SHIPPED", compact_bundle)
     monkeypatch.chdir(tmp_path)
     PILImage.fromarray(photograph[:64, :100]).save("photo.jpg")
@@ -29,23 +29,23 @@ def folder_with_a_photo(tmp_path, photograph, compact_bundle, monkeypatch):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_snippets_run_as_printed(page, folder_with_a_photo):
-    found = snippets(ROOT / page)
-    assert found
+    printed = snippets(ROOT / page)
+    assert printed
     names = {}
-    for number, snippet in enumerate(found):
+    for number, snippet in enumerate(printed):
         exec(compile(snippet, f"{page}, snippet {number}", "exec"), names)
     with PILImage.open(folder_with_a_photo / "decoded.png") as decoded:
         assert decoded.size == (100, 64)
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls a page's headings."""
+    """GitHub's anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     for link in links:

@@ -1,4 +1,4 @@
-"""Packaging: what setup.py promises is what the package contains, and the tree holds nothing of one machine."""
+"""Packaging: setup.py and the package agree, and no file names a particular machine."""
 
 import ast
 import os
@@ -21,7 +21,7 @@ MODULES = sorted((ROOT / "cdc_jax").rglob("*.py"))
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")
 MAX_MODULE_LINES = 300
 
-# What opens and writes files: it must import with the base installation alone.
+# The modules that open and write files, which must be importable with the base installation alone.
 CODEC_SIDE = ["__init__", "__main__", "cli", "codec.codec", "io.cdc_file", "io.images", "codec.bundle", "errors"]
 
 # Import names that differ from the name of the distribution.
@@ -51,7 +51,7 @@ MODULE_PATHS = {module_name(path): path for path in MODULES}
 
 
 def nodes_run_at_import(tree):
-    """The nodes of a module outside of function bodies and type checkers' blocks: what runs when it is imported."""
+    """The nodes of a module that run when it is imported: outside of function bodies and type checkers' blocks."""
     pending = list(tree.body)
     while pending:
         node = pending.pop()
@@ -63,7 +63,7 @@ def nodes_run_at_import(tree):
 
 
 def imported_names(path, *, at_import_only):
-    """Absolute dotted names that a module imports; 'from a import b' gives 'a.b', which may be a module or not."""
+    """Absolute dotted names that a module imports. 'from a import b' gives 'a.b', whether or not it is a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     name = module_name(path)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -77,13 +77,13 @@ def imported_names(path, *, at_import_only):
 
 
 def third_party(names):
-    """The distributions behind dotted import names, the standard library and this package left out."""
+    """The distributions of dotted import names, without the standard library and this package."""
     tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"cdc_jax"}
     return {DISTRIBUTION_OF.get(top, top).lower() for top in tops}
 
 
 def import_closure(start):
-    """All modules of the package that importing those of `start` runs, parents and functions' imports apart."""
+    """All modules of the package that importing `start` runs, including parents, but not imports inside functions."""
     seen, pending = set(), [name for name in start if name in MODULE_PATHS]
     while pending:
         name = pending.pop()
@@ -100,7 +100,7 @@ def import_closure(start):
 def repository_files():
     """All files that git tracks or would track."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("this tree is not a git checkout, so its own files cannot be told from other files in it")
+        pytest.skip("this tree is not a git checkout, so its own files cannot be distinguished from others")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
@@ -189,7 +189,7 @@ def test_modules_stay_small(module):
 
 
 def test_no_file_names_a_machine_or_a_registry():
-    # Put together from parts, so that this file does not contain what it looks for.
+    # Assembled from parts, so that this file does not contain the words it looks for.
     folders = "|".join(["wo" + "rk", "ro" + "ot", "ho" + r"me/[a-z]", "Use" + r"rs/[A-Za-z]", "opt/py" + "pi"])
     hosts = "|".join([r"pypi\.o" + "rg", r"pythonhos" + r"ted\.org", r"npm" + r"js\.", r"deb\.deb" + r"ian\.org"])
     pattern = re.compile(rf"(?<![\w.~$}})\]>-])/({folders})\b|({hosts})".encode())
@@ -235,7 +235,7 @@ class TestMakefile:
             (tools / name).symlink_to(shutil.which(name))
         self.fake_python(tools, "python3.13", "exit 127")
         self.fake_python(tools, "python3.12", 'case "$1" in -c) exit 1;; esac; exit 99')
-        # Stands for a good one: passes the check, and "python -m venv --clear DIR" makes the folder.
+        # Imitates a working interpreter: passes the check, and "python -m venv --clear DIR" creates the folder.
         self.fake_python(tools, "python3.11", f'case "$1" in -c) exit 0;; esac; {shutil.which("mkdir")} -p "$4"')
         venv = tmp_path / "venv"
         result = self.make(f"VENV={venv}", f"{venv}/.created", path=str(tools))

@@ -1,4 +1,4 @@
-"""One word for each thing: those that were given up do not come back."""
+"""One word for each concept: abandoned words do not come back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORBIDDEN = {  # word → what to write
 }
 SEARCHED = ("cdc_jax", "configs", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
-# Lines that may hold such a word, as regular expressions by file: quotations, and names that stored files have.
+# Lines that may contain such a word, as regular expressions by file: quotations, and names in stored files.
 ALLOWED = {
     "cdc_jax/training/old_names.py": [
         r'^    "data\.held_out": ',  # OLD_NAMES: a setting of older runs
@@ -38,14 +38,14 @@ def searched_files() -> list[str]:
 
 
 def offences(text: str, word: str, allowed: list[str]) -> list[tuple[int, str]]:
-    """(number, line) of the lines with the word, but for the allowed ones."""
+    """(number, line) of the lines with the word, except for allowed lines."""
     lines = enumerate(text.splitlines(), start=1)
     hits = [(number, line) for number, line in lines if re.search(word, line, flags=re.IGNORECASE)]
     return [(number, line) for number, line in hits if not any(re.search(pattern, line) for pattern in allowed)]
 
 
 @pytest.mark.parametrize("word", FORBIDDEN)
-def test_words_that_were_given_up(word):
+def test_abandoned_words(word):
     lines = []
     for name in searched_files():
         hits = offences((ROOT / name).read_text(encoding="utf-8"), word, ALLOWED.get(name, []))

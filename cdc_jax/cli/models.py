@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cdc_jax.errors import ModelMismatchError
+
+if TYPE_CHECKING:
+    from cdc_jax.codec.codec import Codec
 
 SHIPPED = "the model of cdc_jax"
 
@@ -28,7 +32,7 @@ class Models:
         self._codecs = {}
         self._loading = threading.Lock()
 
-    def load(self, path: str):
+    def load(self, path: str) -> Codec:
         """The codec of the bundle at `path`, one of `paths`."""
         with self._loading:
             if path not in self._codecs:
@@ -42,7 +46,7 @@ class Models:
                 self._codecs[path] = load_codec(folder, **self._options)
             return self._codecs[path]
 
-    def for_file(self, fingerprint: bytes, name: str):
+    def for_file(self, fingerprint: bytes, name: str) -> Codec:
         """The first codec that has a file's fingerprint.
 
         Raises:

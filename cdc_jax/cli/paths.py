@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from cdc_jax.errors import CdcError, reason_of
 from cdc_jax.io.files import write_atomically
@@ -205,7 +206,7 @@ def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
     write_atomically(target, data)
 
 
-def standard_stream(name: str):
+def standard_stream(name: str) -> BinaryIO:
     """The binary stream of `sys.stdin` or `sys.stdout`, by its name in `sys`."""
     stream = getattr(sys, name)
     if stream is None:  # closed by the caller (cdc … >&-)

@@ -10,7 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, UInt8, UInt32
 
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
@@ -27,9 +27,9 @@ def sample(
     stochastic: bool,
     params: Params,
     y_hat: Float[Array, "b h/16 w/16 c"],
-    seed: Array,
-    gamma: Array,
-    eta: Array,
+    seed: UInt32[Array, ""],
+    gamma: Float[Array, ""],
+    eta: Float[Array, ""],
     quality: Float[Array, " b"] | None = None,
     *,
     compute_type: str = "float32",
@@ -85,7 +85,7 @@ def predict(
     params: Params,
     y_hat: Float[Array, "b h/16 w/16 c"],
     x: Float[Array, "b h w 3"],
-    time: Array,
+    time: Float[Array, ""],
     quality: Float[Array, " b"] | None = None,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:

@@ -165,7 +165,7 @@ class EntropyCoder:
             raise ValueError("z and y must be int32 and scale_index uint8.")
         for symbols in (z, y):
             if symbols.min() < -MAX_ABS_SYMBOL or symbols.max() > MAX_ABS_SYMBOL:
-                raise ValueError(f"Symbols must lie in [-{MAX_ABS_SYMBOL}, {MAX_ABS_SYMBOL}]: clip them first.")
+                raise ValueError(f"Symbols must be in [-{MAX_ABS_SYMBOL}, {MAX_ABS_SYMBOL}]: clip them first.")
         by_channel = np.ascontiguousarray(z.reshape(-1, channels).T).reshape(-1)
         z_part = self._z_coder.to_entries(by_channel, np.full(channels, z.shape[0] * z.shape[1]))
         y_parts = []

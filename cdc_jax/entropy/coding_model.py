@@ -92,6 +92,7 @@ class CodingModel:
 
     @property
     def hyper_decoder(self) -> IntegerHyperDecoder:
+        """The integer hyper decoder of `latents`."""
         return self.latents.hyper_decoder
 
     @property

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from cdc_jax.entropy.integer_layer import (
     CHUNK_VALUES,
@@ -99,9 +99,9 @@ class IntegerCheckerboard:
         if self.rest_bias.shape != (2 * channels,):
             raise BundleError("The checkerboard's last bias does not fit its kernel.")
         if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.latent_bits, self.mix_bits)):
-            raise BundleError(f"The checkerboard's fractional bits must lie in 0 to {MAX_FRACTIONAL_BITS}.")
+            raise BundleError(f"The checkerboard's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
         if not all(1 <= bits <= MAX_WEIGHT_BITS for bits in (self.mix_weight_bits, self.rest_weight_bits)):
-            raise BundleError(f"The checkerboard's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
+            raise BundleError(f"The checkerboard's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
         if min(self.shifts) < 1:
             raise BundleError("A layer of the checkerboard would shift to the left.")
         inputs = np.concatenate(
@@ -128,7 +128,7 @@ class IntegerCheckerboard:
         anchor = self.anchor_kernel.reshape(-1, len(self.mix_bias))
         return np.concatenate([anchor, self.feature_kernel]).astype(np.float64), self.rest_kernel.astype(np.float64)
 
-    def matmul(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
         """The matrix product of both layers, which tests replace by another order of summation or another type."""
         return x @ matrix
 
@@ -166,8 +166,8 @@ class IntegerCheckerboard:
             corrected[rows, columns] = np.clip(rest, MIN_ACTIVATION, MAX_ACTIVATION, out=rest)
         return corrected
 
-    def mix_sums(self, inputs: np.ndarray) -> np.ndarray:
-        """The first layer's sums over anchors and features: [n, 4 * 2c + H] to [n, H], integers in float64."""
+    def mix_sums(self, inputs: Float[np.ndarray, "n 8*c+H"]) -> Float[np.ndarray, "n H"]:
+        """The first layer's sums over 4 anchors (ŷ and magnitudes) and features, as integers in float64."""
         return self.matmul(inputs, self._matrices[0])
 
     def _chunks(self, chosen: np.ndarray, channels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -57,7 +57,7 @@ class IntegerGains:
             raise BundleError(f"The gains must be int32 [1 to {MAX_ANCHORS} anchors, channels].")
         wide = self.anchors.astype(np.int64)
         if np.abs(wide).max() > MAX_LOG2 or np.any(np.diff(wide, axis=0) < 0):
-            raise BundleError("The gains must lie between 2^-7 and 2^7 and not fall with the quality.")
+            raise BundleError("The gains must be between 2^-7 and 2^7 and not fall with the quality.")
 
     def at(self, level: int, fractional_bits: int) -> LevelGains:
         """The gains of a quality.
@@ -70,7 +70,7 @@ class IntegerGains:
           ValueError: the level is out of range.
         """
         if not 0 <= level <= MAX_LEVEL:
-            raise ValueError(f"A level must lie in 0 to {MAX_LEVEL}, not {level}.")
+            raise ValueError(f"A level must be in 0 to {MAX_LEVEL}, not {level}.")
         anchors, last = self.anchors.astype(np.int64), len(self.anchors) - 1
         lower = min(level * last // MAX_LEVEL, max(last - 1, 0))
         share = level * last - lower * MAX_LEVEL

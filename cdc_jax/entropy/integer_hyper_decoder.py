@@ -112,7 +112,7 @@ class IntegerHyperDecoder:
         """The number of channels of y."""
         return self.layers[2].kernel.shape[3] // 2
 
-    def matmul(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
         """The matrix product of all layers, which tests replace by another order of summation or another type."""
         return x @ matrix
 

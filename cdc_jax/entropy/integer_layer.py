@@ -9,12 +9,12 @@ Every layer checks that Σ|kernel| * 2^23 + |bias| + 2^(k-1) < 2^53 for every ou
 file can make a sum inexact.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from cdc_jax.errors import BundleError
 
@@ -27,6 +27,8 @@ MAX_FRACTIONAL_BITS = 16
 MAX_WEIGHT_BITS = 30
 MAX_CHANNELS = 1 << 12
 LEAKY_SLOPE = 52429.0 * 2.0**-18  # 0.2 to 6 decimal places
+
+MatMul = Callable[[Float[np.ndarray, "n k"], Float[np.ndarray, "k m"]], Float[np.ndarray, "n m"]]
 
 CHUNK_VALUES = 1 << 20  # float64 values in the left operand of one matrix product: 8 MiB
 
@@ -69,9 +71,9 @@ class IntegerLayer:
         if self.bias.dtype != np.int64 or self.bias.shape != self.kernel.shape[3:]:
             raise BundleError("A bias of the integer hyper decoder must be int64, one per output channel.")
         if not 1 <= self.weight_bits <= MAX_WEIGHT_BITS:
-            raise BundleError(f"The integer hyper decoder's weight bits must lie in 1 to {MAX_WEIGHT_BITS}.")
+            raise BundleError(f"The integer hyper decoder's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
         if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.input_bits, self.output_bits)):
-            raise BundleError(f"The integer hyper decoder's fractional bits must lie in 0 to {MAX_FRACTIONAL_BITS}.")
+            raise BundleError(f"The integer hyper decoder's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
         if self.shift < 1:
             raise BundleError("A layer of the integer hyper decoder would shift to the left.")
         if np.abs(self.kernel.astype(np.int64)).max() > MAX_WEIGHT:
@@ -99,8 +101,10 @@ class IntegerLayer:
                 phases.append((row, column, [(r[1], c[1]) for r, c in pairs], matrix))
         return phases
 
-    def sums(self, x: np.ndarray, matmul) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-        """Yields Σ kernel * x in parts: (region of the output, float64 [rows, columns, out]). x is padded by 1."""
+    def sums(
+        self, x: Float[np.ndarray, "h+2 w+2 in"], matmul: MatMul
+    ) -> Iterator[tuple[tuple[slice, slice], Float[np.ndarray, "rows columns out"]]]:
+        """Yields Σ kernel * x in parts: (region of the output, float64 sums). x is zero-padded by 1."""
         height, width, channels = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
         for row, column, offsets, matrix in self.phases:
             step = max(1, CHUNK_VALUES // (width * len(offsets) * channels))
@@ -113,15 +117,17 @@ class IntegerLayer:
                 first, last = self.stride * top + row, self.stride * (top + rows)
                 yield (slice(first, last, self.stride), slice(column, None, self.stride)), products
 
-    def finish(self, sums: np.ndarray) -> tuple[np.ndarray, int]:
+    def finish(self, sums: Float[np.ndarray, "*n out"]) -> tuple[Float[np.ndarray, "*n out"], int]:
         """`finish_sums` with the layer's bias, shift and LeakyReLU."""
         return finish_sums(sums, self.bias, self.shift, self.leaky)
 
-    def __call__(self, x: np.ndarray, matmul) -> tuple[np.ndarray, int]:
+    def __call__(
+        self, x: Float[np.ndarray, "h+2 w+2 in"], matmul: MatMul
+    ) -> tuple[Float[np.ndarray, "h2 w2 out"], int]:
         """Applies the layer.
 
         Args:
-          x: input [h + 2, w + 2, in], integers in float64, zero-padded by 1.
+          x: input, integers in float64, zero-padded by 1.
           matmul: the matrix product.
 
         Returns:
@@ -135,7 +141,9 @@ class IntegerLayer:
         return result, saturations
 
 
-def finish_sums(sums: np.ndarray, bias: Int[np.ndarray, " out"], shift: int, leaky: bool) -> tuple[np.ndarray, int]:
+def finish_sums(
+    sums: Float[np.ndarray, "*n out"], bias: Int[np.ndarray, " out"], shift: int, leaky: bool
+) -> tuple[Float[np.ndarray, "*n out"], int]:
     """Applies bias, shift, saturation and LeakyReLU in place. Returns the result and the number of saturated values."""
     sums += bias.astype(np.float64) + 2.0 ** (shift - 1)
     sums *= 2.0**-shift
@@ -150,7 +158,7 @@ def finish_sums(sums: np.ndarray, bias: Int[np.ndarray, " out"], shift: int, lea
     return sums, int(saturated)
 
 
-def largest_sum(matrices: Sequence[np.ndarray], bias: Int[np.ndarray, " out"], shift: int) -> int:
+def largest_sum(matrices: Sequence[Float[np.ndarray, "inputs out"]], bias: Int[np.ndarray, " out"], shift: int) -> int:
     """The largest |sum| of any of the matrices [inputs, out] for any 24-bit inputs, including bias and rounding."""
     weights = [np.abs(matrix.astype(np.float64)).sum(axis=0) for matrix in matrices]  # integers below 2^53: exact
     per_channel = np.max(weights, axis=0).astype(np.int64)
@@ -158,7 +166,7 @@ def largest_sum(matrices: Sequence[np.ndarray], bias: Int[np.ndarray, " out"], s
     return largest + (1 << (shift - 1))
 
 
-def check_sums(weights: np.ndarray, bias: np.ndarray, shift: int) -> None:
+def check_sums(weights: Int[np.ndarray, "inputs out"], bias: Int[np.ndarray, " out"], shift: int) -> None:
     """Raises BundleError unless |sums| are below 2^53 for weights [inputs, out] and any 24-bit inputs."""
     if np.abs(weights.astype(np.int64)).max() > MAX_WEIGHT:
         raise BundleError("A weight of the integer network has more than 18 bits.")

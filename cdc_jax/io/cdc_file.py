@@ -86,9 +86,9 @@ def pack(
     if len(fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"A fingerprint has {FINGERPRINT_BYTES} bytes, not {len(fingerprint)}.")
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ValueError(f"An image's sides must lie in 1 to {MAX_SIDE}, not {height}x{width}.")
+        raise ValueError(f"An image's sides must be in 1 to {MAX_SIDE}, not {height}x{width}.")
     if level is not None and not 0 <= level <= MAX_LEVEL:
-        raise ValueError(f"A quality must lie in 0 to {MAX_LEVEL}/{QUALITY_STEPS}, not {level}/{QUALITY_STEPS}.")
+        raise ValueError(f"A quality must be in 0 to {MAX_LEVEL}/{QUALITY_STEPS}, not {level}/{QUALITY_STEPS}.")
     version, extension = 1, b""
     if level is not None or chunks:
         version, extension = 2, (level or 0).to_bytes(_QUALITY_BYTES, "big") + pack_chunks(chunks)

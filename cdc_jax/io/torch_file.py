@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from cdc_jax.errors import CheckpointError, reason_of
 
@@ -56,7 +56,7 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def read(self, numbers: np.ndarray) -> np.ndarray:
+    def read(self, numbers: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, "..."]:
         """A copy of the tensor's elements, from the numbers of its storage.
 
         Raises:

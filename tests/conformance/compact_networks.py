@@ -1,10 +1,10 @@
-"""Networks of a random variable-rate model, for `our_side.py`."""
+"""Random networks of a variable-rate model, for `our_side.py`."""
 
 import numpy as np
 
 
 def compact_networks(channels: int, random: np.random.Generator, latents: int = 48, hidden: int = 40) -> tuple:
-    """(hyper decoder's layers, log2 gains, checkerboard): log₂ σ from about −4 to 5 at the level of the case."""
+    """(hyper decoder's layers, log2 gains, checkerboard). At the case's level, log₂ σ is between about −4 and 5."""
 
     def layer(inputs: int, outputs: int, *side: int, taps: float) -> tuple[np.ndarray, np.ndarray]:
         kernel = random.normal(0, np.sqrt(1 / (taps * inputs)), (*side, inputs, outputs))

@@ -1,4 +1,4 @@
-"""The training side: logits, likelihoods, medians and rates, in float32, against TFC's own in float64."""
+"""The entropy model of training: logits, likelihoods, medians and rates in float32, against TFC's in float64."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import tensorflow as tf
 import tensorflow_compression as tfc
 from oracle import cdf_logits, deep_factorized, probability
 
-LIKELIHOOD_MIN = 1e-9  # where our rate bounds a likelihood from below
+LIKELIHOOD_MIN = 1e-9  # our rate's lower bound on likelihoods
 
-LOGIT_LIMIT = 1e-5  # of max(1, |logit|)
+LOGIT_LIMIT = 1e-5  # relative to max(1, |logit|)
 ABSOLUTE_LIMIT = 2e-6
-RELATIVE_LIMIT = 1e-3  # of likelihoods of 1e-9 and more
-MEDIAN_LIMIT = 2e-4  # of probability
+RELATIVE_LIMIT = 1e-3  # for likelihoods of 1e-9 and more
+MEDIAN_LIMIT = 2e-4  # difference in probability
 RATE_LIMIT = 2e-5  # relative; ours are summed in float32
 
 
@@ -21,7 +21,7 @@ def logit_difference(arrays: dict) -> float:
 
 
 def likelihood_differences(ours: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """(largest absolute difference, largest relative difference where it counts)."""
+    """(largest absolute difference, largest relative difference for likelihoods of 1e-9 and more)."""
     difference = np.abs(ours - expected)
     counts = expected >= LIKELIHOOD_MIN
     assert counts.mean() > 0.5
@@ -38,7 +38,7 @@ def noisy_normal(gaussian: dict, scale_factor: float = 1.0) -> np.ndarray:
 
 
 def with_one_change(arrays: dict, name: str, change: float = 0.01) -> dict:
-    """The same parameters, but for one number of one channel."""
+    """The same parameters with one number of one channel changed."""
     changed = arrays[name].copy()
     changed.flat[changed.size // 2] += change
     return {**arrays, name: changed}
@@ -51,7 +51,7 @@ def test_logits(arrays, report):
 
 
 @pytest.mark.parametrize("name", [*(f"weights_{k}" for k in range(4)), "biases_0", "biases_3", "gains_2"])
-def test_logits_notice_a_wrong_parameter(arrays, name):
+def test_logits_detect_a_wrong_parameter(arrays, name):
     assert logit_difference(with_one_change(arrays, name)) > 2 * LOGIT_LIMIT
 
 
@@ -63,13 +63,13 @@ def test_factorized_likelihood(arrays, report):
     assert absolute <= ABSOLUTE_LIMIT and relative <= RELATIVE_LIMIT
 
 
-def test_factorized_likelihood_notices_a_wrong_parameter(arrays):
+def test_factorized_likelihood_detects_a_wrong_parameter(arrays):
     expected = probability(deep_factorized(with_one_change(arrays, "weights_3")), arrays["value"])
     assert likelihood_differences(arrays["likelihood"], expected)[1] > RELATIVE_LIMIT
 
 
 def test_medians(case, arrays, report):
-    """The medians' loss; where it is minimized, half of TFC's density lies on either side."""
+    """The medians' loss. At its minimum, half of TFC's density is on either side."""
     noisy = deep_factorized(arrays)
     expected = np.abs(cdf_logits(noisy, arrays["medians"][None])).sum()
     difference = abs(arrays["median_loss"] - expected) / len(arrays["medians"])
@@ -82,7 +82,7 @@ def test_medians(case, arrays, report):
         assert largest <= MEDIAN_LIMIT
 
 
-def test_medians_notice_a_wrong_one(arrays):
+def test_medians_detect_a_wrong_one(arrays):
     moved = with_one_change(arrays, "medians", 0.1)["medians"]
     expected = np.abs(cdf_logits(deep_factorized(arrays), moved[None])).sum()
     assert abs(arrays["median_loss"] - expected) / len(moved) > LOGIT_LIMIT
@@ -95,7 +95,7 @@ def test_gaussian_likelihood(gaussian, report):
     assert absolute <= ABSOLUTE_LIMIT and relative <= RELATIVE_LIMIT
 
 
-def test_gaussian_likelihood_notices_a_wrong_scale(gaussian):
+def test_gaussian_likelihood_detects_a_wrong_scale(gaussian):
     absolute, relative = likelihood_differences(gaussian["likelihood"], noisy_normal(gaussian, 1.0005))
     assert absolute > ABSOLUTE_LIMIT and relative > RELATIVE_LIMIT
 
@@ -112,7 +112,7 @@ def test_rates_of_images(arrays, gaussian, report):
     assert max(differences) <= RATE_LIMIT
 
 
-def test_rates_notice_a_wrong_scale(arrays, gaussian):
+def test_rates_detect_a_wrong_scale(arrays, gaussian):
     y, index = arrays["symbol_y_0"], arrays["scale_index_0"]
     scale = tf.constant(gaussian["scales"][index] * 1.01)
     y_bits = bounded_bits(probability(tfc.NoisyNormal(loc=tf.constant(0, tf.float64), scale=scale), y))

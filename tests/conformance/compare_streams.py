@@ -1,4 +1,4 @@
-"""Sizes of streams: ours against TFC's two strings (z and y) for the same symbols.
+"""The sizes of our streams, compared with TFC's two strings (z and y) for the same symbols.
 
 TFC codes at its defaults, which spend 12 bits on a probability, and at 16 bits with smaller tails, near its best. Ours
 is compared with the smaller of the two.
@@ -27,7 +27,7 @@ def test_stream_sizes(arrays, gaussian, report):
         report(f"stream, {height}x{width}", f"{ours} bytes", against)
         if ours > limit:
             too_large.append((ours, limit))
-        # The control has the scales wrong. In a small stream the 8 bytes hide that.
+        # The control has wrong scales. In a small stream the 8 bytes hide that.
         if min(theirs) > 1024 and arrays["control_bytes"][k] <= limit:
             unnoticed.append((arrays["control_bytes"][k], limit))
     assert not too_large and not unnoticed

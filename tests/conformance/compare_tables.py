@@ -1,4 +1,4 @@
-"""The coding side's integer tables, against TFC's probabilities in float64 and against the tables that TFC makes.
+"""The coder's integer tables, compared with TFC's probabilities in float64 and with TFC's own tables.
 
 The cost of a table is the cross entropy of its counts less the entropy of the distribution, in bits per symbol.
 """
@@ -10,10 +10,10 @@ import tensorflow_compression as tfc
 from oracle import deep_factorized, probability, quantized_counts
 
 PRECISION = 24
-TFC_PRECISION = 16  # the finest that pmf_to_quantized_cdf takes; TFC's default is 12
+TFC_PRECISION = 16  # the largest of pmf_to_quantized_cdf; TFC's default is 12
 
 COUNT_LIMIT = 8.0  # of 2^24; rounding alone gives 1/2, but all counts of a table sum to 2^24
-ESCAPE_COUNT = 2**8  # which an escape entry has at least; the others share the rest
+ESCAPE_COUNT = 2**8  # the smallest count of an escape entry
 COST_LIMIT = 1e-4  # bits per symbol
 
 
@@ -45,7 +45,7 @@ def compare(arrays: dict, letter: str, pmf: np.ndarray, shift: int = 0) -> tuple
 
 
 def symbols_of(arrays: dict, letter: str) -> np.ndarray:
-    """Float64 [entries, tables]: the symbols from each table's low on."""
+    """Float64 [entries, tables]: each table's symbols, from its low upwards."""
     low, offsets = arrays[f"{letter}_low"], arrays[f"{letter}_offsets"]
     return low + np.arange(np.diff(offsets).max() - 1, dtype=np.float64)[:, None]
 

@@ -1,4 +1,4 @@
-"""What the comparisons share: our side's arrays, and a table of all measurements at the end of the run."""
+"""Fixtures of the comparisons: our arrays, and a table of all measurements at the end of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Before TensorFlow is imported: its start is noisy, and there is nothing here for a GPU to do.
+# Set before TensorFlow is imported: it logs much when it starts, and no GPU is needed here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -51,7 +51,7 @@ def gaussian(pytestconfig) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def report(request):
-    """report(what, measured, limit): one line of the table that ends the run."""
+    """report(what, measured, limit) adds a line to the table at the end of the run."""
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     return lambda what, measured, limit: _measurements.append(
         (params.get("case", "gaussian"), what, measured, limit)

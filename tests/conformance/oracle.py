@@ -1,4 +1,4 @@
-"""tensorflow-compression with our parameters in it: what `compare_*.py` compares with."""
+"""tensorflow-compression with our parameters, the reference of `compare_*.py`."""
 
 import re
 from functools import cache
@@ -11,7 +11,7 @@ LETTERS = {"matrix": "weights", "bias": "biases", "factor": "gains"}
 
 
 def deep_factorized(arrays, dtype=tf.float64) -> tfc.NoisyDeepFactorized:
-    """The prior of a case: TFC keeps matrices as (channel, out, in), biases and factors as (channel, out, 1).
+    """The prior of a case. TFC stores matrices as (channel, out, in), biases and factors as (channel, out, 1).
 
     Args:
       arrays: `weights_k`, `biases_k`, `gains_k`, as `our_side` writes them.
@@ -27,7 +27,7 @@ def deep_factorized(arrays, dtype=tf.float64) -> tfc.NoisyDeepFactorized:
 
 
 def cdf_logits(noisy: tfc.NoisyDeepFactorized, value: np.ndarray) -> np.ndarray:
-    """Logit of the cumulative, log F − log(1 − F), of values [n, c]."""
+    """Logit of the CDF F, log F − log(1 − F), at values [n, c]."""
     value = value.astype(noisy.dtype.as_numpy_dtype)
     return (noisy.base.log_cdf(value) - noisy.base.log_survival_function(value)).numpy()
 
@@ -38,7 +38,7 @@ def probability(distribution, value: np.ndarray) -> np.ndarray:
 
 
 def quantized_counts(pmf: np.ndarray, precision: int) -> np.ndarray:
-    """TFC's own frequency counts of a distribution, which sum to 2^precision."""
+    """TFC's integer counts of a distribution, with the sum 2^precision."""
     return np.diff(tfc.pmf_to_quantized_cdf(pmf.astype(np.float32), precision=precision).numpy())
 
 
@@ -58,7 +58,7 @@ class EntropyModels:
         prior, self.medians = deep_factorized(arrays, tf.float32), arrays["medians"]
         offset = {"quantization_offset": self.medians}
 
-        @tf.function  # TFC searches a table's ends by gradient descent: eagerly that takes minutes
+        @tf.function  # TFC searches for a table's ends by gradient descent, which takes minutes without tf.function
         def tables():
             model = tfc.ContinuousBatchedEntropyModel(prior, **offset, **table_settings)
             return model.cdf, model.cdf_offset
@@ -70,7 +70,7 @@ class EntropyModels:
         self.y_model = _y_model(tuple(scales.tolist()), precision, tail_mass)
 
     def stream_bytes(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> int:
-        """Bytes of TFC's two strings for these symbols. Raises AssertionError unless they decode to them again."""
+        """The size in bytes of TFC's two strings for these symbols. Raises AssertionError unless they round-trip."""
         z_value, y_value = (z + self.medians).astype(np.float32), y.astype(np.float32)
         index = scale_index.astype(np.int32)
         z_string, y_string = self.z_model.compress(z_value), self.y_model.compress(y_value, index)

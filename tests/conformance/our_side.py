@@ -1,4 +1,4 @@
-"""Step 1 of `make conformance`, run with JAX: what our entropy model makes of given parameters, as one .npz.
+"""Step 1 of `make conformance`, run with JAX: writes our entropy model's results for given parameters to one .npz.
 
     python tests/conformance/our_side.py OUT.npz [BUNDLE …]
 
@@ -87,7 +87,7 @@ def _module(prior: dict) -> FactorizedPrior:
 
 
 class LaplaceSource:
-    """Samples of z with a width and a centre of each channel's own."""
+    """Samples of z with a separate width and center for each channel."""
 
     def __init__(self, channels: int, seed: int):
         self.random = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ class LaplaceSource:
 
 
 def _minimize(loss: Callable, state: nnx.State, learning_rate: float) -> nnx.State:
-    """Adam on loss(state, key), with a rate that falls to 0."""
+    """Minimizes loss(state, key) by Adam with a learning rate that decays to 0."""
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, FIT_STEPS))
 
     @jax.jit
@@ -118,7 +118,7 @@ def _minimize(loss: Callable, state: nnx.State, learning_rate: float) -> nnx.Sta
 
 
 def trained_prior(source: LaplaceSource) -> dict:
-    """Fits the initial prior to the source, by the rate of noisy samples, and then its medians, by their loss."""
+    """Fits the initial prior to the source by the rate of noisy samples, and then its medians by their loss."""
     start = initial_prior(len(source.width) // 4, seed=0)
     graph, state = nnx.split(_module(start), nnx.Param)
     samples = jnp.asarray(source.draw(1 << 14))
@@ -138,7 +138,7 @@ def trained_prior(source: LaplaceSource) -> dict:
 
 
 def hyper_decoder(z_spread: np.ndarray, random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Layers whose scales lie, channel by channel, between 0.05 and 30, and vary by a third within a channel."""
+    """Layers whose scales are between 0.05 and 30, depending on the channel, and vary by a third within a channel."""
     channels = len(z_spread)
 
     def kernel(side: int, taps: float, outputs: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def table_arrays(letter: str, tables: Tables) -> dict:
 
 
 def prior_case(prior: dict, tables: Tables, random: np.random.Generator) -> dict:
-    """Parameters, and logits and likelihoods at symbols and between them, over all that a table covers."""
+    """Parameters, with logits and likelihoods at and between the symbols of the tables."""
     module = _module(prior)
     arrays = {f"{kind}_{k}": a for kind in ("weights", "biases", "gains") for k, a in enumerate(prior[kind])}
     position = np.concatenate([np.linspace(0, 1, 401), random.uniform(-0.1, 1.1, 200)])[:, None]
@@ -195,7 +195,7 @@ def stream_case(model: CodingModel, prior: dict, images: list[tuple[np.ndarray, 
 
 
 def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> dict:
-    """A case with a drawn hyper decoder. z comes from `source`, or from the prior's own tables."""
+    """A case with a random hyper decoder. z comes from `source`, or from the prior's own tables."""
     random = np.random.default_rng([seed, 1])
     channels = len(prior["medians"])
     spread = source.width if source else np.full(channels, 10.0)
@@ -207,7 +207,7 @@ def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> d
         else:
             z = draw_symbols(model.z_tables, height * width).reshape(height, width, channels)
         _, scale_index = model.hyper_decoder.decode(z)
-        # True scales lie anywhere between the table's.
+        # True scales are anywhere between the table's.
         scale = model.scales[scale_index] * 2 ** random.uniform(-0.02, 0.02, scale_index.shape)
         y = np.rint(scale * random.standard_normal(scale.shape)).astype(np.int32)
         images.append((z, y, scale_index))
@@ -215,7 +215,7 @@ def drawn_case(prior: dict, seed: int, source: LaplaceSource | None = None) -> d
 
 
 def compact_case(prior: dict, seed: int) -> dict:
-    """A case of format 2: y's symbols are drawn pass by pass, as its networks predict them."""
+    """A case of format 2 with random symbols y, which follow the networks' predictions pass by pass."""
     random = np.random.default_rng([seed, 1])
     model = CodingModel.build(prior, *compact_networks(len(prior["medians"]), random))
     images = []
@@ -248,7 +248,7 @@ def bundle_case(path: Path) -> dict:
 
 
 def gaussian_case(seed: int, num_values: int = 1 << 17) -> dict:
-    """p(y) from the middle to 6 scales out, for scales all over the table."""
+    """p(y) from the mean to 6 scales away, for scales over the whole range."""
     random = np.random.default_rng(seed)
     scale = np.exp(random.uniform(np.log(0.1), np.log(256), num_values)).astype(np.float32)
     mean = random.normal(0, 10, num_values).astype(np.float32)

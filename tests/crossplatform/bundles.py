@@ -1,4 +1,4 @@
-"""Models of random weights to try files with: what their coding sides do is as far apart as can be."""
+"""Models with random weights for tests of files, whose entropy models differ as much as possible."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Bundles, pictures and machines of the tests in this folder, and the files that the machines write."""
+"""Bundles, images and machines of the tests in this folder, and the files that the machines write."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.crossplatform.bundles import save_random_bundles
-from tests.crossplatform.pictures import pictures
+from tests.crossplatform.images import images
 from tests.helpers.machines import DEFAULT, SUMMATION, Machine, require_numpy_machines, require_other_python
 
 _WORKER = ("-m", "tests.crossplatform.worker")
@@ -64,12 +64,12 @@ NEEDS_JAX = ("XLA up to AVX", "XLA up to SSE4_2", "two devices", "eight devices"
 
 @functools.cache
 def machine(name: str) -> Machine:
-    """The machine of this name; the test is skipped where it cannot be had."""
+    """The machine of this name. Skips the test if it is not available."""
     return _FOUND[name]() if name in _FOUND else Machine(name, _VARIABLES[name])
 
 
 def run_worker(name: str, task: str, *arguments) -> dict:
-    """What the worker tells on a machine."""
+    """The report of the worker on a machine."""
     return json.loads(machine(name).run(*_WORKER, task, *arguments).splitlines()[-1])
 
 
@@ -81,7 +81,7 @@ def in_parallel(function, items: Iterable) -> list:
 
 @pytest.fixture(scope="package")
 def bundles(tmp_path_factory, trained_bundle) -> Path:
-    """A folder of bundles: five of random weights, and the trained one."""
+    """A folder of bundles: five with random weights, and the trained one."""
     folder = tmp_path_factory.mktemp("bundles")
     save_random_bundles(folder)
     shutil.copytree(trained_bundle, folder / "trained")
@@ -89,8 +89,8 @@ def bundles(tmp_path_factory, trained_bundle) -> Path:
 
 
 @pytest.fixture(scope="package")
-def picture_archive(tmp_path_factory) -> Path:
-    """All pictures as one .npz."""
-    path = tmp_path_factory.mktemp("pictures") / "pictures.npz"
-    np.savez(path, **{f"{i:03}": picture for i, picture in enumerate(pictures())})
+def image_archive(tmp_path_factory) -> Path:
+    """All images as one .npz."""
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    np.savez(path, **{f"{i:03}": image for i, image in enumerate(images())})
     return path

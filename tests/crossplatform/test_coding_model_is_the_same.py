@@ -26,7 +26,7 @@ def _save_weights(path: Path, prior: dict, layers: list) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, trained_bundle) -> list[Path]:
-    """Archives of an entropy model's float weights: small, large and trained ones, and a compact model's."""
+    """Archives of float weights of entropy models: small, large and trained ones, and a compact model's."""
     folder = tmp_path_factory.mktemp("weights")
     compact = folder / "compact.npz"
     np.savez(compact, **compact_weights())

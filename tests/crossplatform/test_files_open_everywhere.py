@@ -1,7 +1,7 @@
 """Files written on one machine are read on all others: the same symbols, means and scale indices, every time.
 
 Encoders and decoders are processes with settings that change floating-point results. Encoders may write different
-files, since their networks compute in floats; every decoder reads from a file exactly what its encoder wrote.
+files, since their networks compute in floats. Every decoder reads exactly the symbols that the encoder wrote.
 """
 
 import shutil
@@ -13,7 +13,7 @@ import pytest
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.io import cdc_file
 from tests.crossplatform.conftest import MACHINES, NEEDS_JAX, in_parallel, machine, run_worker
-from tests.crossplatform.pictures import NUM_PICTURES
+from tests.crossplatform.images import NUM_IMAGES
 from tests.crossplatform.worker import QUALITIES
 
 QUICK_ENCODERS = ("default", "all changed")
@@ -21,7 +21,7 @@ READERS = tuple(name for name in MACHINES if name not in NEEDS_JAX)
 
 
 def _require(*names: str) -> list[str]:
-    """Those of the machines that can be had."""
+    """The machines of these names that are available."""
     found = []
     for name in names:
         try:
@@ -33,7 +33,7 @@ def _require(*names: str) -> list[str]:
 
 
 class Written:
-    """What encoders wrote: their folders, and per file the digests of what it holds."""
+    """The files of several encoders: their folders, and for each file the digests of its contents."""
 
     def __init__(self, encoders, bundles: Path, archive: Path, out: Path, every: int):
         self.bundles = bundles
@@ -58,20 +58,20 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def written(bundles, picture_archive, tmp_path_factory) -> Written:
-    """Every picture once per encoder, each bundle a sixth of them."""
-    return Written(_require(*QUICK_ENCODERS), bundles, picture_archive, tmp_path_factory.mktemp("quick"), 6)
+def written(bundles, image_archive, tmp_path_factory) -> Written:
+    """Every image once per encoder; each bundle codes a sixth of them."""
+    return Written(_require(*QUICK_ENCODERS), bundles, image_archive, tmp_path_factory.mktemp("quick"), 6)
 
 
 @pytest.fixture(scope="module")
 def default_facts(written) -> dict:
-    """What the default machine, with JAX, tells about itself."""
+    """The report of the default machine, with JAX, about itself."""
     return written.machines["default"]
 
 
-def test_enough_is_tried(written, bundles):
-    assert len(written.digests) >= len(written.machines) * NUM_PICTURES
-    assert len({file.rsplit("/", 1)[1] for file in written.digests}) == NUM_PICTURES >= 200
+def test_the_cases_are_enough(written, bundles):
+    assert len(written.digests) >= len(written.machines) * NUM_IMAGES
+    assert len({file.rsplit("/", 1)[1] for file in written.digests}) == NUM_IMAGES >= 200
     bits, formats = {}, {}
     for bundle in bundles.iterdir():
         model = CodingModel.load(bundle / "coding.npz")
@@ -83,7 +83,7 @@ def test_enough_is_tried(written, bundles):
     assert sorted(name for name, version in formats.items() if version == 2) == ["every_rate", "every_rate_coarse"]
 
 
-def test_every_quality_is_tried(written):
+def test_the_cases_have_every_quality(written):
     levels = {cdc_file.unpack(Path(file).read_bytes()).level for file in written.digests if "every_rate" in file}
     assert levels == {round(256 * quality) for quality in QUALITIES}
 
@@ -99,7 +99,7 @@ def test_encoders_differ(written):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_read_by_the_coding_side(written, default_facts, name):
+def test_read_by_the_entropy_coder(written, default_facts, name):
     facts = written.check_read(name, "read")
     if name.startswith("NumPy without"):
         assert facts["np.exp"] != default_facts["np.exp"]
@@ -140,13 +140,13 @@ def bundles_of_a_format(request, bundles, tmp_path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_encoder_with_every_decoder(bundles_of_a_format, picture_archive, tmp_path, capsys):
-    """All pictures on every machine, each with half of the bundles, and each of these files on every machine."""
+def test_every_encoder_with_every_decoder(bundles_of_a_format, image_archive, tmp_path, capsys):
+    """All images on every machine, each with half of the bundles, and each of these files on every machine."""
     encoders = _require(*MACHINES)
-    everything = Written(encoders, bundles_of_a_format, picture_archive, tmp_path / "files", 2)
+    everything = Written(encoders, bundles_of_a_format, image_archive, tmp_path / "files", 2)
     jobs = [(name, "read") for name in _require(*READERS)] + [(name, "open") for name in encoders]
     in_parallel(lambda job: everything.check_read(*job), jobs)
-    symbols = len(jobs) * len(encoders) * _count_symbols(picture_archive, bundles_of_a_format, 2)
+    symbols = len(jobs) * len(encoders) * _count_symbols(image_archive, bundles_of_a_format, 2)
     with capsys.disabled():
         print(
             f"\n{bundles_of_a_format.name}: {len(encoders)} encoders, {len(jobs)} decoders, "
@@ -156,7 +156,7 @@ def test_every_encoder_with_every_decoder(bundles_of_a_format, picture_archive, 
 
 
 def _count_symbols(archive: Path, bundles: Path, every: int) -> int:
-    """Of the pictures that each bundle codes: z's channels and 16 times y's for every cell of 64×64 pixels."""
+    """The symbols of the images that each bundle codes: z's channels plus 16 times y's, per 64×64 pixels."""
     with np.load(archive) as arrays:
         shapes = [arrays[name].shape for name in arrays.files]
     cells = [-(-height // 64) * -(-width // 64) for height, width, _ in shapes]

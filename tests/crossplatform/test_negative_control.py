@@ -1,6 +1,6 @@
-"""The tests in this folder can fail: with the same net in float32, machines disagree, and files break.
+"""Control for the tests in this folder: with the networks in float32, machines disagree and files cannot be read.
 
-Two machines with float networks are stood in for by the same sums in opposite orders, as two BLAS kernels have them.
+Sums in opposite orders, as in two BLAS kernels, simulate two machines with float networks.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from tests.helpers.summation import (
 )
 
 CHANNELS = 32
-PICTURES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million
+IMAGES, SIDE = 12, 16  # 12 · 64 · 64 · 32 scale indices: 1.6 million
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def model() -> CodingModel:
 
 @pytest.fixture(scope="module")
 def drawn(model) -> np.ndarray:
-    """z of some pictures, from the tables: int32 [n, h, w, c]."""
-    symbols = draw_symbols(model.z_tables, PICTURES * SIDE * SIDE)
-    return symbols.reshape(PICTURES, SIDE, SIDE, CHANNELS)
+    """Random z from the tables for several images: int32 [n, h, w, c]."""
+    symbols = draw_symbols(model.z_tables, IMAGES * SIDE * SIDE)
+    return symbols.reshape(IMAGES, SIDE, SIDE, CHANNELS)
 
 
 def _decode(model: CodingModel, stand_in, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def test_means_and_scale_indices_differ_in_floats(model, drawn):
     assert 0 < moved < index.size / 1000  # few, which is why nobody notices in time
 
 
-def test_they_do_not_in_integers(model, drawn):
+def test_they_are_equal_in_integers(model, drawn):
     digests = {
         hashlib.sha256(b"".join(array.tobytes() for array in _decode(model, stand_in, drawn))).hexdigest()
         for stand_in in (type(model.hyper_decoder), ShuffledSums)
@@ -68,7 +68,7 @@ def test_they_do_not_in_integers(model, drawn):
 
 
 def test_a_float_net_breaks_files(model, drawn):
-    """Written with the sums in one order, read with them in the other: errors or other symbols; same order: neither."""
+    """Files that are written and read with different orders of summation give errors or other symbols."""
     writer, reader = (
         EntropyCoder(replace(model, latents=LatentModel(with_sums_of(model.hyper_decoder, order))))
         for order in (FloatNetwork, FloatNetworkReversed)
@@ -101,7 +101,7 @@ def _coded(model: CodingModel, board: type) -> Latents:
 
 
 def test_a_checkerboard_in_float32_differs_too(model_of_every_rate):
-    """From one order of summation to the other; in integers no order matters."""
+    """It differs between two orders of summation, unlike in integers."""
     one, other = (_coded(model_of_every_rate, board) for board in (Float32Checkerboard, Float32CheckerboardReversed))
     assert 0 < np.count_nonzero(one.mean != other.mean)
     assert 0 < np.count_nonzero(one.scale_index != other.scale_index)

@@ -1,13 +1,13 @@
-"""Runs on a machine of `tests.helpers.machines`: codes pictures, or reads files, and reports which symbols they hold.
+"""Runs on a machine of `tests.helpers.machines`: compresses images or reads files, and reports their symbols.
 
-  python -m tests.crossplatform.worker encode BUNDLES PICTURES.npz EVERY OUT   writes OUT/<bundle>/<picture>.cdc
-  python -m tests.crossplatform.worker read BUNDLES FILES…                     with the coding side: NumPy, no JAX
-  python -m tests.crossplatform.worker open BUNDLES FILES…                     through Codec.read_symbols
-  python -m tests.crossplatform.worker build WEIGHTS.npz… OUT                  makes OUT/<name>.npz, a coding.npz
+  python -m tests.crossplatform.worker encode BUNDLES IMAGES.npz EVERY OUT   writes OUT/<bundle>/<image>.cdc
+  python -m tests.crossplatform.worker read BUNDLES FILES…                   with the entropy coder: NumPy, no JAX
+  python -m tests.crossplatform.worker open BUNDLES FILES…                   with Codec.read_symbols
+  python -m tests.crossplatform.worker build WEIGHTS.npz… OUT                writes OUT/<name>.npz, a coding.npz
 
-The last line of its output is JSON: {"machine": what it is, "files": {file: {array: SHA-256}}}. With EVERY = 1 each
-bundle codes all pictures; with EVERY = 4, a quarter of them, each bundle another quarter. Variable-rate models code
-them at the qualities in turn.
+The last line of its output is JSON: {"machine": a description, "files": {file: {array: SHA-256}}}. With EVERY = 1 each
+bundle codes all images; with EVERY = 4, each bundle codes another quarter of them. Variable-rate models cycle through
+the qualities.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from tests.helpers.summation import ShuffledCheckerboard, ShuffledSums
 
 QUALITIES = (0, 100, 37.25, 0.004, 99.996, 50, 10.5)
 ARRAYS = ("z", "y", "mean", "scale_index", "y_hat")
-_LAST: dict[str, np.ndarray] = {}  # the arrays of the picture at hand
+_LAST: dict[str, np.ndarray] = {}  # the arrays of the current image
 
 
 def _digest(array: np.ndarray) -> str:
@@ -38,7 +38,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _keep_arrays() -> None:
-    """Keeps what goes into the entropy coder, and what the networks make of it, while a codec works."""
+    """Records the entropy coder's inputs and the networks' outputs while a codec works."""
     code, encode = LatentModel.code, EntropyCoder.encode
 
     def keeping_code(self, z, level, symbols_of):
@@ -70,16 +70,16 @@ def _encode(bundles: str, archive: str, every: str, out: str) -> Iterator[tuple[
     from cdc_jax import load_codec
 
     with np.load(archive) as arrays:
-        pictures = {name: arrays[name] for name in arrays.files}
+        images = {name: arrays[name] for name in arrays.files}
     for number, bundle in enumerate(_bundles(bundles)):
         codec = load_codec(bundle)
         folder = Path(out, bundle.name)
         folder.mkdir(parents=True)
-        for i, (name, picture) in enumerate(pictures.items()):
+        for i, (name, image) in enumerate(images.items()):
             if i % int(every) == number % int(every):
                 file = folder / f"{name}.cdc"
                 quality = QUALITIES[i // int(every) % len(QUALITIES)] if codec.config.variable_rate else None
-                file.write_bytes(codec.compress(picture, quality=quality))
+                file.write_bytes(codec.compress(image, quality=quality))
                 yield str(file), _digests()
 
 
@@ -132,7 +132,7 @@ def _coding_side(arrays) -> CodingModel:
 
 
 def _whole_model(arrays) -> CodingModel:
-    """Of a model's weights by name, as a bundle's export makes it."""
+    """The coding model of a model's weights by name, as in an export."""
     from cdc_jax.models.params import build_coding
 
     return build_coding({name: arrays[name] for name in arrays.files})

@@ -1,4 +1,4 @@
-"""Symbols to code and nets to code them with."""
+"""Symbols to code, and networks to code them with."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from tests.helpers import python_hyper_decoder
 
 
 def typical_symbols(coder: EntropyCoder, height: int, width: int, seed: int = 0):
-    """(z, y, scale_index) drawn from the model, or nearly."""
+    """(z, y, scale_index), approximately distributed as in the model."""
     model, rng = coder.model, np.random.default_rng(seed)
     z = draw_symbols(model.z_tables, height * width + seed)[seed:].reshape(height, width, model.channels)
     _, scale_index = model.hyper_decoder.decode(z)

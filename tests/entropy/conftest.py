@@ -1,4 +1,4 @@
-"""What the tests of the coding side share: weights that are the same on every machine, and CPU settings."""
+"""Fixtures of the entropy coder's tests: weights that are the same on every machine, and CPU settings."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def compact_model() -> CodingModel:
 
 @pytest.fixture(scope="session")
 def golden_weights():
-    """(prior, layers, arrays) of the original program's random weights, from the folder beside the repository."""
+    """(prior, layers, arrays) of the original program's random weights, from the folder next to the repository."""
     path = ROOT.parent / "shared" / "golden" / "xparam_dim8.npz"
     if not path.is_file():
         pytest.skip("needs ../shared/golden, the original program's numbers")
@@ -42,7 +42,7 @@ def golden_weights():
         "gains": [parameter(f"prior.a.{k}")[:, 0, 0, 0] for k in range(3)],
         "medians": parameter("prior._medians").reshape(-1),
     }
-    # Transposed convolutions are stored (in, out, kh, kw) and are convolutions: turned round they cross-correlate.
+    # Transposed convolutions are stored (in, out, kh, kw) and are convolutions: flipped they cross-correlate.
     kernels = [parameter(f"hyper_dec.{i}.0.weight")[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) for i in range(2)]
     kernels.append(parameter("hyper_dec.2.0.weight").transpose(2, 3, 1, 0))
     layers = [(np.ascontiguousarray(kernels[i]), parameter(f"hyper_dec.{i}.0.bias")) for i in range(3)]
@@ -51,7 +51,7 @@ def golden_weights():
 
 @pytest.fixture(scope="session")
 def run_under_cpu_settings():
-    """run(script, *arguments) -> its output under each setting of NumPy's CPU features that changes np.exp's bits."""
+    """run(script, *arguments): its outputs, for all settings of NumPy's CPU features that change np.exp's bits."""
     machines = require_numpy_machines()
     return lambda script, *arguments: [machine.run("-c", script, *arguments) for machine in machines]
 
@@ -63,5 +63,5 @@ def coder(small_model) -> EntropyCoder:
 
 @pytest.fixture(scope="session")
 def wide_coder(coding_weights) -> EntropyCoder:
-    """z spread over hundreds of integers, y's scales over most of their range."""
+    """A coder whose z is spread over hundreds of integers, and y's scales over most of their range."""
     return EntropyCoder(CodingModel.build(*coding_weights(4, gain=12.0, spread=9.0)))

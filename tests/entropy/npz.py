@@ -1,4 +1,4 @@
-"""A coding.npz with other contents, as somebody else's program would write it."""
+"""Rewrites a coding.npz with other contents, as another program might."""
 
 import io
 import zipfile
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def rewrite(path: Path, *, compression: int = zipfile.ZIP_STORED, drop=(), **changes) -> None:
-    """Replaces, adds and drops arrays of an archive; it is written by NumPy and zipfile themselves."""
+    """Replaces, adds and drops arrays of an archive, with NumPy's and zipfile's own writers."""
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files if name not in drop}
     arrays.update(changes)

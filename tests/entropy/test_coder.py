@@ -78,7 +78,7 @@ def test_constant_symbols(coder, value):
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_round_trip_of_anything(coder, data):
+def test_round_trip_of_any_symbols(coder, data):
     symbol = st.one_of(st.integers(-4, 4), st.integers(-MAX_ABS_SYMBOL, MAX_ABS_SYMBOL))
     z = np.array(data.draw(st.lists(symbol, min_size=6, max_size=6)), np.int32).reshape(1, 1, 6)
     _, scale_index = coder.model.hyper_decoder.decode(z)
@@ -87,7 +87,7 @@ def test_round_trip_of_anything(coder, data):
 
 
 def test_every_edge_of_every_table(coder):
-    """The last symbol inside a table and the first outside, on both sides, in every table."""
+    """In every table, codes the last symbol inside and the first outside on both sides."""
     tables = coder.model.y_tables
     high = tables.low + tables.sizes - 1
     edges = np.stack([tables.low, tables.low - 1, high, high + 1, tables.low - 2, high + 2], axis=1).reshape(-1)
@@ -98,7 +98,7 @@ def test_every_edge_of_every_table(coder):
 
 
 def _interval(parts) -> tuple[int, int, int]:
-    """Encodes (counts, entry) pairs in Python's integers: (start, size, bits) of the final interval."""
+    """Encodes (counts, entry) pairs in Python's integers; returns (start, size, bits) of the final interval."""
     start, size, bits = 0, 2**64 - 1, 64
     for counts, entry in parts:
         scale = size >> 24
@@ -108,8 +108,8 @@ def _interval(parts) -> tuple[int, int, int]:
     return start, size, bits
 
 
-def test_streams_are_as_short_as_can_be(coder):
-    """Against an encoder in Python's integers: the stream lies in its interval, and nothing shorter does."""
+def test_streams_have_minimal_length(coder):
+    """Compared with an encoder in Python's integers, the stream is in its interval and no shorter one is."""
     model, lengths = coder.model, []
     for seed in range(60):
         z, y, scale_index = typical_symbols(coder, 1, 1, seed)
@@ -129,7 +129,7 @@ def test_streams_are_as_short_as_can_be(coder):
 
 
 def test_carries_reach_earlier_words(coder):
-    """Intervals that straddle a word's boundary: the shortest stream is then often above the sealed one."""
+    """For intervals that cross a word's boundary, the shortest stream is often above the sealed one."""
     counts = np.array([TOTAL_COUNT - 2, 1, 1])
     one = Tables(np.zeros(256, np.int32), np.arange(0, 769, 3, dtype=np.int32), np.tile(counts, 256).astype(np.int32))
     skewed = EntropyCoder(replace(coder.model, y_tables=one))
@@ -141,8 +141,8 @@ def test_carries_reach_earlier_words(coder):
         _assert_round_trip(skewed, z, y, scale_index)
 
 
-def test_zeros_alone_take_no_bytes(coder):
-    """Tables whose first entry is all but certain: the shortest stream is empty, and decodes."""
+def test_a_stream_of_zeros_is_empty(coder):
+    """With tables whose first entry is almost certain, the shortest stream is empty, and it decodes."""
     counts = np.tile(np.array([TOTAL_COUNT - 1, 1], np.int32), 256)
     certain = Tables(np.zeros(256, np.int32), np.arange(0, 513, 2, dtype=np.int32), counts)
     for_z = Tables(certain.low[:6], certain.offsets[:7], counts[:12])
@@ -179,11 +179,11 @@ def test_table_of_lengths():
 
 
 def test_one_coder_in_many_threads(wide_coder):
-    pictures = [typical_symbols(wide_coder, 6, 6, seed) for seed in range(16)]
-    streams = [wide_coder.encode(*picture) for picture in pictures]
+    images = [typical_symbols(wide_coder, 6, 6, seed) for seed in range(16)]
+    streams = [wide_coder.encode(*image) for image in images]
 
     def work(i: int) -> bool:
-        z, y, scale_index = pictures[i % 16]
+        z, y, scale_index = images[i % 16]
         same = wide_coder.encode(z, y, scale_index) == streams[i % 16]
         return same and np.array_equal(wide_coder.decode(streams[i % 16], z.shape).y, y)
 
@@ -196,8 +196,8 @@ def _normal_pmf(symbol: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return tail((np.abs(symbol) - 0.5) / scale) - tail((np.abs(symbol) + 0.5) / scale)
 
 
-def test_size_against_the_original_program(golden_weights):
-    """The stream of the golden symbols is hardly larger than the float model's rate."""
+def test_stream_size_against_the_original_program(golden_weights):
+    """The stream of the golden symbols is only slightly larger than the float model's rate."""
     prior, layers, arrays = golden_weights
     coder = EntropyCoder(CodingModel.build(prior, layers))
     for image in range(2):
@@ -208,7 +208,7 @@ def test_size_against_the_original_program(golden_weights):
         stream = _assert_round_trip(coder, z, y, scale_index)
         float_bits = float(arrays["bpp_eval"].reshape(-1)[image]) * 64 * 128
         assert coder.rate_bits(z, y, scale_index) < 1.001 * float_bits
-        # Outliers, which the float model bounds at 30 bits, are cheaper here. Without them both cost the same.
+        # The float model bounds outliers at 30 bits; here they take fewer. Without outliers both cost the same.
         scale = arrays["scale"][image].transpose(1, 2, 0)
         expected = np.where(_normal_pmf(y, scale) > 1e-6, y, 0)
         assert (expected != y).sum() < 50
@@ -219,7 +219,7 @@ def test_size_against_the_original_program(golden_weights):
 
 
 def test_streams_never_change(wide_coder):
-    """Golden: a stream once written decodes for ever, and the same symbols give the same stream."""
+    """Golden: every later version decodes the stream, and encodes its symbols to the same bytes."""
     model = wide_coder.model
     z = draw_symbols(model.z_tables, 6).reshape(2, 3, 4)
     z[1, 2, 3] = -70_000

@@ -87,7 +87,7 @@ def test_bits_do_not_depend_on_the_cpu(run_under_cpu_settings):
     assert len(set(outputs)) == 1
 
 
-def test_the_coding_side_imports_no_jax(request):
+def test_the_coding_model_imports_no_jax(request):
     script = (
         "import sys, cdc_jax.io.cdc_file, cdc_jax.entropy.coder\n"
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules"
@@ -132,14 +132,14 @@ def test_loading_what_numpy_wrote(saved, small_model):
         ({"medians": np.array([None] * 6, object)}, "readable"),
     ],
 )
-def test_a_hand_made_file_is_refused(saved, changes, message):
+def test_an_inconsistent_file_is_refused(saved, changes, message):
     rewrite(saved, **changes)
     with pytest.raises(BundleError, match=message):
         CodingModel.load(saved)
 
 
 def test_damaged_files_are_refused_or_harmless(saved, small_model):
-    """Every kind of cut, and single bits all over the file: never anything but BundleError or the same model."""
+    """Truncations and single flipped bits give a BundleError or the same model, and nothing else."""
     content = saved.read_bytes()
     rng = np.random.default_rng(0)
     for length in [0, 1, 100, *rng.integers(0, len(content), 30)]:
@@ -174,7 +174,7 @@ def test_a_failed_save_leaves_nothing(small_model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["coding.npz"]
 
 
-def test_arrays_cannot_be_changed_by_accident(saved):
+def test_arrays_are_read_only(saved):
     loaded = CodingModel.load(saved)
     for array in (loaded.z_tables.counts, loaded.y_tables.counts, loaded.hyper_decoder.layers[0].kernel):
         with pytest.raises(ValueError, match="read-only"):

@@ -1,4 +1,4 @@
-"""`coding.npz` of format version 2: gains and checkerboard are kept, checked, and part of the fingerprint."""
+"""`coding.npz` of format version 2: gains and checkerboard are stored, checked, and part of the fingerprint."""
 
 import hashlib
 from dataclasses import replace
@@ -92,17 +92,17 @@ def test_bits_do_not_depend_on_the_cpu(run_under_cpu_settings):
 
 
 def test_every_array_is_part_of_the_fingerprint(saved, compact_model):
-    """Whatever changes in a loadable file, the model is another one."""
+    """Every change that leaves the file loadable changes the fingerprint."""
     content, found = saved.read_bytes(), {compact_model.fingerprint}
     arrays = {name: array.copy() for name, array in compact_model._arrays().items()}
     for name, array in arrays.items():
         if name == "format_version" or name.endswith("_offsets"):
-            continue  # no file with another one loads
+            continue  # a file with another version does not load
         changed = array.copy()
         flat = changed.reshape(-1)
         if name.endswith("_counts"):
             largest = int(flat[: arrays[name.replace("counts", "offsets")][1]].argmax())
-            flat[[largest, 0 if largest else 1]] += [-1, 1]  # a table's sum stays
+            flat[[largest, 0 if largest else 1]] += [-1, 1]  # keeps the table's sum
         elif name == "scales":
             flat[0] *= 0.999
         elif name == "fractional_bits":
@@ -121,8 +121,8 @@ def test_every_array_is_part_of_the_fingerprint(saved, compact_model):
     assert len(found) == len(arrays) - 3 + 1
 
 
-def test_with_and_without_parts_are_different_models():
-    model = CodingModel.build(**compact_coding_weights(4, 4, 4))  # equally many channels, as format 1 has them
+def test_optional_parts_change_the_fingerprint():
+    model = CodingModel.build(**compact_coding_weights(4, 4, 4))  # equal numbers of channels, as in format 1
     latents = model.latents
     others = [replace(latents, checkerboard=None), replace(latents, checkerboard=None, gains=None)]
     models = [model, *(replace(model, latents=one) for one in others)]
@@ -130,13 +130,13 @@ def test_with_and_without_parts_are_different_models():
     assert [model.format_version for model in models] == [2, 2, 1]
 
 
-def test_export_of_format_1_is_as_ever():
+def test_export_of_format_1_is_unchanged():
     model = CodingModel.build(*coding_weights(6))
     assert model.format_version == 1 and model.fingerprint.hex() == "f9107553"
 
 
-def test_thresholds_lie_between_the_scales(compact_model):
-    """In log2 with 16 fractional bits: a scale of the table is nearest to itself."""
+def test_thresholds_are_between_the_scales(compact_model):
+    """In log2 with 16 fractional bits, each scale of the table has its own index."""
     log2 = np.log2(compact_model.scales) * 65536
     index = np.searchsorted(compact_model.hyper_decoder.thresholds, np.rint(log2).astype(np.int64), side="right")
     np.testing.assert_array_equal(index, np.arange(256))
@@ -144,8 +144,8 @@ def test_thresholds_lie_between_the_scales(compact_model):
     assert np.abs(compact_model.hyper_decoder.thresholds - middles).max() <= 1
 
 
-def test_hidden_channels_are_free():
-    """z, y and the network's width are three numbers in format 2."""
+def test_channel_counts_are_independent():
+    """In format 2 the channels of z, the channels of y and the network's width may differ."""
     for sizes in ({"channels": 1, "latents": 2, "hidden": 7}, {"channels": 9, "latents": 1, "hidden": 3}):
         model = CodingModel.build(**compact_coding_weights(**sizes))
         assert (model.channels, model.latent_channels) == (sizes["channels"], sizes["latents"])
@@ -203,7 +203,7 @@ def test_hidden_channels_are_free():
         ({"z_low": np.zeros(5, np.int32)}, "z tables"),
     ],
 )
-def test_a_hand_made_file_is_refused(saved, changes, message):
+def test_an_inconsistent_file_is_refused(saved, changes, message):
     rewrite(saved, **changes)
     with pytest.raises(BundleError, match=message) as raised:
         CodingModel.load(saved)
@@ -211,7 +211,7 @@ def test_a_hand_made_file_is_refused(saved, changes, message):
 
 
 def test_an_odd_number_of_outputs_is_refused(saved, compact_model):
-    """A hyper decoder whose output is no pair of means and scales."""
+    """The hyper decoder's output must have as many means as scales."""
     kernel, bias = (compact_model._arrays()[name] for name in ("kernel_2", "bias_2"))
     odd = {"kernel_2": np.concatenate([kernel, kernel[..., :1]], axis=-1), "bias_2": np.append(bias, bias[:1])}
     rewrite(saved, **odd)
@@ -220,7 +220,7 @@ def test_an_odd_number_of_outputs_is_refused(saved, compact_model):
 
 
 def test_corrupt_files_are_refused_or_harmless(saved, compact_model):
-    """Every kind of cut, and single bits all over the file: never anything but BundleError or the same model."""
+    """Truncations and single flipped bits give a BundleError or the same model, and nothing else."""
     content = saved.read_bytes()
     rng = np.random.default_rng(0)
     for length in [0, 1, 100, *rng.integers(0, len(content), 30)]:

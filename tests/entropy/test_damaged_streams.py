@@ -28,7 +28,7 @@ def _decodes_or_is_refused(coder: EntropyCoder, stream: bytes, shape) -> bool:
 
 
 def test_every_flipped_bit(coder):
-    """A damaged stream may be another picture's; whatever is accepted encodes to itself, and most are refused."""
+    """Most are refused. A corrupt stream that is accepted encodes to itself: it is the stream of another image."""
     z, y, scale_index = typical_symbols(coder, 2, 2)
     stream = coder.encode(z, y, scale_index)
     accepted = 0
@@ -56,7 +56,7 @@ def test_random_bytes(coder, wide_coder):
     assert accepted < 60
 
 
-def test_symbols_beyond_the_limit_are_refused_on_both_sides(coder, monkeypatch):
+def test_symbols_beyond_the_limit_are_refused_in_both_directions(coder, monkeypatch):
     z, y, scale_index = typical_symbols(coder, 1, 1)
     y[0, 0, 0] = MAX_ABS_SYMBOL + 1
     with pytest.raises(ValueError, match="clip"):

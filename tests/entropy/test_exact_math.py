@@ -24,7 +24,7 @@ print(digest.hexdigest())
 
 
 def _upper_tail(t: Decimal) -> Decimal:
-    """P(X > t) by the series of the centre, in so many digits that its cancellation does not matter."""
+    """P(X > t) by the series around 0, with so many digits that cancellation does not matter."""
     with decimal.localcontext(_PRECISE) as context:
         context.prec = 60 + int(t * t)
         term, total, k = t, t, 0
@@ -32,7 +32,7 @@ def _upper_tail(t: Decimal) -> Decimal:
             k += 1
             term = term * t * t / (2 * k + 1)
             total += term
-        # 1/2 and the centre agree to t²/2 nats, so pi must be as precise: take it from the series at infinity.
+        # 1/2 and the series agree to t²/2 nats, so pi must be that precise too.
         pi = _many_digits_of_pi(context.prec)
         return Decimal("0.5") - (-t * t / 2).exp() / (2 * pi).sqrt() * total
 

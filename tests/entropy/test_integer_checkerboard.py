@@ -25,7 +25,7 @@ def board(compact_model) -> IntegerCheckerboard:
 
 
 def _inputs(height: int, width: int, largest: int, seed: int = 0) -> tuple:
-    """(output, features, ŷ, symbols, level), all but the level up to a size."""
+    """Random (output, features, ŷ, symbols, level), all but the level within a magnitude."""
     rng = np.random.default_rng(seed)
     shapes = (2 * CHANNELS, HIDDEN, CHANNELS, CHANNELS)
     arrays = [rng.integers(-largest - 1, largest + 1, (height, width, c)).astype(np.int32) for c in shapes]
@@ -52,7 +52,7 @@ def test_agrees_with_python_integers(board, size, largest):
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5))
 def test_agrees_with_python_integers_for_any_weights(seed, height, width):
-    """Kernels of 18 bits at both ends, saturation in both layers."""
+    """With kernels that use all 18 bits, and saturation in both layers."""
     rng = np.random.default_rng(seed)
 
     def drawn(*shape):
@@ -71,7 +71,7 @@ def test_agrees_with_python_integers_for_any_weights(seed, height, width):
     np.testing.assert_array_equal(board.correct(*inputs), _in_python_integers(board, *inputs))
 
 
-def test_anchors_stay_and_are_all_that_is_read(board):
+def test_only_anchors_are_read_and_they_do_not_change(board):
     output, features, y_hat, symbols, level = _inputs(6, 7, 1 << 16)
     mask = anchor_mask(6, 7)
     corrected = board.correct(output, features, y_hat, symbols, level)
@@ -80,7 +80,7 @@ def test_anchors_stay_and_are_all_that_is_read(board):
     others = [np.where(mask[..., None], array, 77) for array in (y_hat, symbols)]
     np.testing.assert_array_equal(board.correct(output, features, *others, level), corrected)
     expected = np.abs(np.arange(6) - 2)[:, None] + np.abs(np.arange(7) - 2) == 1
-    for changes in ((1 << 12, 0), (0, 1 << 20)):  # of the anchor in row 2, column 2: four positions see it
+    for changes in ((1 << 12, 0), (0, 1 << 20)):  # changes the anchor in row 2, column 2, which four positions see
         moved = [array.copy() for array in (y_hat, symbols)]
         for array, change in zip(moved, changes, strict=True):
             array[2, 2] += change
@@ -88,7 +88,7 @@ def test_anchors_stay_and_are_all_that_is_read(board):
         np.testing.assert_array_equal(changed, expected)
 
 
-def test_the_quality_counts_everywhere(board):
+def test_the_quality_affects_every_other_position(board):
     *arrays, _ = _inputs(4, 4, 1 << 16)
     lowest, highest = (board.correct(*arrays, level) for level in (0, MAX_LEVEL))
     np.testing.assert_array_equal((lowest != highest).any(axis=-1), ~anchor_mask(4, 4))
@@ -96,7 +96,7 @@ def test_the_quality_counts_everywhere(board):
 
 @given(st.integers(-MAX_ABS_SYMBOL, MAX_ABS_SYMBOL), st.integers(0, 16))
 def test_log2_magnitude(symbol, bits):
-    """Exact at powers of two, else a line between them, rounded down."""
+    """Exact at powers of two, interpolated linearly between them, rounded down."""
     magnitude = log2_magnitude(np.array([symbol], np.int32), bits)
     assert magnitude.dtype == np.int32
     assert magnitude[0] == python_latents.log2_magnitude(symbol, bits)
@@ -109,7 +109,7 @@ def test_log2_magnitudes_of_powers_and_neighbours():
     assert (log2_magnitude(symbols, 8) / 256).tolist() == [0, 1, 1, 1.5, 2, 3, 3.125, 23, 23]
 
 
-def test_pieces_do_not_matter(board, monkeypatch):
+def test_chunks_do_not_matter(board, monkeypatch):
     inputs = _inputs(9, 9, MAX_ACTIVATION)
     whole = board.correct(*inputs)
     for values in (1, 8 * CHANNELS * 7):
@@ -123,8 +123,8 @@ def test_the_order_of_summation_does_not_matter(board):
     np.testing.assert_array_equal(shuffled.correct(*inputs), board.correct(*inputs))
 
 
-def test_in_float32_it_would(board):
-    """The comparison above can fail: the same sums in float32."""
+def test_in_float32_the_order_would_matter(board):
+    """Control: the comparison above fails for the same sums in float32."""
     inputs = _inputs(16, 16, MAX_ACTIVATION)
     stand_in = board_with_sums_of(board, Float32Checkerboard)
     different = stand_in.correct(*inputs) != board.correct(*inputs)
@@ -132,7 +132,7 @@ def test_in_float32_it_would(board):
 
 
 def test_sums_just_below_the_limit_are_exact():
-    """Every weight and input as large as can be, and a bias that takes all the room left."""
+    """With the largest weights and inputs, and the largest bias that the bound allows."""
     channels, hidden = 60, 1
     ones = np.full((4, 2 * channels, hidden), MAX_WEIGHT, np.int32)
     ones[3, ::7] -= 12345
@@ -190,7 +190,7 @@ def test_sums_just_below_the_limit_are_exact():
         {"mix_bits": lambda _: 0, "rest_weight_bits": lambda _: 1},
     ],
 )
-def test_a_hand_made_board_cannot_break_the_promise(board, changes):
+def test_an_inconsistent_board_is_refused(board, changes):
     with pytest.raises(BundleError, match="checkerboard|18 bits|2\\^53"):
         replace(board, **{name: change(getattr(board, name)) for name, change in changes.items()})
 
@@ -211,7 +211,7 @@ def _float_correction(weights: dict, features: np.ndarray, y_hat: np.ndarray, sy
     return np.maximum(mix, 0.2 * mix) @ weights["out"][0][0, 0] + weights["out"][1]
 
 
-def test_export_is_the_float_layer_to_rounding():
+def test_export_equals_the_float_layers_up_to_rounding():
     weights = compact_coding_weights()["checkerboard_params"]
     board, unit = quantize_checkerboard(**weights, latent_bits=16), 2.0**-16
     output, features, y_hat, symbols, level = _inputs(8, 8, 1 << 16)
@@ -236,6 +236,6 @@ def test_export_fits_weights_of_any_size(gain):
 def test_weights_of_a_diverged_training(name, bad):
     weights = compact_coding_weights()["checkerboard_params"]
     array = weights[name][0] if isinstance(weights[name], tuple) else weights[name]
-    array.reshape(-1)[2 * CHANNELS * HIDDEN if name == "anchors" else 1] = bad  # the first tap is none of the 4
+    array.reshape(-1)[2 * CHANNELS * HIDDEN if name == "anchors" else 1] = bad  # the first tap is not used
     with pytest.raises(BundleError, match="diverged"):
         quantize_checkerboard(**weights, latent_bits=16)

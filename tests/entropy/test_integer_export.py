@@ -31,7 +31,7 @@ def test_export_is_deterministic_and_finest(coding_weights):
         assert 2**16 <= np.abs(a.kernel).max() <= MAX_WEIGHT
 
 
-def test_a_large_bias_takes_bits_from_the_weights(coding_weights):
+def test_a_large_bias_makes_weights_coarser(coding_weights):
     prior, layers = coding_weights(3)
     layers[1] = (layers[1][0], np.full(3, 2.0**17, np.float32))
     net = build_net((prior, layers))

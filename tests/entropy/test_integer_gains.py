@@ -45,8 +45,8 @@ def test_exact_at_the_anchors(anchors):
 
 
 @pytest.mark.parametrize("anchors", [4, 64])
-def test_every_level_grows(anchors):
-    """From each of the 25,601 levels to the next, log2 g never falls and 1/g never grows; all of it moves."""
+def test_gains_grow_with_the_level(anchors):
+    """Over all 25,601 levels, log2 g never decreases and 1/g never increases, and every channel changes."""
     gains = _drawn(anchors, seed=anchors)
     found = [gains.at(level, 16) for level in range(MAX_LEVEL + 1)]
     log2, inverse = (np.stack([getattr(one, name) for one in found]) for name in ("log2", "inverse"))
@@ -57,7 +57,7 @@ def test_every_level_grows(anchors):
 
 @given(st.data())
 def test_a_line_between_two_anchors(data):
-    """Against rounded fractions."""
+    """Compared with rounded fractions."""
     count = data.draw(st.integers(2, 64))
     column = sorted(data.draw(st.lists(st.integers(-MAX_LOG2, MAX_LOG2), min_size=count, max_size=count)))
     level, bits = data.draw(st.integers(0, MAX_LEVEL)), data.draw(st.integers(0, 16))
@@ -73,7 +73,7 @@ def test_a_line_between_two_anchors(data):
 
 @pytest.mark.parametrize("bits", [0, 7, 16])
 def test_gain_times_inverse_is_one(bits):
-    """For every log2 g that there is, to 2^-24, and to the rounding of 1/g."""
+    """For every possible log2 g, up to 2^-24 and the rounding of 1/g."""
     found = _EVERY_LOG2.at(0, bits)
     exact = np.exp2(bits + 16 - _EVERY_LOG2.anchors[0] / 65536)
     assert (np.abs(found.inverse - exact) <= 0.51 + exact * 2.0**-24).all()
@@ -90,7 +90,7 @@ def test_powers_of_two_are_exact():
 
 
 def test_the_numbers_never_change():
-    """Golden: files depend on each of these."""
+    """Golden: files depend on each of these numbers."""
     gains = _gains([-MAX_LOG2, -98765, 0, 1], [-300000, 12345, 70000, 65535], [5, 99999, 400000, MAX_LOG2])
     found = [gains.at(level, 14) for level in (0, 1, 9472, 25600)]
     assert [one.log2.tolist() for one in found] == [
@@ -135,7 +135,7 @@ def test_levels_that_do_not_exist(level):
         np.array([[-(2**31)], [2**31 - 1]], np.int32),
     ],
 )
-def test_hand_made_gains_are_refused(anchors):
+def test_invalid_gains_are_refused(anchors):
     with pytest.raises(BundleError, match="gains"):
         IntegerGains(anchors)
 

@@ -23,7 +23,7 @@ def test_equals_python_integers(net, largest):
 
 
 def _with_extreme_weights(net: IntegerHyperDecoder, seed: int) -> IntegerHyperDecoder:
-    """Every weight ±131071, and shifts that drive every layer into saturation."""
+    """Every weight is ±131071, and the shifts make every layer saturate."""
     rng = np.random.default_rng(seed)
     layers = []
     for layer in net.layers:
@@ -51,7 +51,7 @@ def test_the_order_of_summation_does_not_matter(net):
 
 
 def test_in_float32_the_order_would_matter(coding_weights):
-    """The test above can fail: the same net with float32 sums has other means, and at times other scale indices."""
+    """Control: with float32 sums the same network gives other means, and sometimes other scale indices."""
     base = build_net(coding_weights(24))
     z = random_symbols((24, 24, 24), 4)
     forward, backward = (with_sums_of(base, order).decode(z) for order in (FloatNetwork, FloatNetworkReversed))
@@ -68,7 +68,7 @@ def test_tiles_have_no_seams(coding_weights):
     untiled = tile.output
     np.testing.assert_array_equal(net.decode_integers(z), untiled)
     np.testing.assert_array_equal(net.decode(z)[0], untiled[..., :2] * 2.0 ** -net.layers[2].output_bits)
-    # Away from the border a crop is coded like the whole picture.
+    # Away from the border, a crop gives the values of the whole image.
     np.testing.assert_array_equal(net.decode_integers(z[2:14, 3:15])[8:40, 8:40], untiled[16:48, 20:52])
 
 
@@ -124,7 +124,7 @@ def test_means_are_exact_float32(net):
     np.testing.assert_array_equal(mean.astype(np.float64) * 2.0 ** net.layers[2].output_bits, integers)
 
 
-def test_symbols_are_clipped_on_their_way_in(net):
+def test_symbols_are_clipped_before_the_first_layer(net):
     z = random_symbols((2, 2, 6), 300)
     assert np.any(np.abs(z) > 127)
     np.testing.assert_array_equal(net.decode_integers(z), net.decode_integers(np.clip(z, -127, 127)))
@@ -174,7 +174,7 @@ def _bad_layer(net, **changes):
         lambda net: replace(net, thresholds=net.thresholds.astype(np.float64)),
     ],
 )
-def test_a_hand_made_net_cannot_break_the_promise(net, change):
+def test_an_inconsistent_network_is_refused(net, change):
     with pytest.raises(BundleError, match="integer hyper decoder"):
         change(net)
 
@@ -182,7 +182,7 @@ def test_a_hand_made_net_cannot_break_the_promise(net, change):
 def test_the_bound_is_tight(net):
     layer = net.layers[1]
     room = 2**53 - layer.largest_sum()
-    # The channel whose bias decides: the one that would lower the bound if its bias were 0.
+    # Only one channel's bias determines the bound: the one that would lower it if the bias were 0.
     unbiased = [replace(layer, bias=np.where(np.arange(6) == c, 0, layer.bias)).largest_sum() for c in range(6)]
     heaviest = int(np.argmin(unbiased))
     sign = 1 if layer.bias[heaviest] > 0 else -1
@@ -202,7 +202,7 @@ def test_wrong_symbols(net, shape, dtype):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sums_just_below_the_limit_are_exact(sign):
-    """256 channels, every weight and every input as large as can be, and a bias that takes all the room left."""
+    """With 256 channels, the largest weights and inputs, and the largest bias that the bound allows."""
     kernel = np.full((3, 3, 256, 1), sign * MAX_WEIGHT, np.int32)
     kernel[1, 1, ::7] -= sign * 12345
     layer = IntegerLayer(kernel, np.zeros(1, np.int64), 1, False, 30, 16, 16)

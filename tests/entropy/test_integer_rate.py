@@ -1,4 +1,4 @@
-"""What the integer hyper decoder costs against the float one with the same tables; no bundle can break its bound."""
+"""The rate of the integer hyper decoder compared with the float one, and bundles that violate its bound."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def _latents(bundle, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _rates_bits(bundle, image: np.ndarray) -> tuple[float, float]:
-    """Under the same tables, (with the float hyper decoder's μ and σ, with the integer one's)."""
+    """Rates under the same tables: (with the float hyper decoder's μ and σ, with the integer one's)."""
     y, z, float_mean, float_scale = _latents(bundle, image)
     coder, scales = EntropyCoder(bundle.coding), bundle.coding.scales
     midpoints = np.sqrt(scales[1:] * scales[:-1])
@@ -52,12 +52,12 @@ def test_costs_less_than_a_thousandth_on_trained_weights(trained_bundle, photogr
 
 @pytest.fixture
 def copy(random_bundle, tmp_path):
-    """A bundle to tamper with."""
+    """A bundle to modify."""
     return shutil.copytree(random_bundle, tmp_path / "bundle")
 
 
 def _adopt(bundle, **arrays) -> None:
-    """Puts other arrays into coding.npz, and has config.json name the result as an honest export would."""
+    """Replaces arrays in coding.npz, and updates the fingerprint in config.json as an export would."""
     rewrite(bundle / "coding.npz", **arrays)
     try:
         fingerprint = CodingModel.load(bundle / "coding.npz").fingerprint.hex()
@@ -67,8 +67,8 @@ def _adopt(bundle, **arrays) -> None:
     (bundle / "config.json").write_text(json.dumps({**facts, "fingerprint": fingerprint}))
 
 
-def test_a_hand_made_bundle_cannot_break_the_bound(copy):
-    """One weight too much, and the bundle is refused; one less, and it opens and is still exact."""
+def test_a_bundle_cannot_violate_the_bound(copy):
+    """A weight just above the bound is refused; one just below opens and is exact."""
     with np.load(copy / "coding.npz") as arrays:
         kernel, bias = arrays["kernel_2"], arrays["bias_2"]
     layer = CodingModel.load(copy / "coding.npz").hyper_decoder.layers[2]
@@ -92,14 +92,14 @@ def test_a_hand_made_bundle_cannot_break_the_bound(copy):
         ({"weight_bits": np.array([31, 31, 31], np.int32)}, "weight bits"),
     ],
 )
-def test_a_hand_made_bundle_is_refused(copy, arrays, message):
+def test_an_inconsistent_bundle_is_refused(copy, arrays, message):
     _adopt(copy, **arrays)
     with pytest.raises(BundleError, match=message):
         load_bundle(copy)
 
 
 def test_a_coding_file_of_another_model_is_refused(copy):
-    """Sound by itself, but files written with this bundle could not be read with the original."""
+    """It is valid by itself, but files written with this bundle could not be read with the original."""
     rewrite(copy / "coding.npz", medians=np.arange(16, dtype=np.int32))
     with pytest.raises(BundleError, match="coding.npz"):
         load_bundle(copy)

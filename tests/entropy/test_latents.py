@@ -44,7 +44,7 @@ def _z(model: CodingModel, height: int = 2, width: int = 3, seed: int = 0) -> np
 
 
 def _encode(model: CodingModel, z: np.ndarray, level: int, y: np.ndarray) -> Latents:
-    """As the encoder does: real y, rounded in quantization steps."""
+    """Runs the passes as the encoder does: real y, rounded in quantization steps."""
     return model.latents.code(z, level, lambda step: np.rint((y - step.mean) * step.gain).astype(np.int32))
 
 
@@ -58,7 +58,7 @@ def _coding(model: CodingModel) -> dict:
 
 
 def _run(passes, symbols: np.ndarray) -> python_latents.Latents:
-    """The passes of the decoder in plain Python, given what the symbols are."""
+    """Runs the passes of the decoder in plain Python with given symbols."""
     flat, sent = symbols.reshape(-1).tolist(), None
     while True:
         try:
@@ -67,14 +67,14 @@ def _run(passes, symbols: np.ndarray) -> python_latents.Latents:
             return finished.value
 
 
-def _assert_same(found: Latents, expected: Latents) -> None:
+def _assert_same(actual: Latents, expected: Latents) -> None:
     for name in Latents._fields:
-        assert getattr(found, name).dtype == getattr(expected, name).dtype
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert getattr(actual, name).dtype == getattr(expected, name).dtype
+        np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
 
 
 def test_models_differ(models):
-    """Many scale indices in some; in one, fewer fractional bits than all there are."""
+    """Some have many scale indices; one has fewer fractional bits than the maximum."""
     z = _z(models["all"])
     indices = _encode(models["all"], z, 9472, _drawn_y(models["all"], z)).scale_index
     assert len(np.unique(indices)) > 40
@@ -83,8 +83,8 @@ def test_models_differ(models):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_decoder_gets_what_the_encoder_had(model, level):
-    """It is given a pass's symbols at the pass's positions alone, and noise elsewhere."""
+def test_encoder_and_decoder_agree(model, level):
+    """The decoder gets a pass's symbols only at its positions, and noise elsewhere."""
     z = _z(model)
     coded = _encode(model, z, level, _drawn_y(model, z))
     rng = np.random.default_rng(1)
@@ -109,7 +109,7 @@ def test_agrees_with_python_integers(model, level):
 
 
 def test_extreme_symbols_saturate(models):
-    """±2²³ at the smallest gain there is."""
+    """With symbols of ±2²³ at the smallest gain."""
     model, z = models["coarse"], _z(models["coarse"], 1, 1)
     gains = IntegerGains(np.full_like(model.latents.gains.anchors, -(7 << 16)))
     model = replace(model, latents=replace(model.latents, gains=gains))
@@ -123,7 +123,7 @@ def test_extreme_symbols_saturate(models):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_quantization_errs_by_half_a_step(model, level):
+def test_the_quantization_error_is_at_most_half_a_step(model, level):
     z = _z(model)
     y = _drawn_y(model, z)
     coded = _encode(model, z, level, y)
@@ -145,11 +145,11 @@ def _passes(model: CodingModel, z: np.ndarray) -> list[Pass]:
 
 
 def test_passes(models):
-    """Which positions they code, and that the second one's means and scales follow from the first one's symbols."""
+    """Checks their positions, and that the second pass's means and scales depend on the first pass's symbols."""
     z = _z(models["all"], 1, 1)
     steps = {name: _passes(model, z) for name, model in models.items()}
     counts = {"all": 2, "one pass": 1, "one rate": 2, "neither": 1, "coarse": 2}
-    assert {name: len(found) for name, found in steps.items()} == counts
+    assert {name: len(passes) for name, passes in steps.items()} == counts
     first, second = steps["all"]
     mask = anchor_mask(4, 4)
     np.testing.assert_array_equal(first.positions, mask)
@@ -161,15 +161,16 @@ def test_passes(models):
     np.testing.assert_allclose(first.gain, np.exp2(models["all"].latents.gains.at(9472, 16).log2 / 65536), rtol=1e-6)
 
 
-def test_the_level_moves_scales_as_it_moves_gains(models):
-    """Scales are in quantization steps: between two levels, log2 of each moves by as much as log2 g."""
+def test_the_level_changes_scales_like_gains(models):
+    """Scales are in quantization steps, so between two levels log2 of each changes by as much as log2 g."""
     model = models["one pass"]
-    z, scales, found = _z(model), np.log2(model.scales), []
+    z, scales, by_level = _z(model), np.log2(model.scales), []
     for level in (0, MAX_LEVEL):
         index = _encode(model, z, level, _drawn_y(model, z)).scale_index
-        found.append((np.where((index > 0) & (index < 255), scales[index], np.nan), model.latents.gains.at(level, 16)))
-    moved = found[1][0] - found[0][0]
-    expected = (found[1][1].log2 - found[0][1].log2) / 65536
+        log2_scale = np.where((index > 0) & (index < 255), scales[index], np.nan)
+        by_level.append((log2_scale, model.latents.gains.at(level, 16)))
+    moved = by_level[1][0] - by_level[0][0]
+    expected = (by_level[1][1].log2 - by_level[0][1].log2) / 65536
     assert np.nanmax(np.abs(moved - expected)) <= 1.001 * (scales[1] - scales[0])
     assert np.isfinite(moved).mean() > 0.3 and expected.min() > 0.5
 
@@ -227,7 +228,7 @@ def _round_trip(model: CodingModel, z: np.ndarray, symbols: np.ndarray, level: i
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_streams_hold_the_symbols(model, level):
+def test_streams_round_trip(model, level):
     z = _z(model)
     stream = _round_trip(model, z, _encode(model, z, level, _drawn_y(model, z)).symbols, level)
     with pytest.raises(BitstreamError):
@@ -235,7 +236,7 @@ def test_streams_hold_the_symbols(model, level):
 
 
 @given(st.data())
-def test_streams_hold_any_symbols(compact_model, data):
+def test_streams_of_any_symbols_round_trip(compact_model, data):
     symbol = st.one_of(st.integers(-4, 4), st.integers(-MAX_ABS_SYMBOL, MAX_ABS_SYMBOL))
     z = np.array(data.draw(st.lists(symbol, min_size=3, max_size=3)), np.int32).reshape(1, 1, 3)
     symbols = np.array(data.draw(st.lists(symbol, min_size=80, max_size=80)), np.int32).reshape(4, 4, 5)
@@ -244,7 +245,7 @@ def test_streams_hold_any_symbols(compact_model, data):
 
 @pytest.mark.parametrize("level", [0, 9472])
 def test_another_decoder(model, level):
-    """In plain Python, with escapes among the symbols."""
+    """A decoder in plain Python reads streams with escapes."""
     z, rng = _z(model, 1, 2), np.random.default_rng(3)
     symbols = _encode(model, z, level, _drawn_y(model, z)).symbols
     symbols.reshape(-1)[rng.choice(symbols.size, 30, replace=False)] = np.rint(2 ** rng.uniform(4, 23, 30))
@@ -256,14 +257,14 @@ def test_another_decoder(model, level):
         rows = np.array(flat).reshape(z.shape).tolist()
         return python_latents.passes(_coding(model), rows, level)
 
-    found_z, found_y, latents = python_decoder.read_symbols(stream, *families, z.shape, passes)
-    assert found_z == z.reshape(-1).tolist() and found_y == symbols.reshape(-1).tolist()
+    decoded_z, decoded_y, latents = python_decoder.read_symbols(stream, *families, z.shape, passes)
+    assert decoded_z == z.reshape(-1).tolist() and decoded_y == symbols.reshape(-1).tolist()
     coded = model.latents.code(z, level, lambda step: symbols)
     assert [Fraction(value) for value in coded.y_hat.reshape(-1).tolist()] == latents.y_hat
 
 
 def test_another_level_reads_other_symbols(compact_model):
-    """A stream says nothing without its level."""
+    """A stream cannot be read with another level."""
     z = _z(compact_model, 3, 3)
     symbols = _encode(compact_model, z, 12800, _drawn_y(compact_model, z)).symbols
     stream, coder = _round_trip(compact_model, z, symbols, 12800), EntropyCoder(compact_model)
@@ -273,7 +274,7 @@ def test_another_level_reads_other_symbols(compact_model):
 
 
 def test_the_anchors_come_first_in_the_stream(compact_model):
-    """Other symbols at the other positions change the stream's end, not its beginning."""
+    """Changes at the other positions affect the end of the stream, but not its beginning."""
     z, level = _z(compact_model, 4, 4), 12800
     symbols = _encode(compact_model, z, level, _drawn_y(compact_model, z)).symbols
     mask, streams = anchor_mask(16, 16)[..., None], []

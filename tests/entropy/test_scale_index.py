@@ -1,4 +1,4 @@
-"""Scale indices from a table: those of a search among the thresholds, whatever thresholds a bundle has."""
+"""Scale indices from a lookup table equal those of a search, for any thresholds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def latents() -> LatentModel:
     ("first", "last"), [(-500_000, 600_000), (7, 7), (LOWEST, LOWEST + 90), (HIGHEST - 90, HIGHEST), (LOWEST, HIGHEST)]
 )
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
-def test_index_is_the_number_of_thresholds_that_are_not_above(latents, first, last, kind):
+def test_the_index_is_the_number_of_thresholds_up_to_the_scale(latents, first, last, kind):
     rng = np.random.default_rng(0)
     thresholds = np.sort(np.append(rng.integers(first, last + 1, 253), [first, last])).astype(np.int32)
     model = LatentModel(replace(latents.hyper_decoder, thresholds=thresholds), latents.gains, latents.checkerboard)

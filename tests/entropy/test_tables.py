@@ -39,7 +39,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _prior_cdf(prior: dict, position: np.ndarray) -> np.ndarray:
-    """P(z < position + median), the deep factorized prior in plain NumPy: [c, n] from [n]."""
+    """P(z < position + median) under the deep factorized prior, in plain NumPy: [n] to [c, n]."""
     hidden = (position[None, :] + prior["medians"].astype(np.float64)[:, None])[:, None, :]
     for k in range(4):
         weight = np.log1p(np.exp(prior["weights"][k].astype(np.float64)))
@@ -55,7 +55,7 @@ def test_scales():
     np.testing.assert_allclose(scales[1:] / scales[:-1], 2560 ** (1 / 255), rtol=1e-14)
 
 
-def test_gaussian_tables_are_sound(y_tables):
+def test_gaussian_tables_are_valid(y_tables):
     y_tables.validate("y", 256)
     for scale, low, counts in zip(scale_table(), y_tables.low, map(y_tables.__getitem__, range(256)), strict=True):
         size = len(counts) - 1
@@ -68,7 +68,7 @@ def test_gaussian_tables_are_sound(y_tables):
 
 
 def test_cost_over_the_ideal_rate(y_tables):
-    """The rate of N(0, scale) symbols under the table of the nearest scale, against the entropy."""
+    """The rate of Gaussian symbols under the table of the nearest scale, compared with their entropy."""
     scales = scale_table()
     midpoints = np.sqrt(scales[1:] * scales[:-1])
     ideal_bits, table_bits = [], []
@@ -94,14 +94,14 @@ def test_cost_over_the_ideal_rate(y_tables):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 30), min_size=2, max_size=60))
-@example([0.0, 23.4375])  # 1.48 counts: 2 would cost less than 1 by a hair
-def test_integer_counts_are_all_but_optimal(exponents):
+@example([0.0, 23.4375])  # 1.48 counts: 2 costs slightly less than 1
+def test_integer_counts_are_nearly_optimal(exponents):
     pmf = 2.0 ** -np.array(exponents)
     pmf = pmf / pmf.sum()
     counts = integer_counts(pmf)
     assert counts.sum() == TOTAL_COUNT and counts.min() >= 1 and counts[-1] >= ESCAPE_COUNT
-    # No single count is better placed elsewhere; the cost is convex, so nothing is. Rounding to the nearest count
-    # misses that by (1.5 - 1 / ln 2) / 2^24 = 3.4e-9 bits at most: between 1 and 2 counts.
+    # Moving a single count gains nothing, and the cost is convex, so no move does. Rounding to the nearest count
+    # deviates from that by (1.5 - 1 / ln 2) / 2^24 = 3.4e-9 bits at most: between 1 and 2 counts.
     gain = pmf * np.log2((counts + 1) / counts)
     least = np.where(np.arange(len(pmf)) < len(pmf) - 1, 1, ESCAPE_COUNT)
     loss = np.where(counts > least, pmf * np.log2(counts / np.maximum(counts - 1, 0.5)), np.inf)
@@ -132,7 +132,7 @@ def test_factorized_tables_follow_the_prior(coding_weights):
         assert 3 <= len(counts) < 2 * MAX_EXTENT
 
 
-def test_factorized_tables_cost_next_to_nothing(coding_weights):
+def test_factorized_tables_cost_almost_nothing(coding_weights):
     prior, _ = coding_weights(12)
     tables = factorized_tables(prior)
     positions = np.arange(-3000, 3001)
@@ -163,7 +163,7 @@ def test_a_very_wide_prior_stays_bounded(coding_weights):
     tables = factorized_tables(prior)
     tables.validate("z", 3)
     assert np.all(tables.low == -MAX_EXTENT) and np.all(tables.sizes == 2 * MAX_EXTENT + 1)
-    assert all(tables[c][-1] > TOTAL_COUNT // 10 for c in range(3))  # the escape carries what is outside
+    assert all(tables[c][-1] > TOTAL_COUNT // 10 for c in range(3))  # the escape has the probability outside the table
 
 
 @pytest.mark.parametrize("shift", [-1e5, 1e5])
@@ -183,7 +183,7 @@ def test_the_largest_parameters_still_give_tables(coding_weights, sign):
     factorized_tables(prior).validate("z", 2)
 
 
-def _broken_priors():
+def _invalid_priors():
     def drop_gain(prior):
         prior["gains"] = prior["gains"][:2]
 
@@ -205,7 +205,7 @@ def _broken_priors():
     return [drop_gain, drop_medians, double, shape, nan, no_channels]
 
 
-@pytest.mark.parametrize("damage", _broken_priors(), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("damage", _invalid_priors(), ids=lambda f: f.__name__)
 def test_bad_prior_parameters(coding_weights, damage):
     prior, _ = coding_weights(2)
     damage(prior)

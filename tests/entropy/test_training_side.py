@@ -1,4 +1,4 @@
-"""The differentiable half of the entropy model: likelihoods, their gradients, rounding."""
+"""The entropy model in training: likelihoods, their gradients, rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ CHANNELS = 8
 
 
 def scale_index(scale):
-    """0 … 255: the scale of `tables.scale_table` that is nearest in the logarithm; beyond its ends, the end."""
+    """The index, 0 to 255, of the scale in `tables.scale_table` that is nearest in the logarithm."""
     scales = scale_table()
     midpoints = jnp.asarray((scales[:-1] * scales[1:]) ** 0.5, jnp.float32)
     return jnp.searchsorted(midpoints, scale, side="right")
 
 
 def indexed_likelihood(y, mean, index):
-    """`gaussian_likelihood` under the scale of an index 0 … 255: what a file's tables give y, up to rounding."""
+    """`gaussian_likelihood` with the scale of an index: y's probability under a file's tables, up to rounding."""
     return gaussian_likelihood(y, mean, jnp.asarray(scale_table(), jnp.float32)[index])
 
 
@@ -61,7 +61,7 @@ def test_factorized_tails_keep_their_precision(prior):
     assert (mirrored > 0).all()
 
 
-def test_median_loss_reaches_the_medians_alone(prior):
+def test_median_loss_reaches_only_the_medians(prior):
     graphdef, state = nnx.split(prior, nnx.Param)
     gradients = jax.grad(lambda s: nnx.merge(graphdef, s).median_loss())(state)
     flat = {path[0]: leaf for path, leaf in nnx.to_flat_state(gradients)}
@@ -92,7 +92,7 @@ def test_gaussian_against_scipy(scale):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-30)
 
 
-def test_gaussian_far_out_is_small_not_zero():
+def test_gaussian_tails_are_not_zero():
     found = gaussian_likelihood(jnp.float32(10), jnp.float32(0), jnp.float32(1))
     assert found == pytest.approx(norm.sf(9.5) - norm.sf(10.5), rel=1e-3)
 
@@ -103,7 +103,7 @@ def test_rounding_is_half_to_even_around_the_offset():
     np.testing.assert_allclose(straight_through_round(x, jnp.full(5, 0.25)), [0.25, 1.25, 2.25, -0.75, 0.25])
 
 
-def test_rounding_passes_the_gradient_to_x_alone():
+def test_rounding_passes_the_gradient_only_to_x():
     def f(x, offset):
         return jnp.sum(straight_through_round(x, offset) * jnp.arange(1.0, 4.0))
 
@@ -112,7 +112,7 @@ def test_rounding_passes_the_gradient_to_x_alone():
     np.testing.assert_array_equal(to_offset, [0, 0, 0])
 
 
-def test_lower_bound_lets_through_what_raises():
+def test_lower_bound_passes_gradients_that_increase_x():
     x = jnp.array([0.5, 2.0])
     np.testing.assert_array_equal(lower_bound(x, jnp.float32(1)), [1, 2])
     falling = jax.grad(lambda x: jnp.sum(lower_bound(x, jnp.float32(1))))(x)  # descent would lower x
@@ -137,7 +137,7 @@ def test_indexed_scales_are_the_nearest_ones():
 
 
 def test_indexed_scales_agree_with_the_tables_that_files_use():
-    """Integer thresholds and integer counts against their float counterparts."""
+    """Compares integer thresholds and counts with their float counterparts."""
     tables = gaussian_tables(scale_table())
     for index in (0, 40, 128, 255):
         counts = np.asarray(tables[index], np.float64)[:-1]  # without the escape
@@ -146,7 +146,7 @@ def test_indexed_scales_agree_with_the_tables_that_files_use():
         np.testing.assert_allclose(counts / counts.sum(), expected, atol=3e-7)
 
 
-def test_indexing_costs_next_to_nothing():
+def test_indexing_costs_almost_nothing():
     random = np.random.default_rng(1)
     scale = np.exp(random.uniform(np.log(0.3), np.log(100), 20_000)).astype(np.float32)
     y = np.rint(random.normal(0, scale)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _generator(seed: int) -> Callable[..., np.ndarray]:
-    """scaled(factor, *shape): float32, uniform in ±factor, made of exact operations alone."""
+    """Returns scaled(factor, *shape): float32, uniform in ±factor, computed with exact operations only."""
     bits = np.random.PCG64(seed)
 
     def scaled(factor: float, *shape: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def _generator(seed: int) -> Callable[..., np.ndarray]:
 
 
 def coding_weights(channels: int, seed: int = 0, *, gain: float = 2.0, spread: float = 1.0):
-    """(prior parameters, hyper decoder layers) made of exact float32 operations alone, so equal on every machine.
+    """(prior parameters, hyper decoder layers) computed with exact float32 operations only, so equal on every machine.
 
     `gain` scales the hyper decoder's activations, `spread` the width of z's distribution.
     """
@@ -69,7 +69,7 @@ def compact_coding_weights(
 
 
 def _unit(inputs: int) -> float:
-    """The power of two at or below 1/√inputs."""
+    """The largest power of two up to 1/√inputs."""
     return 2.0 ** -np.ceil(np.log2(np.sqrt(inputs)))
 
 

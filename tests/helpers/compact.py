@@ -1,4 +1,4 @@
-"""A tiny compact variable-rate model: all that the large one has, with random weights that make large symbols."""
+"""A tiny compact variable-rate model, with all parts of the large one and random weights that give large symbols."""
 
 import runpy
 from dataclasses import asdict
@@ -29,8 +29,8 @@ COMPACT = ModelConfig(
     decode_gamma=0.0,
 )
 
-# Factors on some modules' kernels and biases: z of many integers, scales all over the tables, a checkerboard that
-# decides much.
+# Factors on some modules' kernels and biases, for large z, scales over the whole range, and a checkerboard with a large
+# effect.
 _FACTORS = {
     "encoder.out": 20.0,
     "hyper_encoder.convs.2": 3.0,

@@ -11,7 +11,7 @@ from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
 
-if TYPE_CHECKING:  # it brings JAX along, which a measure of memory does without
+if TYPE_CHECKING:  # it imports JAX, which the test of memory must not
     from cdc_jax.codec.codec import Codec
 
 MAX_PIXELS = 2**20
@@ -19,7 +19,7 @@ QUALITIES = (37.25, 100, 10.5, 0)
 
 
 def valid_files(codec: Codec) -> list[bytes]:
-    """Valid files: smooth, noisy, with more than one cell of z, and one pixel; in format 2 one with chunks."""
+    """Valid files: smooth, noisy, with several cells of z, and of one pixel; in format 2 also one with chunks."""
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(40) * 3, np.arange(60) * 2)[:, :, None] + np.array([0, 20, 40])
     noise = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 64), (65, 127), (1, 1))]
@@ -34,30 +34,30 @@ def valid_files(codec: Codec) -> list[bytes]:
 
 
 def header_bytes(data: bytes) -> int:
-    """Of a file whose sides are below 128: all that is before its chunks and its stream."""
+    """The number of bytes before the chunks and the stream, for a file whose sides are below 128."""
     return {1: 10, 2: 13}[data[3]]
 
 
 def sealed(data: bytes) -> bytes:
-    """The file with a right checksum in place of its last four bytes."""
+    """The file with a correct checksum in place of its last four bytes."""
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "big")
 
 
 def repacked(header: cdc_file.Container, stream: bytes) -> bytes:
-    """The file of these fields."""
+    """A file with the fields of `header` and this stream."""
     fields = {} if header.version == 1 else {"level": header.level, "chunks": header.chunks}
     return cdc_file.pack(header.fingerprint, header.height, header.width, stream, **fields)
 
 
 def declared(codec: Codec | CodingModel, height: bytes, width: bytes, stream: bytes = bytes(30)) -> bytes:
-    """A file with these bytes as its sides, and a right checksum."""
+    """A file with these bytes as its height and width, and a correct checksum."""
     version = codec.format_version if isinstance(codec, CodingModel) else codec.config.format_version
     extension = b"" if version == 1 else b"\x25\x40\0"  # quality 37.25, no chunks
     return sealed(b"\xc3DC" + bytes([version]) + codec.fingerprint + height + width + extension + stream + bytes(4))
 
 
 def mutated(rng, data: bytes, others: list[bytes]) -> bytes:
-    """The file with one to three random changes: flipped bits, other bytes, parts lost, doubled, moved, spliced."""
+    """The file with one to three random changes: flipped bits, other bytes, removed, doubled, moved, spliced parts."""
     data = bytearray(data)
     for _ in range(max(1, rng.integers(-2, 4))):
         place = int(rng.integers(len(data) if rng.random() < 0.8 else 14))

@@ -38,7 +38,7 @@ class Golden:
         return list(np.rint((self["image"] + 1) * 127.5).astype(np.uint8))
 
     def medians(self) -> np.ndarray:
-        """Of z's prior, [c]."""
+        """The medians of z's prior, [c]."""
         return self.params["compressor.prior.medians"]
 
 

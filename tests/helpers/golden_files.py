@@ -15,7 +15,7 @@ _ARRAYS = {"v1": ("z", "y", "mean", "scale_index"), "v2": ("z", "y", "mean", "sc
 
 
 def golden_file(version: str, name: str) -> bytes:
-    """One of the files."""
+    """The bytes of a golden file."""
     return (FOLDER / version / f"{name}.cdc").read_bytes()
 
 

@@ -1,6 +1,6 @@
-"""Stand-ins for other machines: processes in which floating-point arithmetic gives other bits, or whose JAX differs.
+"""Simulates other machines: processes whose floating-point arithmetic gives other bits, or whose JAX differs.
 
-Every setting is an environment variable or another interpreter, so it holds for a process of its own: `run` starts it.
+Every setting is an environment variable or another interpreter, so it needs a separate process, which `run` starts.
 """
 
 import functools
@@ -16,11 +16,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 900
 
-# Another BLAS kernel sums in another order; tests/helpers/summation.py does so where this variable asks for it.
+# Another BLAS kernel sums in another order. With this variable, tests/helpers/summation.py does too.
 SUMMATION = "CDC_TEST_SUMMATION"
 OTHER_PYTHON = "CDC_OTHER_PYTHON"
 
-# What the machines set, and so must not be inherited. OPENBLAS_CORETYPE stays as it is found.
+# Variables that the machines set, and must not inherit. OPENBLAS_CORETYPE is inherited.
 _SETTINGS = ("NPY_", "XLA_FLAGS", "JAX_", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", SUMMATION)
 _KEPT = ("JAX_PLATFORMS",)
 
@@ -33,7 +33,7 @@ import hashlib, numpy as np
 x = np.linspace(-20, 20, 20001)
 print(hashlib.sha256(np.exp(x).tobytes() + np.exp(x.astype(np.float32)).tobytes()).hexdigest())
 """
-# Metadata first: it is a matter of milliseconds, where importing JAX takes seconds.
+# Reads the metadata of packages in milliseconds, since importing JAX takes seconds.
 _HAS_PACKAGES = """
 import sys
 from importlib.metadata import version
@@ -50,8 +50,8 @@ class Machine:
     """One way to run Python.
 
     Attributes:
-      name: for messages and test ids.
-      environment: variables on top of the inherited ones.
+      name: the name in messages and test ids.
+      environment: variables in addition to the inherited ones.
       python: the interpreter.
     """
 
@@ -60,10 +60,10 @@ class Machine:
     python: str = sys.executable
 
     def run(self, *arguments: str) -> str:
-        """Runs `python arguments…` to its end and returns its standard output; what it wrote is in a failure."""
+        """Runs `python arguments…` and returns its standard output. A failure shows what it wrote."""
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(_SETTINGS)}
         ours = [str(ROOT)]
-        if self.python == sys.executable and "PYTHONPATH" in kept:  # another interpreter has packages of its own
+        if self.python == sys.executable and "PYTHONPATH" in kept:  # another interpreter has its own packages
             ours.append(kept["PYTHONPATH"])
         environment = {**kept, **self.environment, "PYTHONPATH": os.pathsep.join(ours)}
         command = [self.python, *map(str, arguments)]
@@ -77,19 +77,19 @@ DEFAULT = Machine("default")
 
 
 def without_features(*names: str) -> Machine:
-    """NumPy without some of its kernels."""
+    """NumPy without the kernels for these CPU features."""
     return Machine("NumPy without " + " ".join(names), {"NPY_DISABLE_CPU_FEATURES": " ".join(names)})
 
 
 @functools.cache
 def numpy_machines() -> tuple[Machine, ...]:
-    """The default, then NumPy with ever fewer of its kernels, each with other bits of np.exp (float64 or float32).
+    """The default, then NumPy with fewer and fewer kernels, each with other bits of np.exp (float64 or float32).
 
     They are named by NumPy's own list, since it ignores names that it does not know.
     """
     features = DEFAULT.run("-c", _LIST_FEATURES).split()
     candidates = [DEFAULT] + [without_features(*features[i:]) for i in range(len(features) - 1, -1, -1)]
-    # Of settings with the same bits the one that disables most comes last, and is taken.
+    # Of settings with the same bits, the last one is kept, which disables most.
     by_bits = {machine.run("-c", _HASH_OF_EXP): machine for machine in candidates}
     default_bits = DEFAULT.run("-c", _HASH_OF_EXP)
     return (DEFAULT, *(machine for bits, machine in by_bits.items() if bits != default_bits))
@@ -97,7 +97,7 @@ def numpy_machines() -> tuple[Machine, ...]:
 
 @functools.cache
 def _runs(python: str) -> str | None:
-    """Which versions an interpreter has; None where it does not run or lacks a package."""
+    """The versions that an interpreter has; None if it does not run or lacks a package."""
     try:
         result = subprocess.run([python, "-c", _HAS_PACKAGES], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -107,7 +107,7 @@ def _runs(python: str) -> str | None:
 
 @functools.cache
 def other_python() -> Machine | None:
-    """An interpreter with another Python, JAX or NumPy than this one's, found by running it; None: there is none."""
+    """An interpreter with another Python, JAX or NumPy than this one, found by running candidates, or None."""
     named = os.environ.get(OTHER_PYTHON)
     candidates = [named] if named else [f"python3.{minor}" for minor in (11, 12, 13)] + ["python3"]
     here = _runs(sys.executable)
@@ -119,7 +119,7 @@ def other_python() -> Machine | None:
 
 
 def require_numpy_machines() -> tuple[Machine, ...]:
-    """`numpy_machines`, or the test is skipped where they are all one."""
+    """`numpy_machines`. Skips the test if there is only one."""
     machines = numpy_machines()
     if len(machines) < 2:
         pytest.skip("this machine's CPU features do not change the bits of np.exp")
@@ -127,7 +127,7 @@ def require_numpy_machines() -> tuple[Machine, ...]:
 
 
 def require_other_python() -> Machine:
-    """`other_python`, or the test is skipped."""
+    """`other_python`. Skips the test if there is none."""
     machine = other_python()
     if machine is None:
         pytest.skip(f"no Python with other versions of the packages was found; {OTHER_PYTHON} may name one")

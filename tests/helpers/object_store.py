@@ -1,4 +1,4 @@
-"""A local folder as an object store that does not answer."""
+"""Makes a local folder behave like an unreachable object store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etils import epath
 
 @contextlib.contextmanager
 def unreachable_store(monkeypatch: pytest.MonkeyPatch, method: str) -> Iterator[None]:
-    """Every path is taken for a remote one, and this method of theirs raises as gcsfs does: not an OSError."""
+    """Treats every path as remote, and makes this method raise what gcsfs raises, which is not an OSError."""
 
     def fail(*_, **__):
         raise Exception("HTTP 503\ntry again later")

@@ -11,14 +11,14 @@ FAST_COMPILE_FLAG = "--xla_backend_optimization_level=0"
 
 
 def free_address() -> str:
-    """Where processes of this machine can meet: host:port, a port that nobody listens on."""
+    """An address host:port with a free port, where processes of this machine can connect."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def user_environment(**changes: str) -> dict[str, str]:
-    """A user's environment: this process's own without the flag that the tests compile with, and with the package."""
+    """A user's environment: this process's, without the tests' compiler flag, and with the package on the path."""
     flags = os.environ.get("XLA_FLAGS", "").replace(FAST_COMPILE_FLAG, "").strip()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path, "TQDM_DISABLE": "1", **changes}

@@ -1,6 +1,6 @@
 """A decoder written from docs/format.md alone, in plain Python: no constriction, no NumPy, none of `cdc_jax`.
 
-It is slow and trusts the file; what it shows is that the format is ours, not a library's.
+It is slow and trusts the file. It shows that the specification is complete and depends on no library.
 """
 
 import zlib
@@ -21,7 +21,7 @@ class Container(NamedTuple):
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """The value, and the position after it."""
+    """Decodes a varint; returns its value and the position after it."""
     value = shift = 0
     while data[position] >= 0x80:
         value, shift, position = value | (data[position] & 0x7F) << shift, shift + 7, position + 1
@@ -34,7 +34,7 @@ def _checked(data: bytes, checksum: bytes) -> bytes:
 
 
 def read_container(data: bytes) -> Container:
-    """The fields of a file."""
+    """Reads the fields of a file."""
     body = _checked(data[:-4], data[-4:])
     version = body[3]
     assert body[:3] == b"\xc3DC" and version in (1, 2)
@@ -55,7 +55,7 @@ def read_container(data: bytes) -> Container:
 
 
 class RangeDecoder:
-    """Entries out of a stream, each by its table of counts."""
+    """Decodes entries from a stream, each with its table of counts."""
 
     def __init__(self, stream: bytes):
         self.stream, self.position, self.range = stream, 8, 2**64 - 1
@@ -82,10 +82,10 @@ LENGTH_COUNTS.append(2**24 - sum(LENGTH_COUNTS))
 
 
 def read_part(decoder: RangeDecoder, tables: list[tuple[int, list[int]]], chosen: list[int]) -> list[int]:
-    """The symbols of z or y; the i-th is coded with the table (low, counts) of number chosen[i]."""
+    """Reads the symbols of z or y. Symbol i is coded with the table (low, counts) at index chosen[i]."""
     entries = [decoder.entry(tables[number][1]) for number in chosen]
     symbols = [tables[number][0] + entry for number, entry in zip(chosen, entries, strict=True)]
-    ends = [len(tables[number][1]) - 1 for number in chosen]  # the entry that is the escape
+    ends = [len(tables[number][1]) - 1 for number in chosen]  # each table's escape entry
     escapes = [i for i, entry in enumerate(entries) if entry == ends[i]]
     lengths = {i: decoder.entry(LENGTH_COUNTS) + 1 for i in escapes}
     for length in range(1, 25):
@@ -98,14 +98,14 @@ def read_part(decoder: RangeDecoder, tables: list[tuple[int, list[int]]], chosen
     return symbols
 
 
-# Of each pass {index in raster order: scale index}; is sent {index: symbol}; returns what it likes.
+# Yields {index in raster order: scale index} for each pass, receives {index: symbol}, and returns any result.
 Passes = Generator[dict[int, int], dict[int, int], object]
 
 
 def read_symbols(
     stream: bytes, z_tables, y_tables, z_size: tuple[int, int, int], passes_of: Callable[[list[int]], Passes]
 ) -> tuple[list[int], list[int], object]:
-    """(z, y, what the passes returned), z and y in raster order; passes_of(z) gives y's passes."""
+    """Reads (z, y, result of the passes), with z and y in raster order. passes_of(z) gives y's passes."""
     height, width, channels = z_size
     decoder = RangeDecoder(stream)
     by_channel = read_part(decoder, z_tables, [c for c in range(channels) for _ in range(height * width)])

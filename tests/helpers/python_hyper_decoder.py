@@ -1,4 +1,4 @@
-"""The integer hyper decoder written from docs/format.md alone, in Python's integers: the arithmetic to compare with."""
+"""The integer hyper decoder in Python's integers, written from docs/format.md alone: the reference arithmetic."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,12 +7,12 @@ STRIDES, SIDES = (2, 2, 1), (5, 5, 3)
 
 
 def saturate(value: int) -> int:
-    """To 24-bit signed integers."""
+    """Clips to 24-bit signed integers."""
     return min(max(value, SMALLEST), LARGEST)
 
 
 def _sums(x: list, kernel: list, bias: list[int], stride: int) -> list:
-    """bias + Σ kernel · x at every position of the output; nothing is added for positions outside x."""
+    """bias + Σ kernel · x at every position of the output, zero-padded."""
     side, pad = len(kernel), len(kernel) // 2
     height, width = len(x), len(x[0])
     output = [[list(bias) for _ in range(stride * width)] for _ in range(stride * height)]
@@ -64,13 +64,13 @@ def decode_with_features(coding: Mapping, z: list) -> tuple[list, list]:
 
 
 def finish(value: int, shift: int, *, leaky: bool) -> int:
-    """What a layer makes of a sum: shift, saturation and LeakyReLU."""
+    """Applies a layer's shift, saturation and LeakyReLU to a sum."""
     value = saturate((value + 2 ** (shift - 1)) >> shift)
     return (value * 52429 + 2**17) >> 18 if leaky and value < 0 else value
 
 
 def scale_indices(coding: Mapping, output: list) -> list[int]:
-    """y's scale indices of format 1 in raster order: how many thresholds are not above the scale."""
+    """y's scale indices in format 1, in raster order: the number of thresholds ≤ each scale."""
     channels = len(coding["bias_2"]) // 2
     scales: Iterable[int] = (scale for row in output for cell in row for scale in cell[channels:])
     return [sum(threshold <= scale for threshold in coding["scale_thresholds"]) for scale in scales]

@@ -1,4 +1,4 @@
-"""Gains, checkerboard and passes written from docs/format.md alone, in Python's integers: both format versions."""
+"""Gains, checkerboard and passes of both format versions in Python's integers, written from docs/format.md alone."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,7 +13,7 @@ TAPS = [(0, 1), (1, 0), (1, 2), (2, 1)]
 
 
 class Latents(NamedTuple):
-    """In raster order: means and ŷ, exact fractions, and scale indices."""
+    """Means and ŷ as exact fractions, and scale indices, all in raster order."""
 
     means: list[Fraction]
     y_hat: list[Fraction]
@@ -21,7 +21,7 @@ class Latents(NamedTuple):
 
 
 def gains(coding: Mapping, level: int) -> tuple[list[int], list[int]]:
-    """(log2 g, 1/g) of every channel."""
+    """(log2 g, 1/g) for every channel, as integers in fixed point."""
     anchors, bits = coding["log2_gains"], coding["fractional_bits"][3]
     intervals = len(anchors) - 1
     log2 = anchors[0]
@@ -41,7 +41,7 @@ def inverse_gain(log2: int, bits: int) -> int:
 
 
 def fractional_power(exponent: int) -> int:
-    """2 to the exponent's 16 fractional bits, with 30 fractional bits."""
+    """2 to the power of the exponent's 16 fractional bits, with 30 fractional bits."""
     root, power = 2**31, 2**30
     for digit in range(15, -1, -1):
         root = isqrt(root << 30)
@@ -51,7 +51,7 @@ def fractional_power(exponent: int) -> int:
 
 
 def log2_magnitude(symbol: int, bits: int) -> int:
-    """log2(1 + |symbol|), linear between powers of two."""
+    """log2(1 + |symbol|), interpolated linearly between powers of two."""
     size = 1 + abs(symbol)
     exponent = size.bit_length() - 1
     return (exponent << bits) + ((size - 2**exponent) << bits >> exponent)
@@ -91,7 +91,7 @@ def _add_products(sums: list[int], x: list[int], kernel: list[list[int]]) -> Non
 
 
 def passes(coding: Mapping, z: list, level: int = 0) -> Passes:
-    """y's passes for z's symbols [h][w][Z] at a level; returns `Latents`."""
+    """Runs y's passes for z's symbols [h][w][Z] at a level; returns `Latents`."""
     if coding["format_version"] == 1:
         return (yield from _one_pass(coding, z))
     features, output = python_hyper_decoder.decode_with_features(coding, z)

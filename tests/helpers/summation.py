@@ -1,4 +1,4 @@
-"""The integer networks with their sums in other orders and types: stand-ins for other BLAS kernels.
+"""The integer networks with sums in other orders and types, as other BLAS kernels might compute them.
 
 `IntegerHyperDecoder.matmul` and `IntegerCheckerboard.matmul` are the places where a kernel could make a difference.
 Shuffled sums must not; the float networks show that the tests would notice.
@@ -13,7 +13,7 @@ from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 
 
 def shuffled_product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """x @ matrix with the channels permuted, every sum split into parts at random."""
+    """x @ matrix with permuted channels and randomly split sums."""
     rng = np.random.default_rng(x.shape[0])
     order = rng.permutation(x.shape[1])
     cuts = np.sort(rng.choice(x.shape[1], 3, replace=False))
@@ -44,13 +44,13 @@ class Float32Checkerboard(IntegerCheckerboard):
 
 
 class Float32CheckerboardReversed(Float32Checkerboard):
-    """`Float32Checkerboard` on a machine that begins with the last channel."""
+    """`Float32Checkerboard` with sums that begin with the last channel."""
 
     order = slice(None, None, -1)
 
 
 class FloatNetwork(IntegerHyperDecoder):
-    """The same weights as a float32 network, without fixed point, roundings and saturations in between."""
+    """The same weights as a float32 network, without fixed point, rounding and saturation."""
 
     order = slice(None)
 
@@ -71,16 +71,16 @@ class FloatNetwork(IntegerHyperDecoder):
 
 
 class FloatNetworkReversed(FloatNetwork):
-    """`FloatNetwork` on a machine that begins with the last channel."""
+    """`FloatNetwork` with sums that begin with the last channel."""
 
     order = slice(None, None, -1)
 
 
 def with_sums_of(net: IntegerHyperDecoder, stand_in: type[IntegerHyperDecoder]) -> IntegerHyperDecoder:
-    """The same integers, added up by another class."""
+    """The same network, with the sums of another class."""
     return stand_in(net.layers, net.medians, net.thresholds)
 
 
 def board_with_sums_of(board: IntegerCheckerboard, stand_in: type[IntegerCheckerboard]) -> IntegerCheckerboard:
-    """The same, of a checkerboard."""
+    """The same checkerboard, with the sums of another class."""
     return stand_in(**{field.name: getattr(board, field.name) for field in dataclasses.fields(board)})

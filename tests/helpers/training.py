@@ -16,7 +16,7 @@ CONFIG = ROOT / "tests" / "helpers" / "paper_layout.py"
 
 
 def tiny_settings(**changes) -> dict[str, object]:
-    """What differs from the tests' configuration."""
+    """Settings that differ from the tests' configuration."""
     return {
         "model.width": 8,
         "model.decode_steps": 2,
@@ -33,7 +33,7 @@ def tiny_settings(**changes) -> dict[str, object]:
 
 
 def tiny_config(**changes) -> ml_collections.ConfigDict:
-    """The same as a configuration, for tests that call the trainer's functions."""
+    """`tiny_settings` as a configuration, for tests that call the trainer's functions."""
     config = runpy.run_path(str(CONFIG))["get_config"]()
     config.update_from_flattened_dict(tiny_settings(**changes))
     return config
@@ -48,13 +48,13 @@ def main_command(workdir: Path, *arguments: str, **settings) -> list[str]:
 
 
 def run_main(workdir: Path, *arguments: str, timeout_seconds: int = 600, **settings) -> subprocess.CompletedProcess:
-    """The finished process of such a run."""
+    """Runs `main_command`; returns the finished process."""
     command = main_command(workdir, *arguments, **settings)
     return subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=timeout_seconds)
 
 
 def parallel_config(**changes) -> ml_collections.ConfigDict:
-    """Eight crops a step, so that up to eight devices can share them."""
+    """A configuration with eight crops per step, which up to eight devices can share."""
     return tiny_config(**{"model.width": 4, "data.crop": 64, "data.batch_size": 8, "ema.every": 1, **changes})
 
 

@@ -1,4 +1,4 @@
-"""A few training steps in a process of its own: other devices, other processes, another precision.
+"""Runs a few training steps in a separate process, with other devices, processes or another precision.
 
     python -m tests.helpers.training_worker STEPS BITS [save|restore WORKDIR]
 

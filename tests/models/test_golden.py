@@ -1,4 +1,4 @@
-"""Both models against the original program: every intermediate, the decoded pictures, the loss and its gradient."""
+"""Both models against the original program: every intermediate, the decoded images, the loss and its gradient."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_unet_at_three_times(golden, compressed, denoise):
         assert relative_error(output, golden[name]) < 1e-5, name
 
 
-def test_decoded_pictures(golden, compressed):
+def test_decoded_images(golden, compressed):
     schedule = schedule_for(golden.config)
     names = golden.names("decoded_")
     assert len(names) >= 4

@@ -1,6 +1,6 @@
-"""Pictures to try files with: more than two hundred, most of them as unlike a photograph as can be.
+"""More than two hundred test images, most of them very unlike photographs.
 
-All but three are at most 64×64, one cell of z, so that one compiled encoder takes them all.
+All but three are at most 64×64, one cell of z, so that one compiled encoder serves them.
 """
 
 from pathlib import Path
@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 
-NUM_PICTURES = 210
+NUM_IMAGES = 210
 _LARGE = ((65, 127), (128, 100), (70, 66))  # two cells by two
 
 
-def pictures() -> list[Picture]:
-    """The same NUM_PICTURES pictures in every run with the same NumPy."""
+def images() -> list[Image]:
+    """The same NUM_IMAGES images in every run with the same NumPy."""
     rng = np.random.default_rng(4)
     found = [*_constants(rng), *_patterns(), *_photographs(rng)]
     found += [rng.integers(0, 256, (*size, 3)) for size in _LARGE]
-    while len(found) < NUM_PICTURES:
+    while len(found) < NUM_IMAGES:
         found.append(_random(rng, len(found) % 4, tuple(rng.integers(1, 65, 2))))
-    return [np.ascontiguousarray(picture, np.uint8) for picture in found[:NUM_PICTURES]]
+    return [np.ascontiguousarray(image, np.uint8) for image in found[:NUM_IMAGES]]
 
 
 def _constants(rng) -> list[np.ndarray]:
@@ -40,20 +40,20 @@ def _patterns() -> list[np.ndarray]:
     for place in (0, 1, 15, 16, 31, 62):
         found += [(column > place) * 255, (row > place) * 255, ((row == place) & (column == place)) * 255]
     found += [row * 4, (row + column) * 2, 255 - column * 4]
-    return [np.repeat(picture[:, :, None], 3, axis=2) for picture in found]
+    return [np.repeat(image[:, :, None], 3, axis=2) for image in found]
 
 
 def _photographs(rng) -> list[np.ndarray]:
-    """Cuts from scikit-image's photographs; none where it is not installed."""
+    """Crops of scikit-image's photographs; none if it is not installed."""
     try:
         import skimage
     except ImportError:
         return []
-    from PIL import Image
+    from PIL import Image as PILImage
 
     found = []
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"):
-        photograph = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB"))
+        photograph = np.asarray(PILImage.open(Path(skimage.__file__).parent / "data" / name).convert("RGB"))
         for _ in range(10):
             top, left = (int(rng.integers(side - 64)) for side in photograph.shape[:2])
             found.append(photograph[top : top + 64, left : left + 64])
