@@ -39,6 +39,8 @@ DEMO = [
     "scikit-image>=0.25",
 ]
 
+HUB = ["huggingface_hub>=2.0,<3"]  # models by name: hf://OWNER/REPO
+
 TORCH = ["torch>=2.6"]  # only tests use it, for comparison
 
 EVAL = [
@@ -59,6 +61,7 @@ TRAIN = [
 TEST = [
     *TRAIN,
     *EVAL,
+    *HUB,
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "pytest>=8.3",
@@ -73,6 +76,7 @@ EXTRAS = {
     "demo": DEMO,
     "train": TRAIN,
     "eval": EVAL,
+    "hub": HUB,
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,

@@ -122,6 +122,24 @@ def compact_codec(compact_bundle):
     return cdc_jax.load_codec(compact_bundle)
 
 
+@pytest.fixture
+def hub():
+    """A hub on this machine, without repositories."""
+    pytest.importorskip("huggingface_hub", reason="the package is not installed: pip install '.[hub]'")
+    from tests.helpers.hub_server import running_hub
+
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub_client(hub, tmp_path):
+    """Runs commands against it, with an empty cache."""
+    from tests.helpers.hub_client import HubClient
+
+    return HubClient(hub, tmp_path / "hub-home")
+
+
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
     """uint8 [300, 451, 3]: the validation photograph of the tiny model."""

@@ -28,6 +28,7 @@ CODEC_SIDE = ["__init__", "__main__", "cli", "codec.codec", "io.cdc_file", "io.i
 DISTRIBUTION_OF = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "huggingface_hub": "huggingface-hub",
     "ml_collections": "ml-collections",
     "orbax": "orbax-checkpoint",
     "pillow_jxl": "pillow-jxl-plugin",

@@ -8,11 +8,12 @@ Exit codes: 0 success, 1 a file failed, 2 usage error, 3 a file needs another mo
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from cdc_jax.cli import arguments, bundles, compress, console, decompress, evaluate, info, verify
+from cdc_jax.cli import arguments, bundles, compress, console, decompress, evaluate, info, model_list, verify
 from cdc_jax.cli.arguments import Command, Environment
 from cdc_jax.errors import CdcError
 
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages report what matters
             args = arguments.parse(sys.argv[1:] if argv is None else list(argv), _COMMANDS)
+            if getattr(args, "quiet", False):
+                os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by huggingface_hub
             return args.run(args, Environment(load_codec, is_process=argv is None))
     except SystemExit as stop:  # argparse: --help, --version, usage
         return stop.code if isinstance(stop.code, int) else 0
@@ -70,6 +73,13 @@ _COMMANDS = (
         info.run,
     ),
     Command(
+        "models",
+        "[--json]",
+        "list the models that need no download",
+        model_list.add_arguments,
+        model_list.run,
+    ),
+    Command(
         "verify",
         "FILE... [--json] [options]",
         "check that .cdc files, the model and this machine agree",
@@ -92,7 +102,7 @@ _COMMANDS = (
     ),
     Command(
         "export",
-        "WORKDIR OUT_DIR [--step N] [--force]",
+        "WORKDIR OUT_DIR [--step N | --best] [--float16] [options]",
         "convert a checkpoint of a training run to a bundle",
         bundles.add_export,
         bundles.run_export,

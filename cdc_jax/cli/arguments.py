@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cdc_jax.codec.bundle_folder import is_bundle
 from cdc_jax.io.files import MAX_PIXELS
+from cdc_jax.io.hub import is_hub_name
 from cdc_jax.version import __version__
 
 _EXIT_CODES = "exit codes: 0 success, 1 a file failed, 2 usage error, 3 a file needs another model"
@@ -62,7 +63,8 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
         args.parser.error(f"unrecognized arguments: {' '.join(flags or more)}; usage: {args.parser.usage}")
     if hasattr(args, "inputs"):
         args.inputs = args.inputs + more
-        bundles = [word for word in args.inputs if is_bundle(word)] if hasattr(args, "model") else []
+        words = args.inputs if hasattr(args, "model") else []
+        bundles = [word for word in words if is_hub_name(word) or is_bundle(word)]
         if bundles:
             args.parser.error(f"the input {bundles[0]} is a bundle: give --model once for each, --model A --model B")
         if not args.inputs:
@@ -87,8 +89,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         action="append",
         default=[],
-        help="a model's bundle; repeat the option for several (default: the model shipped with cdc_jax); each file is "
-        "read with the model whose fingerprint it has",
+        help="a model's bundle: a folder, or hf://OWNER/REPO[@REVISION][/SUBFOLDER]; repeat the option for several "
+        "(default: the model shipped with cdc_jax); each file is read with the model whose fingerprint it has",
     )
     parser.add_argument(
         "--max-pixels",

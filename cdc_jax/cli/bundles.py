@@ -12,8 +12,10 @@ from cdc_jax.codec.bundle_folder import check_new_bundle
 
 def add_import_torch(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc import-torch`."""
-    parser.add_argument("file", metavar="FILE.pt", help="a checkpoint of the original program")
-    parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
+    parser.add_argument(
+        "file", metavar="FILE.pt", help="a checkpoint of the original program, or hf://OWNER/REPO[@REVISION]/FILE.pt"
+    )
+    _add_output(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments.add_quiet(parser)
 
@@ -28,11 +30,18 @@ def run_import_torch(args: argparse.Namespace, environment: Environment) -> int:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc export`."""
     parser.add_argument("workdir", metavar="WORKDIR", help="the folder of a training run")
-    parser.add_argument("output", metavar="OUT_DIR", help="the bundle's folder")
+    _add_output(parser)
     which = parser.add_mutually_exclusive_group()
     step = arguments.whole_number(0)
     which.add_argument("--step", type=step, metavar="N", help="the checkpoint's step (default: the latest)")
     which.add_argument("--best", action="store_true", help="the checkpoint with the lowest validation loss")
+    parser.add_argument("--float16", action="store_true", help="store float16 weights, which halves the size")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        default="other",
+        help="the weights' license, such as cc-by-4.0, for the model card and the hub (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments.add_quiet(parser)
 
@@ -42,9 +51,15 @@ def run_export(args: argparse.Namespace, environment: Environment) -> int:
     from cdc_jax.training.export import export_workdir
 
     def make(folder: str) -> None:
-        export_workdir(args.workdir, folder, step=args.step, best=args.best, overwrite=args.force)
+        options = {"step": args.step, "best": args.best, "half": args.float16, "license": args.license}
+        export_workdir(args.workdir, folder, **options, overwrite=args.force)
 
     return _make_bundle(args, args.workdir, make)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    where = "the bundle's folder, or hf://OWNER/REPO[@BRANCH][/SUBFOLDER], where it is uploaded"
+    parser.add_argument("output", metavar="OUT_DIR", help=where)
 
 
 def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], object]) -> int:

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array
 
-from cdc_jax.codec.bundle_folder import check_new_bundle
+from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, new_bundle
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
-from cdc_jax.io.files import new_folder
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
@@ -40,7 +39,7 @@ class Bundle:
       config: the model's settings.
       params: float32 weights by dotted name.
       coding: the tables and integer networks that encoder and decoder share.
-      weights_sha256: SHA-256 of all weights according to config.json, as hexadecimal digits.
+      weights_sha256: SHA-256 of all weights, as hexadecimal digits.
       path: absolute path of the folder it was loaded from, or None.
     """
 
@@ -71,29 +70,32 @@ def save_bundle(
     coding: CodingModel | None = None,
     lpips: Mapping[str, np.ndarray] | None = None,
     half: bool = False,
+    license: str = "other",
     overwrite: bool = False,
 ) -> None:
     """Writes a bundle, completely or not at all.
 
     Args:
-      out_dir: the bundle's folder; its parent folder is created if it is missing.
+      out_dir: the bundle's folder; its parent folder is created if it is missing. A bundle at
+        hf://OWNER/REPO[@BRANCH][/SUBFOLDER] is uploaded, with its model card as README.md.
       config, params: the model's settings and weights by dotted name.
       provenance: text for the model card: the origin and license of the weights.
       measurements: rows of the model card's table, by title.
       coding: the coding model of a bundle whose files this one must open; by default built from the weights.
       lpips: a perceptual network that came with the weights, stored as `lpips_vgg.npz`.
       half: store float16 weights, which halves the size. `coding` is then built from the rounded weights.
+      license: the identifier of the weights' license, for the hub's metadata.
       overwrite: replace an existing bundle.
 
     Raises:
-      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle) or cannot be written, or the weights do not
-        fit into a bundle.
+      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle) or cannot be written, the weights do not fit
+        into a bundle, or the hub cannot be used.
     """
     check_new_bundle(out_dir, overwrite=overwrite)
     params = round_to_half(params) if half else params
     coding = coding or build_coding(params)
     try:
-        with new_folder(out_dir) as folder:
+        with new_bundle(out_dir, license=license) as folder:
             (save_half if half else save_orbax)(folder, params)
             coding.save(folder / "coding.npz")
             facts = {
@@ -104,7 +106,7 @@ def save_bundle(
                 "weights_sha256": weights_hash(params),
             }
             (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
-            (folder / "model_card.md").write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
+            (folder / CARD_FILE).write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
             if lpips:
                 np.savez(folder / "lpips_vgg.npz", **lpips)
     except OSError as error:
@@ -138,7 +140,18 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(
             f"{path}: coding.npz is not the one that config.json was written with: copy or export the bundle again."
         )
-    return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"], path.absolute())
+    params = load_weights(path, config)
+    _check_weights(params, facts["weights_sha256"], path)
+    return Bundle(config, params, coding, facts["weights_sha256"], path.absolute())
+
+
+def _check_weights(params: Mapping[str, Array], expected_sha256: str, path: Path) -> None:
+    found = weights_hash(params)
+    if found != expected_sha256:
+        raise BundleError(
+            f"{path}: The weights have the hash {found[:16]}…, but config.json has {expected_sha256[:16]}…: copy or "
+            "export the bundle again."
+        )
 
 
 def _read_facts(path: Path) -> dict:

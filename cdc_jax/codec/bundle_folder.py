@@ -1,13 +1,22 @@
-"""Folders of bundles: what counts as a bundle, where a new one may be written, and the shipped one."""
+"""Where bundles are: from a name to a folder, what counts as a bundle, where a new one is written."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from cdc_jax.errors import BundleError
+from cdc_jax.io import hub
+from cdc_jax.io.files import new_folder
 
+CARD_FILE = "model_card.md"
+_HUB_CARD_FILE = "README.md"  # what the hub shows of a repository
 _SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
+_FETCHED = ("config.json", "coding.npz", CARD_FILE, _HUB_CARD_FILE, "weights/*", "weights.safetensors")
+_REPLACED = (*_FETCHED, "lpips_vgg.npz")
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -17,14 +26,67 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
     return files and not (folder / "checkpoints").is_dir()
 
 
+def bundle_folder(name: str | os.PathLike[str] | None) -> Path:
+    """The local folder of a bundle.
+
+    Args:
+      name: a folder, which is returned as it is; hf://OWNER/REPO[@REVISION][/SUBFOLDER], which is downloaded unless it
+        is in the cache; or None, the shipped model.
+
+    Raises:
+      BundleError: there is no shipped model; or the hub has no such bundle, or cannot be reached.
+    """
+    if name is None:
+        return shipped_bundle()
+    if not hub.is_hub_name(name):
+        return Path(name)
+    folder = hub.fetch_folder(name, _FETCHED)
+    if not is_bundle(folder):
+        raise BundleError(f"{name} is not a bundle: it lacks config.json or coding.npz.")
+    return folder
+
+
 def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Raises BundleError unless `path` is free: missing, an empty folder or, with `overwrite`, another bundle."""
+    """Raises BundleError unless `path` is free: missing, an empty folder or, with `overwrite`, another bundle.
+
+    On the hub, any place without a bundle is free.
+    """
+    if hub.is_hub_name(path):
+        if not overwrite and hub.has_file(path, "config.json"):
+            raise BundleError(f"{path} has a bundle already, which was kept: choose another, or replace it (--force).")
+        return
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
     if not overwrite:
         raise BundleError(f"{path} exists already and was kept: choose another folder, or replace it (--force).")
     if not is_bundle(path):
         raise BundleError(f"{path} is not a bundle and was kept: choose another folder.")
+
+
+@contextlib.contextmanager
+def new_bundle(path: str | os.PathLike[str], *, license: str) -> Iterator[Path]:
+    """A temporary folder to fill in a `with` block, which then becomes the bundle at `path`, completely or not at all.
+
+    Args:
+      path: a folder, or a name on the hub. The hub gets the model card as README.md, headed by its metadata.
+      license: the identifier of a license, for that metadata.
+
+    Raises:
+      OSError: the folder cannot be written.
+      BundleError: the hub refuses the bundle or cannot be reached.
+    """
+    if not hub.is_hub_name(path):
+        with new_folder(path) as folder:
+            yield folder
+        return
+    header = hub.card_header(license)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        yield folder
+        card = folder / CARD_FILE
+        (folder / _HUB_CARD_FILE).write_text(header + card.read_text("utf-8"), "utf-8")
+        card.unlink()
+        hub.upload_folder(folder, path, replaced=_REPLACED)
 
 
 def shipped_bundle() -> Path:

@@ -24,7 +24,7 @@ from cdc_jax.codec import memory, tiling
 from cdc_jax.codec.batch_decoder import decode_files
 from cdc_jax.codec.batching import Progress, collect
 from cdc_jax.codec.bundle import Bundle, load_bundle
-from cdc_jax.codec.bundle_folder import shipped_bundle
+from cdc_jax.codec.bundle_folder import bundle_folder
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import rate_bits
@@ -50,17 +50,17 @@ def load_codec(
     """Opens a bundle.
 
     Args:
-      bundle_dir: a folder written by training, `cdc export` or `cdc import-torch`; by default the shipped model.
+      bundle_dir: a folder written by training, `cdc export` or `cdc import-torch`, or such a folder's name on the hub,
+        hf://OWNER/REPO[@REVISION][/SUBFOLDER], which is downloaded once; by default the shipped model.
       max_pixels: limit on height × width, which `compress` and `decompress` check before they allocate anything.
       compute_type: precision of the U-Net's products, "float32" or "bfloat16", which is faster on accelerators and
         changes pixels slightly. Files do not depend on it.
 
     Raises:
-      BundleError: the folder is not a complete, valid bundle.
+      BundleError: this is not a complete, valid bundle, or it cannot be downloaded.
       ConfigError: the compute type is unknown.
     """
-    bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
-    return Codec(load_bundle(bundle_dir), max_pixels=max_pixels, compute_type=compute_type)
+    return Codec(load_bundle(bundle_folder(bundle_dir)), max_pixels=max_pixels, compute_type=compute_type)
 
 
 class Codec:

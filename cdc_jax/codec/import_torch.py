@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.errors import CheckpointError
+from cdc_jax.io import hub
 from cdc_jax.io.torch_file import read_torch_file
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import shapes, transposed_convolutions
@@ -165,15 +166,16 @@ def import_torch(checkpoint: str | Path, out_dir: str | Path, *, overwrite: bool
     """Converts a released checkpoint to a bundle. Stores its LPIPS network, if it has one, as `lpips_vgg.npz`.
 
     Args:
-      checkpoint: the `.pt` file.
-      out_dir: the bundle's folder.
+      checkpoint: the `.pt` file, or its name on the hub, hf://OWNER/REPO[@REVISION]/FILE.
+      out_dir: the bundle's folder, or its name on the hub.
       overwrite: replace an existing bundle.
 
     Raises:
-      CheckpointError: the file is not a complete CDC checkpoint; the message names the weight at fault.
-      BundleError: the bundle cannot be written.
+      CheckpointError: the file is not a complete CDC checkpoint (the message names the weight at fault), or cannot be
+        downloaded.
+      BundleError: the bundle cannot be written or uploaded.
     """
-    tensors = read_checkpoint(checkpoint)
+    tensors = read_checkpoint(hub.fetch_file(checkpoint) if hub.is_hub_name(checkpoint) else checkpoint)
     config = config_of(tensors)
     params = convert_tensors(tensors, config)
     lpips = {k.removeprefix(LPIPS_PREFIX): v for k, v in tensors.items() if k.startswith(LPIPS_PREFIX)}

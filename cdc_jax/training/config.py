@@ -18,7 +18,7 @@ def default_config() -> ml_collections.ConfigDict:
     """The settings of the paper (Yang & Mandt 2023) and its released program, locked."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.init_from = ""  # a run's folder or a bundle to take the weights from; "": fresh weights
+    config.init_from = ""  # a run's folder or a bundle (also hf://…) to take weights from; "": fresh ones
     config.init_weights = "ema"  # which weights of that run: "ema" or "raw"
     config.freeze_entropy = False  # train context decoder and U-Net only, so that files of init_from stay readable
 

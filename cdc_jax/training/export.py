@@ -26,30 +26,38 @@ def export_params(
     *,
     metrics: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
+    half: bool = False,
+    license: str = "other",
     overwrite: bool = False,
 ) -> None:
     """Writes a bundle of a run's weights at a step.
 
     Args:
-      out_dir: the bundle's folder.
+      out_dir: the bundle's folder, or its name on the hub.
       config: the run's settings.
       params: the weights by name.
       step: the training step of the weights, for the model card.
       metrics: further entries of the model card, by title.
       coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
+      half: whether to store float16 weights, which halves the size.
+      license: the identifier of the weights' license.
       overwrite: whether to replace an existing bundle at `out_dir`.
 
     Raises:
       BundleError: see `save_bundle`.
     """
-    provenance = "Trained with cdc_jax. Whoever trained the weights decides on their license."
+    terms = f"License of the weights: {license}."
+    if license == "other":
+        terms = "Whoever trained the weights decides on their license."
     save_bundle(
         out_dir,
         model_config(config),
         params,
-        provenance=provenance,
+        provenance=f"Trained with cdc_jax. {terms}",
         measurements={**_recipe(config, step), **(metrics or {})},
         coding=coding,
+        half=half,
+        license=license,
         overwrite=overwrite,
     )
 
@@ -87,15 +95,19 @@ def export_workdir(
     *,
     step: int | None = None,
     best: bool = False,
+    half: bool = False,
+    license: str = "other",
     overwrite: bool = False,
 ) -> int:
     """Exports a checkpoint of a run as a bundle, with the moving average of the weights if the run has one.
 
     Args:
       workdir: the run's folder, local or in an object store.
-      out_dir: the bundle's folder.
+      out_dir: the bundle's folder, or hf://OWNER/REPO[@BRANCH][/SUBFOLDER], where it is uploaded.
       step: the checkpoint's step; None: the latest.
       best: export the checkpoint with the lowest validation objective instead.
+      half: whether to store float16 weights, in one file of half the size that loads faster.
+      license: the identifier of the weights' license, for the model card and the hub's metadata.
       overwrite: whether to replace an existing bundle at `out_dir`.
 
     Returns:
@@ -103,7 +115,7 @@ def export_workdir(
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be read.
-      BundleError: the bundle cannot be written.
+      BundleError: the bundle cannot be written or uploaded.
     """
     workdir = epath.Path(workdir)
     with reraise_as(f"Cannot read {workdir}", workdir, kind=CheckpointError):
@@ -115,5 +127,6 @@ def export_workdir(
         params = run_weights(checkpoints, chosen, config)
         metrics = checkpoints.metrics(chosen)
     coding = read_coding(workdir) if config.freeze_entropy else None
-    export_params(out_dir, config, params, chosen, metrics=metrics, coding=coding, overwrite=overwrite)
+    options = {"metrics": metrics, "coding": coding, "half": half, "license": license, "overwrite": overwrite}
+    export_params(out_dir, config, params, chosen, **options)
     return chosen

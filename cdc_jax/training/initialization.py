@@ -17,10 +17,11 @@ import numpy as np
 from etils import epath
 
 from cdc_jax.codec.bundle import load_bundle
-from cdc_jax.codec.bundle_folder import is_bundle
+from cdc_jax.codec.bundle_folder import bundle_folder, is_bundle
 from cdc_jax.data.sources import open_sources
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
+from cdc_jax.io import hub
 from cdc_jax.io.files import copy_tree, is_remote, reraise_as
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import build_coding, shapes
@@ -52,11 +53,12 @@ def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
       CheckpointError, BundleError: `init_from` is neither a run nor a bundle, or has another architecture. The message
         then names the first weight that differs.
       ConfigError: the images have no KLT (see `image_klt`).
-      CdcError: `init_from` cannot be read.
+      CdcError: `init_from` cannot be read or downloaded.
     """
     if not config.init_from:
         return StartingWeights(_fresh_weights(config))
-    origin = epath.Path(config.init_from)
+    named = hub.is_hub_name(config.init_from)
+    origin = epath.Path(bundle_folder(config.init_from) if named else config.init_from)
     with reraise_as(f"Cannot read init_from, {origin}", origin):
         starts_from_run, starts_from_bundle = (origin / "checkpoints").is_dir(), is_bundle(origin)
     if starts_from_run:

