@@ -49,6 +49,8 @@ EVAL = [
     "scikit-image>=0.25",
 ]
 
+HEIF = ["pillow-heif>=1.1"]
+
 TRAIN = [
     *DEMO,
     "importlib_resources>=6.4",  # which `tfds build` imports and tensorflow-datasets does not ask for
@@ -59,6 +61,7 @@ TRAIN = [
 TEST = [
     *TRAIN,
     *EVAL,
+    *HEIF,
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "pytest>=8.3",
@@ -73,6 +76,7 @@ EXTRAS = {
     "demo": DEMO,
     "train": TRAIN,
     "eval": EVAL,
+    "heif": HEIF,
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,

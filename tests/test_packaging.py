@@ -29,6 +29,7 @@ DISTRIBUTION_OF = {
     "PIL": "pillow",
     "absl": "absl-py",
     "ml_collections": "ml-collections",
+    "pillow_heif": "pillow-heif",
     "orbax": "orbax-checkpoint",
     "pillow_jxl": "pillow-jxl-plugin",
     "skimage": "scikit-image",

@@ -10,14 +10,14 @@ from cdc_jax.cli import arguments, console, paths, pipeline, target_options
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX
-from cdc_jax.io.image_folders import image_suffixes
+from cdc_jax.io.image_folders import HEIF_SUFFIXES, image_suffixes
 
 _MOST_NAMES = 20  # skipped files that a message names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc compress`."""
-    arguments.add_files(parser, "images (any format that Pillow reads, such as PNG, JPEG, WebP, AVIF, TIFF)")
+    arguments.add_files(parser, "images (any format that Pillow reads, such as PNG, JPEG, WebP, AVIF, HEIC, TIFF)")
     quality = arguments.number(0, 100)
     parser.add_argument(
         "-q", "--quality", type=quality, metavar="Q", help="0 (smallest file) to 100, decimals allowed (default: 50)"
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         raise paths.UsageError("`cdc compress` takes one --model, or several with a target such as --target-bpp.")
     if by_target and args.quality is not None:
         raise paths.UsageError("A target determines the quality: give -q or a target, not both.")
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=image_suffixes(), new_suffix=CDC_SUFFIX)
+    suffixes = image_suffixes() | HEIF_SUFFIXES  # without their package, these fail and are not just skipped
+    plan = paths.plan_tasks(args.inputs, args.output, suffixes=suffixes, new_suffix=CDC_SUFFIX)
     if not args.quiet:
         _log_skipped([path for path in plan.skipped if not path.lower().endswith(CDC_SUFFIX)])
     models = Models(args, environment.load_codec)

@@ -23,7 +23,7 @@ from cdc_jax.errors import ImageError, reason_of
 from cdc_jax.io.alpha import Alpha
 from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, image_format, write_atomically
 from cdc_jax.io.metadata import Metadata, fit_metadata, metadata_of, save_options
-from cdc_jax.io.pillow_files import open_image
+from cdc_jax.io.pillow_files import open_image, unreadable
 from cdc_jax.io.srgb import profile_to_srgb, split_alpha, to_rgb, upright
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -131,8 +131,8 @@ def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> Imag
         pixels = np.array(pil_image, np.uint8)
     except (ImageError, MemoryError) as error:
         raise type(error)(f"{name}{error}") from None
-    except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-        raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
+    except Exception as error:
+        raise unreadable(error, name) from None
     return ImageContents(pixels, alpha, replace(metadata, icc_profile=profile), tuple(name + note for note in notes))
 
 

@@ -10,8 +10,9 @@ from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
 from cdc_jax.errors import ImageError, reason_of
-from cdc_jax.io.image_folders import image_formats
+from cdc_jax.io.image_folders import image_formats, register_heif
 
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -29,17 +30,36 @@ def open_image(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
     try:
         pil_image = open_header(stream, image_formats())
     except UnidentifiedImageError:
+        if is_heif(stream) and not register_heif():
+            raise ImageError(
+                f"{name}This is a HEIC image, which the package pillow-heif reads: pip install '.[heif]'."
+            ) from None
         raise ImageError(f"{name}This is not an image in a format that Pillow reads, or it is corrupt.") from None
     except MemoryError:
         raise
-    except Exception as error:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, KeyError, …
-        raise ImageError(f"{name}This image is truncated or corrupt ({reason_of(error)}).") from None
+    except Exception as error:
+        raise unreadable(error, name) from None
     width, height = pil_image.size
     if width * height > max_pixels:
         raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels).")
     if width * height == 0:
         raise ImageError(f"{name}This image has no pixels.")
     return pil_image
+
+
+def unreadable(error: Exception, name: str) -> ImageError:
+    """What to raise for what Pillow raises for a corrupt file: OSError, SyntaxError, struct.error, KeyError, …"""
+    reason = reason_of(error)
+    if "truncated" in reason.lower():
+        return ImageError(f"{name}This image is truncated: the end of its file is missing.")
+    return ImageError(f"{name}This image is truncated or corrupt ({reason}).")
+
+
+def is_heif(stream: BinaryIO) -> bool:
+    """Whether a file begins as a HEIC image does."""
+    stream.seek(0)
+    head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
 
 
 def open_header(stream: BinaryIO, formats: Sequence[str]) -> PILImage.Image:

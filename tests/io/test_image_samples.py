@@ -144,7 +144,7 @@ def test_premultiplied_alpha():
     np.testing.assert_array_equal(from_pil(Image.fromarray(smooth()[..., :2]).convert("La")).alpha, smooth()[..., 1])
 
 
-@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"])
 def test_only_the_first_frame_is_read_with_a_warning(format):
     first, second = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
     data = saved(first, format, save_all=True, append_images=[second])

@@ -153,7 +153,7 @@ def test_our_limit_replaces_pillows(monkeypatch):
 def test_truncated_files_are_refused(format):
     data = encode_image(random_image(100, 100), format)
     for length in (0, 1, 10, 30, len(data) // 2, len(data) * 9 // 10):
-        with pytest.raises(ImageError, match="truncated or corrupt|not an image"):
+        with pytest.raises(ImageError, match="truncated|not an image"):
             read_image(data[:length])
 
 
