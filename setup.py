@@ -51,6 +51,8 @@ EVAL = [
     "scikit-image>=0.25",
 ]
 
+HEIF = ["pillow-heif>=1.1"]
+
 TRAIN = [
     *DEMO,
     "importlib_resources>=6.4",  # imported by `tfds build`, but not declared by tensorflow-datasets
@@ -62,6 +64,7 @@ TEST = [
     *TRAIN,
     *EVAL,
     *HUB,
+    *HEIF,
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "pytest>=8.3",
@@ -77,6 +80,7 @@ EXTRAS = {
     "train": TRAIN,
     "eval": EVAL,
     "hub": HUB,
+    "heif": HEIF,
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cdc_jax.evaluation.evaluate import evaluate
     from cdc_jax.io.header import Header, read_header
     from cdc_jax.io.images import read_image, write_image
+    from cdc_jax.io.metadata import Metadata, read_metadata
     from cdc_jax.models.config import ModelConfig
     from cdc_jax.runtime.compilation_cache import enable as enable_compilation_cache
     from cdc_jax.training.config import default_config
@@ -46,6 +47,7 @@ __all__ = [
     "Header",
     "ImageError",
     "Interrupted",
+    "Metadata",
     "ModelConfig",
     "ModelMismatchError",
     "__version__",
@@ -57,6 +59,7 @@ __all__ = [
     "load_codec",
     "read_header",
     "read_image",
+    "read_metadata",
     "train",
     "verify",
     "write_image",
@@ -66,6 +69,7 @@ _IMPORTED_ON_USE = {  # public name → (module, its name there)
     "Codec": ("codec.codec", "Codec"),
     "EvaluationSettings": ("evaluation.evaluate", "Settings"),
     "Header": ("io.header", "Header"),
+    "Metadata": ("io.metadata", "Metadata"),
     "ModelConfig": ("models.config", "ModelConfig"),
     "default_config": ("training.config", "default_config"),
     "enable_compilation_cache": ("runtime.compilation_cache", "enable"),
@@ -75,6 +79,7 @@ _IMPORTED_ON_USE = {  # public name → (module, its name there)
     "load_codec": ("codec.codec", "load_codec"),
     "read_header": ("io.header", "read_header"),
     "read_image": ("io.images", "read_image"),
+    "read_metadata": ("io.metadata", "read_metadata"),
     "train": ("training.loop", "train"),
     "verify": ("codec.verification", "verify"),
     "write_image": ("io.images", "write_image"),

@@ -27,7 +27,7 @@ def folder_with_a_photo(tmp_path, photograph, compact_bundle, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/files.md"])
 def test_snippets_run_as_printed(page, folder_with_a_photo):
     printed = snippets(ROOT / page)
     assert printed

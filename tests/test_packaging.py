@@ -30,6 +30,7 @@ DISTRIBUTION_OF = {
     "absl": "absl-py",
     "huggingface_hub": "huggingface-hub",
     "ml_collections": "ml-collections",
+    "pillow_heif": "pillow-heif",
     "orbax": "orbax-checkpoint",
     "pillow_jxl": "pillow-jxl-plugin",
     "skimage": "scikit-image",

@@ -22,6 +22,8 @@ class _Stream:
       data: its bytes.
       header: its header.
       codec: the codec with the file's fingerprint.
+      alpha: its alpha channel, uint8 [h, w]; None if every pixel is opaque.
+      metadata: its metadata.
       decode_seconds: the time of its decoding, if it was decoded alone.
     """
 
@@ -29,6 +31,8 @@ class _Stream:
     data: bytes
     header: object
     codec: object
+    alpha: object
+    metadata: object
     decode_seconds: float = 0.0
 
 
@@ -62,10 +66,14 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
     def read(source: str) -> _Stream:
         from cdc_jax.io import cdc_file
+        from cdc_jax.io.alpha import read_alpha
+        from cdc_jax.io.metadata import metadata_in
 
         data = paths.read_source(source, magic=cdc_file.MAGIC)
         header = cdc_file.unpack(data, max_pixels=args.max_pixels)
-        return _Stream(source, data, header, models.for_file(header.fingerprint, source))
+        codec = models.for_file(header.fingerprint, source)
+        alpha = read_alpha(header.chunks, header.height, header.width)
+        return _Stream(source, data, header, codec, alpha, metadata_in(header.chunks))
 
     def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
         settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma, "eta": args.eta}
@@ -82,10 +90,16 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
                 yield members[index], image
 
     def finish(stream: _Stream, image) -> tuple[bytes, str]:
-        from cdc_jax.io.images import encode_image
+        from cdc_jax.io.alpha import add_alpha
+        from cdc_jax.io.images import encode_image, lost_in
 
+        lost = lost_in(format, alpha=stream.alpha is not None, metadata=stream.metadata)
+        if lost and not args.quiet:
+            console.log(f"warning: {console.shown(stream.source)}: {' '.join(lost)}")
+        if stream.alpha is not None:
+            image = add_alpha(image, stream.alpha)
         details = f"{stream.header.width}x{stream.header.height}, {stream.decode_seconds:.2f} s"
-        return encode_image(image, format), details
+        return encode_image(image, format, stream.metadata), details
 
     concurrent = args.max_memory is None and args.tile is None
     convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, concurrent=concurrent)

@@ -51,7 +51,8 @@ def _facts(path: str, header: Header) -> dict[str, object]:
 
 def _line(path: str, header: Header) -> str:
     quality = "" if header.quality is None else f"quality {header.quality:g}, "
+    chunks = "".join(f", {kind} {num_bytes} bytes" for kind, num_bytes in header.chunks.items())
     return (
         f"{path}: {header.width}x{header.height} pixels, {header.num_bytes} bytes, {header.bpp:.4f} bpp, "
-        f"{quality}format {header.format_version}, model {header.fingerprint.hex()}"
+        f"{quality}format {header.format_version}, model {header.fingerprint.hex()}{chunks}"
     )

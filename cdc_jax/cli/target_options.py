@@ -10,8 +10,7 @@ from cdc_jax.cli import arguments
 from cdc_jax.cli.models import Models
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import UInt8
+    from cdc_jax.io.images import ImageContents
 
 
 def add_targets(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +43,13 @@ def _positive(text: str) -> float:
     return value
 
 
-def choose_model(args: argparse.Namespace, models: Models, image: UInt8[np.ndarray, "h w 3"]) -> tuple[bytes, str]:
+def choose_model(args: argparse.Namespace, models: Models, contents: ImageContents) -> tuple[bytes, str]:
     """Compresses an image to a target.
 
     Args:
       args: the command's arguments, with a target.
       models: the models to choose from.
-      image: uint8 [height, width, 3], sRGB.
+      contents: the image, with what its file is to carry besides.
 
     Returns:
       The file, and a short description of the choice for the user.
@@ -61,5 +60,5 @@ def choose_model(args: argparse.Namespace, models: Models, image: UInt8[np.ndarr
     from cdc_jax.codec.model_selection import Target, choose
 
     target = Target(args.target_bpp, args.target_bytes, args.min_psnr, args.steps, args.seed, args.gamma)
-    choice = choose(models.paths, models.load, image, target)
+    choice = choose(models.paths, models.load, contents, target)
     return choice.data, f"{choice.model} ({choice.reason})"

@@ -1,7 +1,7 @@
 """The public codec, which turns images into bytes and back.
 
     codec = cdc_jax.load_codec("bundle")
-    data = codec.compress(image)            # uint8 [h, w, 3] → the bytes of a .cdc file
+    data = codec.compress(image)            # uint8 [h, w, 3 or 4] → the bytes of a .cdc file
     image = codec.decompress(data, steps=5)
 
 A file decodes to the same latents on every machine. On one platform, its pixels are determined by (file, steps, γ, η,
@@ -20,25 +20,23 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from cdc_jax.codec import memory, tiling
+from cdc_jax.codec import memory
 from cdc_jax.codec.batch_decoder import decode_files
 from cdc_jax.codec.batching import Progress, collect
 from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.bundle_folder import bundle_folder
 from cdc_jax.codec.decoding import COMPUTE_TYPES
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.encoding import rate_bits
 from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import ImageDecoder, decode_settings
 from cdc_jax.codec.image_encoder import ImageEncoder, ImageLatents, quality_level
-from cdc_jax.codec.image_input import ImageLike, as_image
+from cdc_jax.codec.image_input import ImageLike, as_contents, chunks_of
 from cdc_jax.codec.preview import synthesis_matrix
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BundleError, CdcError, ConfigError
-from cdc_jax.io import cdc_file
+from cdc_jax.io.alpha import add_alpha
 from cdc_jax.io.files import MAX_PIXELS
-from cdc_jax.io.images import Image, pad_to_multiple
-from cdc_jax.models.config import STRIDE
+from cdc_jax.io.images import Image, ImageWithAlpha
 from cdc_jax.runtime.prefetch import in_threads
 
 _HOST_THREADS = 2  # threads beyond one per device, for entropy coding while the devices are busy
@@ -108,12 +106,16 @@ class Codec:
         """4 bytes that identify the coding model. A file opens with every bundle that has the file's fingerprint."""
         return self.coding.fingerprint
 
-    def compress(self, image: ImageLike, *, quality: float | None = None) -> bytes:
+    def compress(
+        self, image: ImageLike, *, quality: float | None = None, drop_alpha: bool = False, keep_metadata: bool = False
+    ) -> bytes:
         """Compresses an image; returns the bytes of a `.cdc` file.
 
         Args:
-          image: uint8 [h, w, 3], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
+          image: uint8 [h, w, 3 or 4], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
           quality: 0 (smallest file) to 100, by default 50; only for a variable-rate model.
+          drop_alpha: leave out the alpha channel. By default it is kept without loss, unless every pixel is opaque.
+          keep_metadata: keep the EXIF and XMP data of a path or PIL image, and its pixels in its RGB colour profile.
 
         Raises:
           TypeError: the image has an unsupported type.
@@ -121,16 +123,16 @@ class Codec:
           ConfigError: the quality is out of range, or given for a single-rate model.
         """
         level = quality_level(self.config, quality)
-        return self._encoder.write(self.analyze(image), level)
+        return self._encoder.write(self.analyze(image, drop_alpha=drop_alpha, keep_metadata=keep_metadata), level)
 
     def check_quality(self, quality: float | None) -> None:
         """Raises ConfigError if `compress` would refuse this quality."""
         quality_level(self.config, quality)
 
-    def analyze(self, image: ImageLike) -> ImageLatents:
+    def analyze(self, image: ImageLike, *, drop_alpha: bool = False, keep_metadata: bool = False) -> ImageLatents:
         """Runs the encoder. From its result, `write` makes files of any quality quickly. Raises as `compress`."""
-        image = as_image(image, self.max_pixels)
-        return self._encoder.analyze(pad_to_multiple(image, STRIDE), *image.shape[:2])
+        contents = as_contents(image, self.max_pixels, keep_metadata=keep_metadata)
+        return self._encoder.analyze(contents.pixels, chunks_of(contents, drop_alpha=drop_alpha))
 
     def write(self, latents: ImageLatents, *, quality: float | None = None) -> bytes:
         """The bytes of the `.cdc` file of latents from `analyze`. Raises ConfigError as `compress`."""
@@ -149,8 +151,9 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
+        return_alpha: bool = False,
         progress: Progress | None = None,
-    ) -> Image:
+    ) -> Image | ImageWithAlpha:
         """Decompresses a `.cdc` file; returns its image, uint8 [h, w, 3], sRGB.
 
         Args:
@@ -162,6 +165,7 @@ class Codec:
           eta: DDIM's η, the noise added at each step, 0 (none) to 1.
           tile: largest side of the tiles in pixels, a multiple of 64. Tiles see less, so they change the result. By
             default, images of up to 2²⁰ pixels are decoded whole, and larger ones with 768, on every machine.
+          return_alpha: return uint8 [h, w, 4] with the file's alpha channel, opaque if the file has none.
           progress: called as `progress(done, total)` after each tile of each step, or once for an image without tiles.
 
         Raises:
@@ -169,12 +173,11 @@ class Codec:
           ModelMismatchError: the file needs another bundle.
           ConfigError: steps, seed, gamma, eta or tile is invalid.
         """
-        settings = decode_settings(self.config, steps, seed, gamma, eta)
-        if tile is not None:
-            tiling.check_tile(tile)
+        settings = decode_settings(self.config, steps, seed, gamma, eta, tile)
         container, symbols = self._reader.read(data)
-        image = self.decoder.decode(symbols, settings, tile, progress)
-        return image[: container.height, : container.width]
+        alpha = self._reader.alpha(data) if return_alpha else None
+        image = self.decoder.decode(symbols, settings, tile, progress)[: container.height, : container.width]
+        return add_alpha(image, alpha) if return_alpha else image
 
     def decompress_progressively(
         self, data: bytes, *, steps: int | None = None, seed: int = 0, gamma: float | None = None, eta: float = 0.0
@@ -200,24 +203,28 @@ class Codec:
           ConfigError: no tile is small enough.
         """
         height, width = padded_size(self._reader.open(data))
-        tile = memory.tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
-        shapes = [tiling.tile_shape(height, width, side) for side in (tile, tiling.default_tile(height, width))]
-        return None if shapes[0] == shapes[1] else tile
+        return memory.special_tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
 
     def compress_batch(
-        self, images: Sequence[ImageLike], *, quality: float | None = None, progress: Progress | None = None
+        self,
+        images: Sequence[ImageLike],
+        *,
+        quality: float | None = None,
+        drop_alpha: bool = False,
+        keep_metadata: bool = False,
+        progress: Progress | None = None,
     ) -> list[bytes]:
         """`compress` for many images of any sizes, on all local devices. Returns the same files in the same order.
 
         Args:
-          images, quality: as `compress`.
+          images, quality, drop_alpha, keep_metadata: as `compress`.
           progress: called as `progress(done, total)` after each image.
 
         Raises:
           TypeError, ImageError: as `compress`, for the first such image.
           ConfigError: as `compress`.
         """
-        compress = functools.partial(self.compress, quality=quality)
+        compress = functools.partial(self.compress, quality=quality, drop_alpha=drop_alpha, keep_metadata=keep_metadata)
         results = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
         return collect(((index, data) for index, (_, data) in enumerate(results)), len(images), progress)
 
@@ -264,9 +271,7 @@ class Codec:
         Raises:
           ConfigError: as `decompress`.
         """
-        settings = decode_settings(self.config, steps, seed, gamma, eta)
-        if tile is not None:
-            tiling.check_tile(tile)
+        settings = decode_settings(self.config, steps, seed, gamma, eta, tile)
         yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
@@ -279,14 +284,9 @@ class Codec:
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
-        """−log₂ p of the rounded latents under the float model, in bits: the rate that training minimizes.
-
-        Arguments and errors are those of `compress`.
-        """
-        level = quality_level(self.config, quality)
-        rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
-        padded = pad_to_multiple(as_image(image, self.max_pixels), STRIDE)
-        return float(rate_bits(self.config, self.params, padded[None], rate)[0])
+        """−log₂ p of the rounded latents under the float model, in bits, which training minimizes. As `compress`."""
+        pixels = as_contents(image, self.max_pixels).pixels
+        return self._encoder.estimate_bits(pixels, quality_level(self.config, quality))
 
 
 def _load_same(bundle_dir: Path, weights_sha256: str, max_pixels: int, compute_type: str) -> Codec:

@@ -6,6 +6,7 @@ from cdc_jax.codec.bundle import Bundle
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BitstreamError, CdcError, ModelMismatchError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.alpha import Alpha, read_alpha
 from cdc_jax.models.config import STRIDE
 
 
@@ -49,6 +50,11 @@ class FileReader:
         cells = (pixels // STRIDE for pixels in padded_size(container))
         shape = (*cells, self._config.hyper_channels)
         return container, self._coder.decode(container.stream, shape, container.level)
+
+    def alpha(self, data: bytes) -> Alpha | None:
+        """A file's alpha channel, None where all is opaque. Raises as `open`; BitstreamError also for a corrupt one."""
+        container = self.open(data)
+        return read_alpha(container.chunks, container.height, container.width)
 
     def read_or_error(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols] | CdcError:
         """`read`, but returns a CdcError instead of raising it."""

@@ -37,13 +37,15 @@ class DecodeSettings(NamedTuple):
 
 
 def decode_settings(
-    config: ModelConfig, steps: int | None, seed: int, gamma: float | None, eta: float
+    config: ModelConfig, steps: int | None, seed: int, gamma: float | None, eta: float, tile: int | None = None
 ) -> DecodeSettings:
-    """Checks settings, and replaces None by the model's defaults.
+    """Checks settings, and replaces None by the model's defaults. A tile is checked only.
 
     Raises:
-      ConfigError: steps, seed, gamma or eta is invalid.
+      ConfigError: steps, seed, gamma, eta or tile is invalid.
     """
+    if tile is not None:
+        tiling.check_tile(tile)
     steps = config.decode_steps if steps is None else _whole_number("steps", steps)
     seed = _whole_number("seed", seed)
     if steps == 0 and not config.transform:

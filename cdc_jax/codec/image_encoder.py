@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 
 from cdc_jax.codec.bundle import Bundle
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.encoding import image_latents
+from cdc_jax.codec.encoding import image_latents, rate_bits
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.latents import Pass
 from cdc_jax.errors import BundleError, ConfigError
 from cdc_jax.io import cdc_file
-from cdc_jax.io.images import Image
-from cdc_jax.models.config import MAX_QUALITY, ModelConfig
+from cdc_jax.io.chunks import Chunk
+from cdc_jax.io.images import Image, pad_to_multiple
+from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 
 DEFAULT_QUALITY = 50.0
 
@@ -28,12 +29,14 @@ class ImageLatents(NamedTuple):
       height, width: the image's size in pixels, before padding.
       y: the latents before quantization, float32.
       z: the symbols of the hyper latents, int32.
+      chunks: the chunks of the image's files.
     """
 
     height: int
     width: int
     y: Float[np.ndarray, "h w c"]
     z: Int[np.ndarray, "h/4 w/4 z"]
+    chunks: tuple[Chunk, ...] = ()
 
 
 def quality_level(config: ModelConfig, quality: float | None) -> int | None:
@@ -72,33 +75,40 @@ class ImageEncoder:
 
     def __init__(self, bundle: Bundle, coder: EntropyCoder, devices: LocalDevices):
         self._config, self._coding, self._coder, self._devices = bundle.config, bundle.coding, coder, devices
+        self._params = bundle.params
         self._medians = np.asarray(bundle.params["compressor.prior.medians"])
 
-    def analyze(self, padded: Image, height: int, width: int) -> ImageLatents:
+    def analyze(self, image: Image, chunks: tuple[Chunk, ...] = ()) -> ImageLatents:
         """Runs the encoder.
 
         Args:
-          padded: the image, padded to multiples of 64.
-          height, width: its size before padding.
+          image: uint8 [h, w, 3] of any size.
+          chunks: the chunks of its files.
 
         Raises:
           BundleError: the latents are not finite.
         """
         with self._devices.one() as params:
-            y, z = image_latents(self._config, params, padded)
+            y, z = image_latents(self._config, params, pad_to_multiple(image, STRIDE))
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise BundleError("The model's latents are not finite numbers: its weights are corrupt, export it again.")
-        return ImageLatents(height, width, y, _to_symbols(z - self._medians))
+        return ImageLatents(*image.shape[:2], y, _to_symbols(z - self._medians), chunks)
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:
         """The bytes of the file with a level of `quality_level`."""
         z, y, scale_index = self._symbols(latents, level)
         stream = self._coder.encode(z, y, scale_index)
-        return cdc_file.pack(self._coding.fingerprint, latents.height, latents.width, stream, level=level)
+        size = latents.height, latents.width
+        return cdc_file.pack(self._coding.fingerprint, *size, stream, level=level, chunks=latents.chunks)
 
     def part_bits(self, latents: ImageLatents, level: int | None) -> tuple[float, float]:
         """Ideal bits of z and of y in the file of `write`."""
         return self._coder.part_bits(*self._symbols(latents, level))
+
+    def estimate_bits(self, image: Image, level: int | None) -> float:
+        """−log₂ p of an image's rounded latents under the float model."""
+        rate = None if level is None else np.array([level / cdc_file.MAX_LEVEL], np.float32)
+        return float(rate_bits(self._config, self._params, pad_to_multiple(image, STRIDE)[None], rate)[0])
 
     def _symbols(self, latents: ImageLatents, level: int | None):
         def rounded(step: Pass) -> Int[np.ndarray, "h w c"]:

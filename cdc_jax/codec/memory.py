@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cdc_jax.codec.tiling import MIN_TILE, tile_shape
+from cdc_jax.codec.tiling import MIN_TILE, default_tile, tile_shape
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import STRIDE
 
@@ -38,6 +38,13 @@ def tile_within(max_bytes: int, height: int, width: int, model_width: int, devic
     needed = decoding_bytes(height, width, MIN_TILE, model_width, devices)
     needed_mib = math.ceil(needed / 2**20)
     raise ConfigError(f"An image of {width}x{height} pixels needs at least {needed_mib} MiB with this model.")
+
+
+def special_tile_within(max_bytes: int, height: int, width: int, model_width: int, devices: int = 1) -> int | None:
+    """`tile_within`, but None where that gives the tiles which the size has by itself."""
+    tile = tile_within(max_bytes, height, width, model_width, devices)
+    default = default_tile(height, width)
+    return None if tile_shape(height, width, tile) == tile_shape(height, width, default) else tile
 
 
 def decoding_bytes(height: int, width: int, tile: int | None, model_width: int, devices: int = 1) -> int:

@@ -10,11 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import UInt8
-
 from cdc_jax.errors import CdcError
 from cdc_jax.io.cdc_file import MAX_LEVEL, QUALITY_STEPS
+from cdc_jax.io.images import Image, ImageContents
 from cdc_jax.metrics.distortion import psnr_db
 
 _CLOSE_SIZE = 0.998  # the search ends with a file of at least this share of the limit
@@ -70,20 +68,20 @@ class _Candidate:
 
 
 def choose(
-    models: Sequence[str], load: Callable[[str], object], image: UInt8[np.ndarray, "h w 3"], target: Target
+    models: Sequence[str], load: Callable[[str], object], image: Image | ImageContents, target: Target
 ) -> Choice:
     """Selects the largest file within a size, or the smallest file that reaches a PSNR.
 
     Args:
       models: the paths of the bundles to choose from.
       load: loads the codec of a bundle.
-      image: the image to compress, sRGB.
+      image: uint8 [h, w, 3], or an image with what its file is to carry besides, which counts.
       target: what the file must meet.
 
     Raises:
       CdcError: no model meets the target; the message names the nearest one.
     """
-    pixels = image.shape[0] * image.shape[1]
+    pixels = math.prod(_pixels(image).shape[:2])
     if target.min_psnr_db is not None:
         candidates = [_smallest_that_reaches(model, load(model), image, target) for model in models]
         good = [c for c in candidates if c.psnr_db >= target.min_psnr_db]
@@ -134,7 +132,7 @@ def _smallest_that_reaches(model: str, codec, image, target: Target) -> _Candida
     def measured(level: int | None) -> _Candidate:
         made = write(level)
         decoded = codec.decompress(made.data, steps=target.steps, seed=target.seed, gamma=target.gamma)
-        return _Candidate(model, made.data, level, psnr_db(image, decoded))
+        return _Candidate(model, made.data, level, psnr_db(_pixels(image), decoded))
 
     if not codec.config.variable_rate:
         return measured(None)
@@ -182,6 +180,10 @@ class _Search:
     def _share(self, low: _Candidate, high: _Candidate) -> float:
         start, end = self.measure(low), self.measure(high)
         return (self.goal - start) / (end - start)
+
+
+def _pixels(image: Image | ImageContents) -> Image:
+    return image.pixels if isinstance(image, ImageContents) else image
 
 
 def _writer(model: str, codec, image) -> Callable[[int | None], _Candidate]:

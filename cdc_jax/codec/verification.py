@@ -16,9 +16,11 @@ from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 from cdc_jax.entropy.latents import LatentModel, Pass
 from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.alpha import read_alpha
 from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.io.header import file_bytes
+from cdc_jax.io.metadata import metadata_in
 
 _MACHINE_CELLS = 2  # the machine is checked with 2×2 cells of z
 
@@ -57,13 +59,17 @@ class Verifier:
         """Decodes the symbols of a file, encodes them again, and checks the machine's arithmetic with a part of them.
 
         Raises:
-          BitstreamError: the data is not a valid file, or declares more than `max_pixels`.
+          BitstreamError: the data is not a valid file, or declares more than `max_pixels`; or its alpha channel is
+            corrupt.
           ModelMismatchError: the file needs another bundle.
           CdcError: this machine's arithmetic is not exact.
         """
         z, y = self._codec.read_symbols(data)
         check_machine(self._latents, z[:_MACHINE_CELLS, :_MACHINE_CELLS])
-        return Verified(cdc_file.unpack(data), z.size + y.size)
+        header = cdc_file.unpack(data)
+        read_alpha(header.chunks, header.height, header.width)
+        metadata_in(header.chunks)
+        return Verified(header, z.size + y.size)
 
 
 def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS) -> Verifier:

@@ -19,7 +19,7 @@ can distinguish a newer file from a corrupt one.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc_jax.errors import BitstreamError
 from cdc_jax.io.chunks import Chunk, pack_chunks, unpack_chunks
@@ -107,7 +107,28 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
     Raises:
       BitstreamError: the file is empty, too short, not a `.cdc` file, of a newer version, corrupt, or too large.
     """
-    version, body = _checked(data)
+    return _fields(*_checked(data), max_pixels)
+
+
+def unpack_header(start: bytes) -> Container:
+    """Reads the fields of a file from its beginning alone, without its checksum. The stream is empty.
+
+    Args:
+      start: at least the first bytes of the file, up to the end of its chunks.
+
+    Raises:
+      BitstreamError: it is not a `.cdc` file, of a newer version, corrupt, or not all that is needed.
+    """
+    if start[: len(MAGIC)] != MAGIC:
+        raise BitstreamError("This is not a .cdc file.")
+    version = start[len(MAGIC)] if len(start) >= _MIN_BYTES else 0
+    if version not in VERSIONS:
+        raise BitstreamError("The file is cut off, corrupt, or of a newer version.")
+    return replace(_fields(version, start, None), stream=b"")
+
+
+def _fields(version: int, body: bytes, max_pixels: int | None) -> Container:
+    """The fields of a file of a known version, from the bytes before its checksum."""
     height, position = unpack_varint(body, _FIXED_BYTES)
     width, position = unpack_varint(body, position)
     if height == 0 or width == 0:

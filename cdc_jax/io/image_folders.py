@@ -7,8 +7,11 @@ import os
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-# Formats that Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, videos, or have no pixels.
-_NOT_IMAGES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # of what takes the package pillow-heif
+
+# Formats that Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, videos, or have no pixels of
+# their own; CDC is ours (`cdc_jax.pillow`).
+_NOT_IMAGES = {"BUFR", "CDC", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
 
 
 class FolderFiles(NamedTuple):
@@ -25,11 +28,22 @@ class FolderFiles(NamedTuple):
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that can be read with the installed Pillow."""
+    """Pillow's names of the formats that can be read with the installed packages."""
     from PIL import Image
 
     Image.init()
+    register_heif()
     return tuple(name for name in Image.OPEN if name not in _NOT_IMAGES)
+
+
+def register_heif() -> bool:
+    """Lets Pillow read HEIC images, if the package pillow-heif is installed; whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 @functools.cache

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdc_jax.codec.image_input import chunks_of
 from cdc_jax.errors import BitstreamError, BundleError, ConfigError
 from cdc_jax.io import cdc_file
-from cdc_jax.io.images import write_image
+from cdc_jax.io.images import ImageContents, write_image
 
 FINGERPRINT = bytes.fromhex("0a1b2c3d")
 OTHER = bytes.fromhex("ffee0011")
@@ -37,9 +38,10 @@ class StoringCodec:
         self.written.append(quality)
         quality = 50.0 if self.config.variable_rate and quality is None else quality
         level = None if quality is None else round(256 * quality)
-        height, width, _ = image.shape
-        stream = zlib.compress(image.tobytes()) + bytes(int(quality or 0))
-        return cdc_file.pack(self.fingerprint, height, width, stream, level=level)
+        contents = image if isinstance(image, ImageContents) else ImageContents(image)
+        height, width, _ = contents.pixels.shape
+        stream = zlib.compress(contents.pixels.tobytes()) + bytes(int(quality or 0))
+        return cdc_file.pack(self.fingerprint, height, width, stream, level=level, chunks=chunks_of(contents))
 
     def check_quality(self, quality):
         if quality is not None and not self.config.variable_rate:

@@ -34,7 +34,8 @@ def test_quality_and_chunks_of_format_2(cdc):
     chunks = (Chunk(b"text", b"caption"), Chunk(b"Exif", bytes(20)))
     data = cdc_file.pack(FINGERPRINT, 5, 7, b"stream", level=round(37.25 * 256), chunks=chunks)
     Path("a.cdc").write_bytes(data)
-    assert f", quality 37.25, format 2, model {FINGERPRINT.hex()}\n" in cdc("info", "a.cdc")[1]
+    chunks = "Exif 20 bytes, text 7 bytes"
+    assert f", quality 37.25, format 2, model {FINGERPRINT.hex()}, {chunks}\n" in cdc("info", "a.cdc")[1]
     facts = json.loads(cdc("info", "--json", "a.cdc")[1])
     assert facts["quality"] == 37.25 and facts["chunks"] == {"Exif": 20, "text": 7} and facts["format_version"] == 2
 

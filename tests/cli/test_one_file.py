@@ -107,14 +107,6 @@ def test_max_pixels_is_checked_before_the_model_is_loaded(cdc, bundles, photo):
     assert cdc("compress", "photo.png", "--max-pixels=600", "--model=b")[0] == 0
 
 
-def test_alpha_is_reported_once_per_file(cdc):
-    Image.new("RGBA", (4, 4), (9, 9, 9, 9)).save("a.png")
-    code, _, err = cdc("compress", "a.png", "--model=b")
-    assert code == 0 and [line for line in err if "warning" in line] == [err[0]]
-    assert err[0] == "cdc: warning: a.png: The alpha channel was dropped."
-    assert cdc("compress", "a.png", "--quiet", "--force", "--model=b") == (0, "", [])
-
-
 # --- standard input and output ---------------------------------------------------------------------------------------
 
 

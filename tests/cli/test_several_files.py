@@ -162,3 +162,10 @@ def test_an_empty_folder_is_an_error(cdc):
     fails(cdc("decompress", "empty", "-o", "out", "--model=b"), 1, "empty", ".cdc")
     assert cdc("compress", "empty", "a.png", "-o", "out", "--model=b")[0] == 1
     assert tree() == ["a.png", "out/a.cdc"]
+
+
+def test_heic_files_are_never_skipped(cdc):
+    """Without their package, a line says what to install; a file of nothing but a head fails with the package, too."""
+    Path("in").mkdir()
+    Path("in/a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    fails(cdc("compress", "in", "--model=b"), 1, "a.HEIC")

@@ -141,7 +141,7 @@ def test_a_trained_model_is_better_than_a_random_one(trained_codec, random_codec
     "image",
     [
         np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((0, 4, 3), np.uint8),
         "photo.png",

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from cdc_jax.codec.image_input import as_image
+from cdc_jax.codec.image_input import as_contents
 from cdc_jax.errors import ImageError
+from cdc_jax.io import cdc_file
 from cdc_jax.io.files import MAX_PIXELS
 from cdc_jax.io.images import ImageWarning, from_pil, read_image
 
@@ -40,7 +41,7 @@ def path(tmp_path):
 )
 def test_images_of_every_kind_make_the_same_file(random_codec, path, convert):
     image = convert(path)
-    np.testing.assert_array_equal(as_image(image, MAX_PIXELS), PIXELS)
+    np.testing.assert_array_equal(as_contents(image, MAX_PIXELS).pixels, PIXELS)
     expected = random_codec.compress(PIXELS)
     assert random_codec.compress(image) == expected
     assert random_codec.compress_batch([image]) == [expected]
@@ -84,34 +85,57 @@ def test_large_images_are_refused_before_they_are_decoded(path):
             raise AssertionError("decoded")
 
     for image in (path, PIXELS, PILImage.fromarray(PIXELS)):
-        as_image(image, 64 * 64)
+        as_contents(image, 64 * 64)
     for image in (Unloaded(), np.zeros((100, 100, 3), np.uint8)):
         with pytest.raises(ImageError, match="100x100 pixels, more than the limit of 9999"):
-            as_image(image, 9999)
+            as_contents(image, 9999)
 
 
 def test_pil_images_are_converted_as_files_are(tmp_path):
-    """Orientation, alpha and a 16-bit range are converted, and the PIL image keeps its `info`."""
+    """Orientation, alpha, metadata and a 16-bit range are converted, and the PIL image keeps its `info`."""
     exif = PILImage.Exif()
-    exif[0x0112] = 6
+    exif[0x0112], exif[0x010F] = 6, "Maker"
     rotated = tmp_path / "rotated.png"
-    PILImage.fromarray(PIXELS).convert("RGBA").save(rotated, exif=exif)
+    PILImage.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])).save(rotated, exif=exif)
     pil_image = PILImage.open(rotated)
     pil_image.load()
-    info = dict(pil_image.info)
-    with pytest.warns(ImageWarning, match="alpha"):
-        actual = from_pil(pil_image)
-    np.testing.assert_array_equal(actual, np.rot90(PIXELS, -1))
-    assert pil_image.info == info and "exif" in info
+    info, tags = dict(pil_image.info), dict(pil_image.getexif())
+    for keep_metadata in (False, True):
+        actual = from_pil(pil_image, keep_metadata=keep_metadata)
+        np.testing.assert_array_equal(actual.pixels, np.rot90(PIXELS, -1))
+        np.testing.assert_array_equal(actual.alpha, np.rot90(PIXELS[..., 0], -1))
+        assert bool(actual.metadata.exif) == keep_metadata
+    assert pil_image.info == info and dict(pil_image.getexif()) == tags and "exif" in info
 
     deep = tmp_path / "deep.png"
     PILImage.fromarray(np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)).save(deep)
-    np.testing.assert_array_equal(from_pil(PILImage.open(deep)), read_image(deep))
+    np.testing.assert_array_equal(from_pil(PILImage.open(deep)).pixels, read_image(deep))
+
+
+def test_what_is_left_out_of_a_file_is_a_warning(random_codec, tmp_path):
+    path = tmp_path / "moving.gif"
+    frames = [PILImage.fromarray(PIXELS), PILImage.fromarray(PIXELS[::-1].copy())]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.warns(ImageWarning, match="moving.gif: Only the first of several frames"):
+        random_codec.compress(path)
+
+
+def test_arrays_with_alpha(random_codec):
+    """Equal to the file of the colours, but for the chunk."""
+    alpha = np.random.default_rng(1).integers(0, 256, PIXELS.shape[:2], np.uint8)
+    image = np.dstack([PIXELS, alpha])
+    data = random_codec.compress(image)
+    assert [chunk.type for chunk in cdc_file.unpack(data).chunks] == [b"ALPH"]
+    assert cdc_file.unpack(data).stream == cdc_file.unpack(random_codec.compress(PIXELS)).stream
+    assert random_codec.compress(image, drop_alpha=True) == random_codec.compress(PIXELS)
+    assert random_codec.compress_batch([image], drop_alpha=True) == [random_codec.compress(PIXELS)]
+    image[..., 3] = 255
+    assert random_codec.compress(image) == random_codec.compress(PIXELS)
 
 
 def test_truncated_pil_images_are_image_errors(path):
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ImageError, match="truncated or corrupt"):
+    with pytest.raises(ImageError, match="This image is truncated: the end of its file is missing"):
         from_pil(PILImage.open(path))
 
 

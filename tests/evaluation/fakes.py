@@ -45,6 +45,7 @@ class FakeCodec:
         return (10.0, 30.0)
 
     def _file(self, image, quality):
+        image = getattr(image, "pixels", image)
         levels = self.levels if quality is None else round(64 - 0.63 * quality)
         return np.array([*image.shape[:2], levels], "<u4").tobytes() + zlib.compress((image // levels).tobytes())
 

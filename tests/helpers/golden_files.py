@@ -10,6 +10,7 @@ from cdc_jax.io import cdc_file
 FOLDER = Path(__file__).parents[1] / "golden_files"
 VERSIONS = [f"v{version}" for version in cdc_file.VERSIONS]
 PAIRS = [(version, path.stem) for version in VERSIONS for path in sorted((FOLDER / version).glob("*.cdc"))]
+CHUNK_FILES = {"one_rate": "v1", "every_rate": "v2"}  # in the folder chunks: the version of each file's model
 
 _ARRAYS = {"v1": ("z", "y", "mean", "scale_index"), "v2": ("z", "y", "mean", "scale_index", "y_hat")}
 

@@ -85,7 +85,7 @@ def png(samples, colour_type, profile=None, transparent=None):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     between = chunk(b"iCCP", b"test\0\0" + zlib.compress(profile)) if profile else b""
-    between += chunk(b"tRNS", struct.pack(">H", transparent)) if transparent is not None else b""
+    between += chunk(b"tRNS", np.array(transparent, ">u2").tobytes()) if transparent is not None else b""
     image = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + image
 

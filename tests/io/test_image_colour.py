@@ -18,6 +18,7 @@ from tests.io.image_files import (
     saved,
     smooth,
     srgb_of_linear,
+    xyz,
 )
 
 
@@ -148,3 +149,20 @@ def lab_image(array):
     image = Image.new("LAB", array.shape[1::-1])
     image.frombytes(array.tobytes())
     return image
+
+
+def test_wide_gamut_is_converted_to_srgb():
+    """Display P3 of cameras: colours inside sRGB come out as their sRGB values, those outside are clipped."""
+    primaries = xyz(0.51512, 0.24119, -0.00105), xyz(0.29198, 0.69225, 0.04189), xyz(0.15710, 0.06657, 0.78407)
+    profile = rgb_profile(*primaries, gamma=2.2)
+    colours = np.array([[[200, 120, 100], [90, 130, 80], [60, 70, 140], [128, 128, 128], [0, 255, 0]]], np.uint8)
+    p3 = np.array([[0.51512, 0.29198, 0.15710], [0.24119, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+    srgb = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+    linear = (colours / 255) ** 2.2 @ (np.linalg.inv(srgb) @ p3).T
+    for format in ("PNG", "JPEG", "WEBP", "TIFF"):
+        options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
+        large = np.repeat(np.repeat(colours, 16, 0), 16, 1)
+        read = quietly(saved(Image.fromarray(large), format, icc_profile=profile, **options))
+        expected = srgb_of_linear(np.clip(linear, 0, 1))
+        np.testing.assert_allclose(read[8:9, 8::16], expected, atol=2 if format != "JPEG" else 4)
+    assert linear[0, 4, 0] < -0.1  # no sRGB

@@ -1,11 +1,13 @@
 """16-bit samples, alpha and several frames: reading gives 8 bits, no alpha and the first frame."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cdc_jax.errors import ImageError
-from cdc_jax.io.images import ImageWarning, load_image, read_image
+from cdc_jax.io.images import ImageWarning, from_pil, load_image, read_contents, read_image
 from tests.io.image_files import grey_profile, png, quietly, saved, smooth, tiff
 
 RAMP_8 = np.arange(256, dtype=np.uint16).reshape(4, 64)
@@ -95,7 +97,54 @@ def test_alpha_is_dropped_with_a_warning(kind):
     np.testing.assert_array_equal(read, colours)
 
 
-@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+ALPHA_CHANNELS = {
+    "RGBA": smooth()[..., 0],
+    "RGBA, WebP": smooth()[..., 0],
+    "LA": smooth()[..., 1],
+    "16-bit RGBA": np.full((3, 5), 9),
+    "16-bit grey and alpha": np.full((3, 5), 9),
+    "palette": np.asarray(Image.fromarray(smooth()).quantize(16)),  # index i has the alpha i
+    "one transparent colour": np.where((smooth() == 0).all(-1), 0, 255),
+    "one transparent grey": np.zeros((3, 3)),
+    "one transparent 16-bit grey": np.where(RAMP_8 == 1, 0, 255),
+    "one transparent 16-bit colour": np.where(RAMP_8 == 9, 0, 255),
+}
+SEE_THROUGH = {kind: data for kind, (data, _) in ALPHA.items()} | {
+    "one transparent 16-bit grey": png(RAMP_16[..., None], 0, transparent=257),
+    "one transparent 16-bit colour": png(RAMP_RGB * 257, 2, transparent=(9 * 257,) * 3),
+}
+
+
+@pytest.mark.parametrize("kind", SEE_THROUGH)
+def test_alpha_is_read_beside_the_colours(kind):
+    contents = read_contents(SEE_THROUGH[kind])
+    assert contents.alpha.dtype == np.uint8 and contents.notes == ()
+    np.testing.assert_array_equal(contents.alpha, ALPHA_CHANNELS[kind])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_an_opaque_alpha_channel_is_none(mode):
+    options = {"transparency": b"\xff"} if mode == "P" else {}
+    data = saved(Image.fromarray(smooth()).convert(mode), "PNG", **options)
+    assert Image.open(io.BytesIO(data)).has_transparency_data
+    quietly(data)
+    assert read_contents(data).alpha is None
+
+
+def test_alpha_is_turned_with_the_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(np.dstack([smooth(), smooth()[..., 0]])), "PNG", exif=exif)
+    np.testing.assert_array_equal(read_contents(data).alpha, np.rot90(smooth()[..., 0], -1))
+
+
+def test_premultiplied_alpha():
+    image = Image.fromarray(np.dstack([smooth(), smooth()[..., 0]])).convert("RGBa")
+    np.testing.assert_array_equal(from_pil(image).alpha, smooth()[..., 0])
+    np.testing.assert_array_equal(from_pil(Image.fromarray(smooth()[..., :2]).convert("La")).alpha, smooth()[..., 1])
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"])
 def test_only_the_first_frame_is_read_with_a_warning(format):
     first, second = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
     data = saved(first, format, save_all=True, append_images=[second])

@@ -13,7 +13,16 @@ from PIL import Image
 
 from cdc_jax.errors import ImageError
 from cdc_jax.io.files import IMAGE_FORMATS
-from cdc_jax.io.images import encode_image, load_image, pad_to_multiple, read_image, write_image
+from cdc_jax.io.images import (
+    ALPHA_FORMATS,
+    ImageWarning,
+    encode_image,
+    load_image,
+    pad_to_multiple,
+    read_contents,
+    read_image,
+    write_image,
+)
 from tests.io.image_files import (
     quietly,
     random_image,
@@ -67,7 +76,8 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
     "image",
     [
         np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((0, 4, 3), np.uint8),
         [[[0, 0, 0]]],
@@ -76,6 +86,22 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
 def test_only_uint8_colour_arrays_are_written(image):
     with pytest.raises(ImageError, match="An image"):
         encode_image(image, "png")
+
+
+@pytest.mark.parametrize("format", IMAGE_FORMATS)
+def test_alpha_is_written_where_the_format_holds_it(tmp_path, format):
+    image = np.dstack([smooth(), smooth()[..., 0]])
+    path = tmp_path / "a"
+    if format in ALPHA_FORMATS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            write_image(path, image, format=format)
+        contents = read_contents(path)
+        np.testing.assert_array_equal(np.dstack([contents.pixels, contents.alpha]), image)  # also where transparent
+    else:
+        with pytest.warns(ImageWarning, match=f"a: The alpha channel was dropped, since {format} has none"):
+            write_image(path, image, format=format)
+        np.testing.assert_array_equal(read_image(path), read_image(encode_image(smooth(), format)))
 
 
 def test_errors_of_writing_name_the_reason(tmp_path):
@@ -127,7 +153,7 @@ def test_our_limit_replaces_pillows(monkeypatch):
 def test_truncated_files_are_refused(format):
     data = encode_image(random_image(100, 100), format)
     for length in (0, 1, 10, 30, len(data) // 2, len(data) * 9 // 10):
-        with pytest.raises(ImageError, match="truncated or corrupt|not an image"):
+        with pytest.raises(ImageError, match="truncated|not an image"):
             read_image(data[:length])
 
 

@@ -1,0 +1,75 @@
+"""Opening image files with Pillow: which formats, how large, and clear errors where it cannot be done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+
+from cdc_jax.errors import ImageError, reason_of
+from cdc_jax.io.image_folders import image_formats, register_heif
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_PILLOW_LIMIT = threading.Lock()
+
+
+def open_image(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
+    """Reads an image's header only, and refuses what is too large.
+
+    Args:
+      stream: a seekable stream of the file's bytes.
+      name: what messages begin with.
+      max_pixels: height × width above which an image is refused.
+
+    Raises:
+      ImageError: an unknown format, a corrupt header, no pixels or too many.
+    """
+    try:
+        pil_image = open_header(stream, image_formats())
+    except UnidentifiedImageError:
+        if is_heif(stream) and not register_heif():
+            raise ImageError(
+                f"{name}This is a HEIC image, which the package pillow-heif reads: pip install '.[heif]'."
+            ) from None
+        raise ImageError(f"{name}This is not an image in a format that Pillow reads, or it is corrupt.") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise unreadable(error, name) from None
+    width, height = pil_image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name}{width}x{height} pixels exceed the limit of {max_pixels}; raise it (--max-pixels).")
+    if width * height == 0:
+        raise ImageError(f"{name}This image has no pixels.")
+    return pil_image
+
+
+def unreadable(error: Exception, name: str) -> ImageError:
+    """What to raise for what Pillow raises for a corrupt file: OSError, SyntaxError, struct.error, KeyError, …"""
+    reason = reason_of(error)
+    if "truncated" in reason.lower():
+        return ImageError(f"{name}This image is truncated: the end of its file is missing.")
+    return ImageError(f"{name}This image is truncated or corrupt ({reason}).")
+
+
+def is_heif(stream: BinaryIO) -> bool:
+    """Whether a file begins as a HEIC image does."""
+    stream.seek(0)
+    head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
+
+
+def open_header(stream: BinaryIO, formats: Sequence[str]) -> PILImage.Image:
+    """`PIL.Image.open` without Pillow's own guard against decompression bombs: the caller looks at the size.
+
+    That guard is a global, and below our limit: it is off while a header is read.
+    """
+    with _PILLOW_LIMIT:
+        pillow_limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
+        try:
+            return PILImage.open(stream, formats=formats)
+        finally:
+            PILImage.MAX_IMAGE_PIXELS = pillow_limit
