@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ from cdc_jax.version import __version__
 
 _EXIT_CODES = "exit codes: 0 success, 1 a file failed, 2 usage error, 3 a file needs another model"
 _FILES = """\
-Without -o, every output is written next to its input. With several inputs, or a folder (searched recursively), -o names
-a folder, which gets the same subfolders. '-' is standard input or output. Existing files are kept unless --force is
-given. A file that fails does not stop the others.
+Without -o, outputs are written next to their inputs. For several inputs or a folder (which is read with its
+subfolders), -o names a folder, which gets the same tree. For one file, -o names a folder if it is one or ends in a
+slash. A missing folder is created. '-' is standard input or output. Existing files are kept unless --force is given.
+A file that fails does not stop the others.
 """
 
 
@@ -78,7 +80,9 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("inputs", metavar="IN", nargs="*", help=f"{what}, folders of them, or -")
     parser.add_argument("-o", "--output", metavar="OUT", help="the output file (or folder, see below), or -")
     add_model(parser)
-    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="replace existing outputs")
+    existing.add_argument("--skip-existing", action="store_true", help="leave out inputs whose output exists")
     add_quiet(parser)
 
 
@@ -164,16 +168,15 @@ def gamma(text: str) -> float:
     return value
 
 
-def memory_size(text: str) -> int:
-    """The argument type of a size in bytes: a number, with an optional suffix K, M, G or T (powers of 1024)."""
-    units = {"K": 10, "M": 20, "G": 30, "T": 40}
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
-    try:
-        value = float(number) * 2 ** units.get(unit, 0)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4G or 800M")
+def byte_size(text: str) -> int:
+    """The argument type of a size in bytes: `60k`, `2G` and `2GiB` count in powers of 1024, `2GB` in powers of 1000."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:([KMGT])(I?B)?|B)?", text.strip().upper())
+    value = 0.0
+    if match:
+        number, prefix, unit = match.groups()
+        value = float(number) * (1000 if unit == "B" else 1024) ** (" KMGT".index(prefix) if prefix else 0)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 60k, 800M or 2GiB")
     return int(value)
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import math
+import os
 import time
 from collections.abc import Sequence
 
-from cdc_jax.cli import arguments, console, paths, pipeline, target_options
+from cdc_jax.cli import arguments, console, paths, pipeline, planning, runner, target_options
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX
 from cdc_jax.io.image_folders import HEIF_SUFFIXES, image_suffixes
 
 _MOST_NAMES = 20  # skipped files that a message names
+_SILENT_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")  # PNG, JPEG, WebP, GIF, BMP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-alpha", action="store_true", help="leave out the alpha channel, which is kept without loss otherwise"
     )
+    parser.add_argument(
+        "--keep-suffix",
+        action="store_true",
+        help="name outputs photo.png.cdc, not photo.cdc, so that names never clash",
+    )
     arguments.add_decoding(parser)
 
 
@@ -41,41 +51,54 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         raise paths.UsageError("`cdc compress` takes one --model, or several with a target such as --target-bpp.")
     if by_target and args.quality is not None:
         raise paths.UsageError("A target determines the quality: give -q or a target, not both.")
+    target_options.check_decoding(args)
     suffixes = image_suffixes() | HEIF_SUFFIXES  # without their package, these fail and are not just skipped
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=suffixes, new_suffix=CDC_SUFFIX)
+    naming = planning.Naming(suffixes, CDC_SUFFIX, args.keep_suffix)
+    plan = planning.plan_tasks(args.inputs, args.output, naming, skip_existing=args.skip_existing)
+    if plan.folder is None and args.output is not None and os.path.splitext(args.output)[1].lower() in suffixes:
+        raise paths.UsageError(f"{args.output}: The suffix is an image format's; the output is a {CDC_SUFFIX} file.")
+    runner.check_plan(args, plan)
     if not args.quiet:
         _log_skipped([path for path in plan.skipped if not path.lower().endswith(CDC_SUFFIX)])
     models = Models(args, environment.load_codec)
     if args.quality is not None and plan.tasks:
         models.load(models.paths[0]).check_quality(args.quality)
+    convert = pipeline.one_by_one(runner.target_check(args, plan), functools.partial(_compress_one, args, models))
+    return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
 
-    def convert(source: str) -> tuple[bytes, str]:
-        from cdc_jax.io.images import read_contents
 
-        file = paths.read_source(source) if source == paths.STANDARD else source
-        with console.silent_libraries():
-            contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
-        if args.drop_alpha:
-            contents = contents._replace(alpha=None)
-        if not args.quiet:
-            for note in contents.notes:
-                console.log(f"warning: {note}")
-        codec = models.load(models.paths[0])
-        start = time.perf_counter()
-        chosen = ""
-        if by_target:
-            data, choice = target_options.choose_model(args, models, contents)
-            chosen = f", by {choice}"
-            if not args.quiet and len(plan.tasks) > 1:
-                console.log(f"{console.shown(source)}: {choice}")
-        else:
-            data = codec.compress(contents, quality=args.quality)
-        height, width, _ = contents.pixels.shape
-        bpp = 8 * len(data) / (height * width)
-        return data, f"{len(data)} bytes, {bpp:.4f} bpp, {time.perf_counter() - start:.2f} s{chosen}"
+def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipeline.Result:
+    from cdc_jax.io.images import read_contents
 
-    outcomes = pipeline.one_by_one(pipeline.target_check(args, plan), convert)
-    return pipeline.run_tasks(args, plan, outcomes, interruptible=environment.is_process)
+    file = paths.read_source(source) if source == paths.STANDARD else source
+    with console.silent_libraries() if _may_be_noisy(file) else contextlib.nullcontext():
+        contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
+    if args.drop_alpha:
+        contents = contents._replace(alpha=None)
+    if not args.quiet:
+        for note in contents.notes:
+            console.log(f"warning: {note}")
+    codec = models.load(models.paths[0])
+    start = time.perf_counter()
+    if target_options.has_target(args):
+        data, choice = target_options.choose_model(args, models, contents)
+        chosen = f", by {choice}"
+    else:
+        data, chosen = codec.compress(contents, quality=args.quality), ""
+    pixels = math.prod(contents.pixels.shape[:2])
+    details = f"{len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, {time.perf_counter() - start:.2f} s{chosen}"
+    return pipeline.Result(data, details, pixels, len(data))
+
+
+def _may_be_noisy(file: str | bytes) -> bool:
+    """Whether a library might write to standard error, as libtiff does. That is silenced for one file at a time."""
+    if isinstance(file, bytes):
+        return not file.startswith(_SILENT_STARTS)
+    try:
+        with open(file, "rb") as stream:
+            return not stream.read(4).startswith(_SILENT_STARTS)
+    except OSError:  # which reading the image reports
+        return False
 
 
 def _log_skipped(names: Sequence[str]) -> None:

@@ -68,15 +68,13 @@ def describe(error: BaseException, name: str = "") -> str | None:
 
 
 def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
-    """Yields the items, with a progress bar on standard error if `total` is 2 or more."""
-    if quiet or total < 2:
+    """Yields the items, with a progress bar if standard error is a terminal and `total` is 2 or more."""
+    if quiet or total < 2 or sys.stderr is None or not sys.stderr.isatty():
         yield from items
         return
     from tqdm import tqdm
 
-    # In a log file every refresh is a separate line.
-    seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 10.0
-    with tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds) as bar:
+    with tqdm(total=total, unit="file", file=sys.stderr) as bar:
         for item in items:
             yield item
             with _STANDARD_ERROR:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cdc_jax.cli import arguments, console, paths, pipeline
+from cdc_jax.cli import arguments, console, paths, pipeline, planning, runner
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tiles = parser.add_mutually_exclusive_group()
     tiles.add_argument(
         "--max-memory",
-        type=arguments.memory_size,
+        type=arguments.byte_size,
         metavar="SIZE",
         help="decode file by file, in the largest tiles that fit into this much memory, such as 4G or 800M "
         "(default: tiles depend only on the image's size)",
@@ -59,9 +59,11 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     """Runs `cdc decompress`; returns the exit code."""
     format = args.format or "png"
     new_suffix = IMAGE_FORMATS[format][0]
-    plan = paths.plan_tasks(args.inputs, args.output, suffixes=(CDC_SUFFIX,), new_suffix=new_suffix)
-    if args.output not in (None, paths.STANDARD) and not plan.makes_folders:
+    naming = planning.Naming((CDC_SUFFIX,), new_suffix)
+    plan = planning.plan_tasks(args.inputs, args.output, naming, skip_existing=args.skip_existing)
+    if args.output not in (None, paths.STANDARD) and plan.folder is None:
         format = _format_of_output(args.output, args.format)
+    runner.check_plan(args, plan)
     models = Models(args, environment.load_codec)
 
     def read(source: str) -> _Stream:
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             for index, image in codec.decompress_each([streams[i].data for i in members], **settings):
                 yield members[index], image
 
-    def finish(stream: _Stream, image) -> tuple[bytes, str]:
+    def finish(stream: _Stream, image) -> pipeline.Result:
         from cdc_jax.io.alpha import add_alpha
         from cdc_jax.io.images import encode_image, lost_in
 
@@ -98,12 +100,14 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             console.log(f"warning: {console.shown(stream.source)}: {' '.join(lost)}")
         if stream.alpha is not None:
             image = add_alpha(image, stream.alpha)
-        details = f"{stream.header.width}x{stream.header.height}, {stream.decode_seconds:.2f} s"
-        return encode_image(image, format, stream.metadata), details
+        height, width = stream.header.height, stream.header.width
+        seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # of a batch, nobody knows
+        data = encode_image(image, format, stream.metadata)
+        return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
 
     concurrent = args.max_memory is None and args.tile is None
-    convert = pipeline.in_batches(pipeline.target_check(args, plan), read, decode, finish, concurrent=concurrent)
-    return pipeline.run_tasks(args, plan, convert, interruptible=environment.is_process)
+    convert = pipeline.in_batches(runner.target_check(args, plan), read, decode, finish, concurrent=concurrent)
+    return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
 
 
 def _tile(text: str) -> int:

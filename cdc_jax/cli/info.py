@@ -7,21 +7,27 @@ import json
 
 from cdc_jax.cli import console, paths
 from cdc_jax.cli.arguments import Environment
+from cdc_jax.cli.planning import list_files
 from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.files import CDC_SUFFIX
 from cdc_jax.io.header import Header, read_header
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc info`."""
-    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
+    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, folders of them, or -")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line and file")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
     """Prints a line for each file; returns the exit code."""
     failures = []
-    for path in args.inputs:
+    files, problems = list_files(args.inputs, CDC_SUFFIX)
+    for problem in problems:
+        console.log(problem)
+        failures.append(1)
+    for path in files:
         try:
             data = paths.read_source(path, magic=cdc_file.MAGIC)
             header = read_header(data)

@@ -7,19 +7,12 @@ files. At most `WAITING_BYTES` of decoded images are queued for it. A single tas
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cdc_jax.cli import console
-from cdc_jax.cli.paths import STANDARD, Plan, Task, UsageError, check_target, write_target
-from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.cli.planning import Task
 
 WORKERS = 4
 WINDOW = 64  # files that are read together, so that images of the same size share batches
@@ -28,21 +21,35 @@ WAITING_BYTES = 64 << 20  # limit on decoded images that are queued for encoding
 File, Image = TypeVar("File"), TypeVar("Image")
 
 
+class Result(NamedTuple):
+    """What a conversion makes.
+
+    Attributes:
+      data: the bytes to write.
+      details: a short description of them for the user.
+      pixels: the number of pixels of the image.
+      compressed_bytes: the size of its `.cdc` file.
+    """
+
+    data: bytes
+    details: str
+    pixels: int
+    compressed_bytes: int
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a task: the bytes to write, or an error.
+    """The end of a task: a result, or an error.
 
     Attributes:
       task: the task.
-      data: the bytes to write; empty if there is an error.
-      details: a short description of the result for the user.
+      result: what is to be written, or None if there is an error.
       error: the exception that ended the task, or None.
       subject: the file that the error is about.
     """
 
     task: Task
-    data: bytes = b""
-    details: str = ""
+    result: Result | None = None
     error: BaseException | None = None
     subject: str = ""
 
@@ -50,81 +57,12 @@ class Outcome:
 Convert = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 
-def target_check(args: argparse.Namespace, plan: Plan) -> Callable[[Task], None]:
-    """Returns `check_target` with the settings of a plan, as a function of a task."""
-    return lambda task: check_target(task.target, force=args.force, makes_folders=plan.makes_folders)
-
-
-def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interruptible: bool) -> int:
-    """Converts every file of a plan. A file that fails is reported in one line and does not stop the others.
-
-    Args:
-      args: the options `force` and `quiet` (report errors only).
-      plan: what to read and write.
-      convert: yields the outcomes of the plan's tasks in any order, and may run ahead of the writing.
-      interruptible: whether Ctrl-C during a conversion ends the process at once. Otherwise it raises
-        KeyboardInterrupt, as usual in Python.
-
-    Returns:
-      The exit code, see `console.exit_code_of`.
-
-    Raises:
-      UsageError: a file would go to a terminal.
-    """
-    _refuse_terminal(args, plan)
-    for problem in plan.problems:
-        console.log(problem)
-    failures = [CdcError.exit_code] * len(plan.problems)
-    start = time.perf_counter()
-    written_bytes = 0
-    outcomes = _outcomes(plan, convert, interruptible=interruptible)
-    for outcome in console.with_progress(outcomes, len(plan.tasks), args.quiet):
-        failure = _write(outcome, plan)
-        if failure is not None:
-            failures.append(failure)
-            continue
-        written_bytes += len(outcome.data)
-        if not args.quiet and len(plan.tasks) == 1:
-            source, target = console.shown(outcome.task.source), console.shown(outcome.task.target, "output")
-            console.log(f"{source} -> {target}: {outcome.details}")
-    if not args.quiet and len(plan.tasks) > 1:
-        total = len(plan.tasks) + len(plan.problems)
-        seconds = time.perf_counter() - start
-        console.log(f"{total - len(failures)} of {total} files done, {written_bytes} bytes written, {seconds:.1f} s")
-    return console.exit_code_of(failures)
-
-
-def _refuse_terminal(args: argparse.Namespace, plan: Plan) -> None:
-    if not args.force and any(task.target == STANDARD for task in plan.tasks):
-        if sys.stdout is not None and sys.stdout.isatty():
-            raise UsageError("Standard output is a terminal: redirect it, or name a file with -o.")
-
-
-def _write(outcome: Outcome, plan: Plan) -> int | None:
-    """Writes the file of an outcome. If that or the task failed, reports the error and returns its exit code."""
-    subject = outcome.subject
-    try:
-        if outcome.error is not None:
-            raise outcome.error
-        subject = console.shown(outcome.task.target, "output")
-        write_target(outcome.task.target, outcome.data, makes_folders=plan.makes_folders)
-    except (BundleError, BrokenPipeError):
-        raise  # they concern all files
-    except Exception as error:
-        line = console.describe(error, subject)
-        if line is None:
-            raise
-        console.log(line)
-        return error.exit_code if isinstance(error, CdcError) else CdcError.exit_code
-    return None
-
-
-def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[bytes, str]]) -> Convert:
+def one_by_one(check: Callable[[Task], None], convert: Callable[[str], Result]) -> Convert:
     """Converts each file separately, several at a time.
 
     Args:
       check: raises an error if a task's target must not be written.
-      convert: maps a source to the target's bytes and a short description of them; called in threads.
+      convert: maps a source to its result; called in threads.
 
     Returns:
       A function from tasks to their outcomes.
@@ -135,7 +73,7 @@ def one_by_one(check: Callable[[Task], None], convert: Callable[[str], tuple[byt
         if problem is not None:
             return problem
         try:
-            return Outcome(task, *convert(task.source))
+            return Outcome(task, convert(task.source))
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
@@ -149,7 +87,7 @@ def in_batches(
     check: Callable[[Task], None],
     read: Callable[[str], File],
     decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]],
-    finish: Callable[[File, Image], tuple[bytes, str]],
+    finish: Callable[[File, Image], Result],
     *,
     concurrent: bool = True,
 ) -> Convert:
@@ -160,7 +98,7 @@ def in_batches(
       read: reads a source; called in threads while earlier files are decoded.
       decode: yields (index, image or error) for each file in any order; called in one thread. If it raises, it is
         called again with each of the remaining files alone.
-      finish: returns the target's bytes and a short description of them; called in threads.
+      finish: makes the result of a file and its image; called in threads.
       concurrent: whether to read the next files and finish earlier images during a decode. If False, the steps run one
         after the other, so that at most one decoded image is in memory.
 
@@ -185,7 +123,7 @@ class _Batches:
     check: Callable[[Task], None]
     read: Callable[[str], File]
     decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]]
-    finish: Callable[[File, Image], tuple[bytes, str]]
+    finish: Callable[[File, Image], Result]
 
     def load(self, task: Task) -> Outcome | tuple[Task, File]:
         """Reads a task's file. Returns the task with the file, or the outcome if that failed."""
@@ -223,7 +161,7 @@ class _Batches:
         try:
             if isinstance(image, Exception):
                 raise image
-            return Outcome(task, *self.finish(file, image))
+            return Outcome(task, self.finish(file, image))
         except Exception as error:
             return Outcome(task, error=error, subject=console.shown(task.source))
 
@@ -266,30 +204,3 @@ def _in_threads(function: Callable, items: Iterable) -> Iterator:
 
     for _, result in in_threads(function, items, workers=WORKERS):
         yield result
-
-
-def _outcomes(plan: Plan, convert: Convert, *, interruptible: bool) -> Iterator[Outcome]:
-    with contextlib.closing(convert(plan.tasks)) as outcomes:
-        while True:
-            with _ctrl_c_ends_process() if interruptible else contextlib.nullcontext():
-                outcome = next(outcomes, None)
-            if outcome is None:
-                return
-            yield outcome
-
-
-@contextlib.contextmanager
-def _ctrl_c_ends_process() -> Iterator[None]:
-    """Restores the default action of SIGINT: XLA ignores Python's signal flag, so Ctrl-C would wait for the decode.
-
-    No file of the user is written inside or in another thread, so none can be left half-written.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

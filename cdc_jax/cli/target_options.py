@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cdc_jax.cli import arguments
 from cdc_jax.cli.models import Models
+from cdc_jax.cli.paths import UsageError
 
 if TYPE_CHECKING:
     from cdc_jax.io.images import ImageContents
@@ -16,15 +17,37 @@ if TYPE_CHECKING:
 def add_targets(parser: argparse.ArgumentParser) -> None:
     """Adds the targets, which determine the quality, and the model if there are several."""
     group = parser.add_mutually_exclusive_group()
-    choose, count = "choose quality and model for the", arguments.whole_number(1)
+    choose = "choose quality and model for the"
     group.add_argument("--target-bpp", metavar="X", type=_positive, help=f"{choose} largest file up to X bpp")
-    group.add_argument("--target-bytes", metavar="N", type=count, help=f"{choose} largest file up to N bytes")
+    group.add_argument(
+        "--target-bytes",
+        metavar="N",
+        type=arguments.byte_size,
+        help=f"{choose} largest file up to N bytes, such as 60k",
+    )
     group.add_argument(
         "--min-psnr",
         metavar="P",
         type=_positive,
         help=f"{choose} smallest file that decodes to P dB or more, at --steps, --seed and --gamma",
     )
+
+
+def check_decoding(args: argparse.Namespace) -> None:
+    """Refuses options of decoding where nothing is decoded.
+
+    Raises:
+      UsageError: one is given without --min-psnr.
+    """
+    given = {
+        "--steps": args.steps is not None,
+        "--seed": args.seed != 0,
+        "--gamma": args.gamma is not None,
+        "--bfloat16": args.bfloat16,
+    }
+    names = [name for name, is_given in given.items() if is_given]
+    if names and args.min_psnr is None:
+        raise UsageError(f"{names[0]} is for --min-psnr: without it, `cdc compress` decodes nothing.")
 
 
 def has_target(args: argparse.Namespace) -> bool:

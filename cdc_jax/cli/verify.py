@@ -8,8 +8,10 @@ import json
 from cdc_jax.cli import arguments, console, paths
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
+from cdc_jax.cli.planning import list_files
 from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
+from cdc_jax.io.files import CDC_SUFFIX
 
 _EPILOG = """\
 Decodes the symbols of each file and encodes them again, checks the hash of the bundle's weights, and tests that the
@@ -20,7 +22,7 @@ machine's arithmetic is exact. Decodes no image. Prints the bundle's hash, and a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc verify`."""
     parser.epilog = _EPILOG
-    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, or -")
+    parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, folders of them, or -")
     arguments.add_model(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line and file, also on failure")
 
@@ -29,7 +31,11 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     """Verifies all files and returns the exit code."""
     models = Models(args, _load_verifier)
     failures, reported_models = [], set()
-    for path in args.inputs:
+    files, problems = list_files(args.inputs, CDC_SUFFIX)
+    for problem in problems:
+        console.log(problem)
+        failures.append(CdcError.exit_code)
+    for path in files:
         try:
             facts = _verify(args, models, path)
         except BundleError:

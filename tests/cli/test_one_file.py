@@ -88,7 +88,8 @@ def test_max_memory_applies_to_each_file_and_is_logged_if_it_changes_the_image(c
 
 @pytest.mark.parametrize(
     "option",
-    ["--max-memory=0", "--max-memory=4X", "--max-memory=G", "--max-memory=-1G"]
+    ["--max-memory=4GiBs", "--max-memory=1e3", "--max-memory=nan", "--max-memory=0", "--max-memory=4X"]
+    + ["--max-memory=G", "--max-memory=-1G"]
     + ["--steps=-1", "--steps=x", "--steps=1.5", "--seed=-1", "--seed=4294967296", "--gamma=-0.1", "--gamma=nan"]
     + ["--gamma=inf", "--gamma=x", "--max-pixels=0", "--format=gif", "--step=3", "--wrong"]
     + ["--eta=-0.1", "--eta=1.1", "--eta=nan", "--eta=x", "--tile=128", "--tile=200", "--tile=x", "--quality=50"],

@@ -78,6 +78,6 @@ def _size(cdc, quality):
 def test_the_choice_is_logged_for_every_file(cdc):
     put("in/a.png", 1), put("in/b.png", 2)
     code, _, err = cdc("compress", "in", MODEL, "--target-bytes=200")
-    logged = [line for line in err if "quality" in line]
-    assert code == 0 and sorted(line.split(": ")[1] for line in logged) == ["in/a.png", "in/b.png"]
+    logged = [line for line in err if "by every-rate, quality" in line]
+    assert code == 0 and sorted(line.split(" -> ")[0] for line in logged) == ["cdc: in/a.png", "cdc: in/b.png"]
     assert cdc("compress", "in", MODEL, "--target-bytes=200", "--force", "--quiet") == (0, "", [])

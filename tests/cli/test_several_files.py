@@ -1,5 +1,7 @@
 """Several files and folders at once: the result of each, and which steps overlap."""
 
+import re
+import sys
 import threading
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def test_a_folder_keeps_its_tree(cdc):
     assert tree("made/out") == ["B.cdc", "a.cdc", "sub/a.cdc", "sub/deep/c.cdc", "sub/deep/d.cdc"]
     assert "5 of 5 files done" in err[-1]
     assert err[0] == "cdc: 1 file is skipped, without the suffix of an image format: in/notes.txt."
-    assert any("5/5" in line for line in err)  # the bar
+    assert len(err) == 1 + 5 + 1  # the skipped file, a line for each of the others, the sum
     assert cdc("decompress", "made/out", "-o", "back", "--format=bmp", "--model=b")[0] == 0
     assert tree("back") == ["B.bmp", "a.bmp", "sub/a.bmp", "sub/deep/c.bmp", "sub/deep/d.bmp"]
 
@@ -57,10 +59,29 @@ def test_files_and_folders_together(cdc):
     assert code == 0 and tree("out") == ["a.cdc", "sub/b.cdc"]
 
 
-def test_the_bar_is_for_several_files_only_and_not_when_quiet(cdc):
+@pytest.mark.parametrize("words", [["compress", "a.png", "b.png"], ["decompress", "a.cdc", "b.cdc"]])
+def test_a_line_for_each_file_and_one_for_all(cdc, words):
+    for name in "ab":
+        put(f"{name}.png", ord(name), size=(16, 8)), put(f"{name}.cdc", ord(name), size=(16, 8))
+    code, _, err = cdc(*words, "-o", "out/", "--model=b")
+    sizes = [Path(f"out/{name}").stat().st_size for name in tree("out")]
+    bpp = 8 * sum(Path(name).stat().st_size for name in tree() if name.endswith(".cdc") and "/" not in name) / 256
+    assert code == 0
+    for source, target, size, line in zip(words[1:], tree("out"), sizes, sorted(err[:-1]), strict=True):
+        details = f"{size} bytes, " if words[0] == "compress" else "8x16"
+        assert line.startswith(f"cdc: {source} -> out/{target}: {details}")
+    speed = r"\d+\.\d\d images/s, \d+\.\d s"
+    assert re.fullmatch(rf"cdc: 2 of 2 files done, {sum(sizes)} bytes written, {bpp:.4f} bpp, {speed}", err[-1])
+    assert len(err) == 3
+
+
+def test_the_bar_is_for_several_files_on_a_terminal(cdc, monkeypatch):
+    """And goes neither to files and pipes nor, if quiet, to terminals."""
     for name in "abc":
         put(f"{name}.png")
-    assert cdc("compress", "a.png", "b.png", "--quiet", "--model=b") == (0, "", [])
+    assert not any("2/2" in line for line in cdc("compress", "a.png", "b.png", "--model=b")[2])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert cdc("compress", "a.png", "b.png", "--quiet", "--force", "--model=b") == (0, "", [])
     assert not any("1/1" in line for line in cdc("compress", "c.png", "--model=b")[2])
     assert any("2/2" in line for line in cdc("compress", "a.png", "b.png", "--force", "--model=b")[2])
 
@@ -87,7 +108,7 @@ def test_a_folder_is_decoded_together_and_each_image_lands_in_its_file(cdc, bund
     Path("out/3.png").write_bytes(b"precious")
     code, _, err = cdc("decompress", "in", "-o", "out", "--model=b")
     assert code == 1 and "8 of 11 files done" in err[-1]
-    logged = [line for line in err if line.startswith("cdc: ") and "files done" not in line]
+    logged = [line for line in err if "files done" not in line and " -> " not in line]
     assert sorted(line.split(":")[1].strip() for line in logged) == ["in/corrupt.cdc", "in/foreign.cdc", "out/3.png"]
     assert bundles.codecs["b"].batches == [9]  # without the one that is kept and the one of another kind
     for value in (0, 1, 2, 4, 5, 6, 7, 8):
@@ -169,3 +190,13 @@ def test_heic_files_are_never_skipped(cdc):
     Path("in").mkdir()
     Path("in/a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     fails(cdc("compress", "in", "--model=b"), 1, "a.HEIC")
+
+
+def test_images_are_read_at_the_same_time(cdc, monkeypatch):
+    """PNG, JPEG and the like: each reading waits for another one."""
+    meeting = threading.Barrier(2, timeout=30)
+    read_contents = cdc_jax.io.images.read_contents
+    monkeypatch.setattr("cdc_jax.io.images.read_contents", lambda *a, **k: (meeting.wait(), read_contents(*a, **k))[1])
+    for name in ("a.png", "b.jpg", "c.webp", "d.bmp"):
+        put(name)
+    assert cdc("compress", "a.png", "b.jpg", "c.webp", "d.bmp", "--model=b", "--quiet") == (0, "", [])

@@ -82,7 +82,6 @@ def test_as_json(verify, files, random_bundle):
     [
         ("corrupt.cdc", 1, ["corrupt.cdc", "checksum"]),
         ("missing.cdc", 1, ["missing.cdc", "No such file"]),
-        ("", 1, ["folder"]),
         ("other.cdc", 3, ["other.cdc", "01020304"]),
     ],
 )

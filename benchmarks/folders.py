@@ -1,0 +1,113 @@
+"""Folders at speed: images per second of `cdc compress FOLDER` and `cdc decompress FOLDER`, as a user runs them.
+
+  python benchmarks/folders.py [--images 40] [--side 512] [--repeats 3] [TREE ...]
+
+Crops of scikit-image's photographs as PNG files, and a compact model of random weights. Each TREE is a checkout of this
+repository (default: this one). Trees are timed interleaved. Start-up is measured with one image and subtracted; cores
+busy are the processes' CPU time over the time by the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from cdc_jax.codec.bundle import save_bundle  # noqa: E402
+from cdc_jax.io.images import read_image, write_image  # noqa: E402
+from cdc_jax.models.config import ModelConfig  # noqa: E402
+from cdc_jax.models.initialization import initial_weights  # noqa: E402
+
+PHOTOGRAPHS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "rocket.jpg")
+COMPACT = ModelConfig(
+    width=64,
+    fold=4,
+    encoder_channels=(96, 128, 192),
+    unet_channels=(64, 128, 192),
+    latent_channels=192,
+    hyper_channels=32,
+    hyper_width=96,
+    transform=True,
+    checkerboard=True,
+    rate_anchors=8,
+    beta_max=1.0,
+    beta_min=2.0**-7,
+    decode_steps=1,
+    decode_gamma=0.0,
+)
+
+
+def make_images(folder: Path, number: int, side: int) -> None:
+    """Crops at different places of the photographs, which repeat where they are too small."""
+    import skimage
+
+    data, rng = Path(skimage.__file__).parent / "data", np.random.default_rng(0)
+    photographs = [read_image(data / name) for name in PHOTOGRAPHS if (data / name).exists()]
+    for index in range(number):
+        photograph = photographs[index % len(photographs)]
+        top, left = (int(rng.integers(0, size)) for size in photograph.shape[:2])
+        rows, columns = (np.arange(side) + top) % photograph.shape[0], (np.arange(side) + left) % photograph.shape[1]
+        write_image(folder / f"{index:03}.png", photograph[rows][:, columns])
+
+
+def seconds_of(tree: Path, *words: str | Path) -> tuple[float, float]:
+    """Time by the clock, and of all cores, of a command."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "cdc_jax", *map(str, words), "--quiet"]
+    subprocess.run(command, env=environment, cwd=tree, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, cores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("trees", metavar="TREE", type=Path, nargs="*", default=[ROOT])
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    trees = [tree.resolve() for tree in args.trees]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("many", "one"):
+            (folder / part).mkdir()
+        make_images(folder / "many", args.images + 1, args.side)
+        shutil.move(folder / "many" / f"{args.images:03}.png", folder / "one")
+        save_bundle(folder / "bundle", COMPACT, initial_weights(COMPACT, 0), provenance="random weights")
+        model = ("--model", folder / "bundle", "--force")
+        commands = {
+            "compress": lambda part: ("compress", folder / part, "-o", folder / f"{part}-files", *model),
+            "decompress": lambda part: ("decompress", folder / f"{part}-files", "-o", folder / f"{part}-out", *model),
+        }
+        fastest: dict[tuple, tuple[float, float]] = {}
+        for _ in range(args.repeats + 1):  # the first compiles
+            for kind, words in commands.items():
+                for part in ("one", "many"):
+                    for tree in trees:
+                        key = kind, tree, part
+                        fastest[key] = min(fastest.get(key, (np.inf, np.inf)), seconds_of(tree, *words(part)))
+        sizes = f"{args.images} images of {args.side}×{args.side}"
+        print(f"{sizes}, fastest of {args.repeats}; load {os.getloadavg()[0]:.1f}")
+        for kind in commands:
+            for tree in trees:
+                (start, start_cores), (all_of_them, cores) = (fastest[kind, tree, part] for part in ("one", "many"))
+                seconds = all_of_them - start
+                rate, busy = (args.images - 1) / seconds, (cores - start_cores) / seconds
+                print(f"{kind:10} {tree}: {rate:.2f} images/s, {busy:.2f} cores busy, start-up {start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
