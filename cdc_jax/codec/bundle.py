@@ -24,11 +24,14 @@ from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half,
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
 from cdc_jax.io.files import new_folder
+from cdc_jax.io.limited_reads import read_limited
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
+MAX_WEIGHT = 1e6  # in magnitude: with it, no sum of squares in a network of this size leaves float32
+_MAX_CONFIG_BYTES = 1 << 16
 _CALIBRATION_SIDE = 8  # of the square of random symbols z that the model card counts saturations on
 
 
@@ -61,6 +64,17 @@ def weights_hash(params: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
+def check_weights(params: Mapping[str, Array], hint: str) -> None:
+    """Raises BundleError, with the hint at its end, where a weight is not finite or is beyond ±`MAX_WEIGHT`.
+
+    Such a weight need not show in what a network gives: activation functions turn what is not a number into zeros.
+    """
+    for name, value in params.items():
+        array = np.asarray(value)
+        if array.size and not (array.max() <= MAX_WEIGHT and array.min() >= -MAX_WEIGHT):
+            raise BundleError(f"The weight {name} has values that are not finite or beyond ±{MAX_WEIGHT:g}: {hint}.")
+
+
 def save_bundle(
     out_dir: str | Path,
     config: ModelConfig,
@@ -91,6 +105,7 @@ def save_bundle(
     """
     check_new_bundle(out_dir, overwrite=overwrite)
     params = round_to_half(params) if half else params
+    check_weights(params, "the training has diverged, or the weights are corrupt")
     coding = coding or build_coding(params)
     try:
         with new_folder(out_dir) as folder:
@@ -138,17 +153,32 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(
             f"{path}: coding.npz is not the one that config.json was written with: copy or export the bundle again."
         )
-    return Bundle(config, load_weights(path, config), coding, facts["weights_sha256"], path.absolute())
+    params = load_weights(path, config)
+    try:
+        _check_hash(params, facts["weights_sha256"])
+        check_weights(params, "export the bundle again")
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+    return Bundle(config, params, coding, facts["weights_sha256"], path.absolute())
+
+
+def _check_hash(params: Params, expected: str) -> None:
+    found = weights_hash(params)
+    if found != expected:
+        raise BundleError(
+            f"The bundle's weights have the hash {found[:16]}…, but its config.json has {ascii(expected[:16])[1:-1]}…: "
+            "copy or export the bundle again."
+        )
 
 
 def _read_facts(path: Path) -> dict:
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = json.loads(read_limited(path, _MAX_CONFIG_BYTES))
     except OSError as error:
         raise BundleError(f"{path.parent} is not a bundle: {path.name} cannot be read ({reason_of(error)}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is corrupt ({reason_of(error)}): copy or export the bundle again.") from error
-    if not isinstance(facts, dict) or not isinstance(facts.get("bundle_version"), int):
+    if not isinstance(facts, dict) or type(facts.get("bundle_version")) is not int:
         raise BundleError(f"{path} is not a bundle's: it has no bundle_version.")
     if facts["bundle_version"] > BUNDLE_VERSION:
         raise BundleError(f"{path.parent} was written by a newer version: upgrade cdc_jax.")

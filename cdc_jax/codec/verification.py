@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int
 
-from cdc_jax.codec.bundle import Bundle, load_bundle, weights_hash
+from cdc_jax.codec.bundle import Bundle, load_bundle
 from cdc_jax.codec.bundle_folder import shipped_bundle
 from cdc_jax.codec.codec import Codec
 from cdc_jax.entropy.integer_checkerboard import IntegerCheckerboard
 from cdc_jax.entropy.integer_hyper_decoder import IntegerHyperDecoder
 from cdc_jax.entropy.latents import LatentModel, Pass
-from cdc_jax.errors import BundleError, CdcError
+from cdc_jax.errors import CdcError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.files import MAX_PIXELS
@@ -37,22 +37,14 @@ class Verified:
 
 
 class Verifier:
-    """A bundle whose weights have the hash in its config.json, ready to verify files.
+    """A bundle, whose weights were checked when it was loaded, ready to verify files.
 
     Attributes:
-      weights_sha256: hash of the weights as they were loaded.
-
-    Raises:
-      BundleError: they are not.
+      weights_sha256: hash of the weights.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
-        self.weights_sha256 = weights_hash(bundle.params)
-        if self.weights_sha256 != bundle.weights_sha256:
-            raise BundleError(
-                f"The bundle's weights have the hash {self.weights_sha256[:16]}…, but its config.json has "
-                f"{bundle.weights_sha256[:16]}…: copy or export the bundle again."
-            )
+        self.weights_sha256 = bundle.weights_sha256
         self._codec = Codec(bundle, max_pixels=max_pixels)
         self._latents = bundle.coding.latents
 
@@ -77,11 +69,7 @@ class Verifier:
 def load_verifier(bundle_dir: str | os.PathLike | None = None, *, max_pixels: int = MAX_PIXELS) -> Verifier:
     """Opens a bundle to verify files with it. Raises BundleError: it is incomplete or corrupt."""
     bundle_dir = shipped_bundle() if bundle_dir is None else bundle_dir
-    bundle = load_bundle(bundle_dir)
-    try:
-        return Verifier(bundle, max_pixels=max_pixels)
-    except BundleError as error:
-        raise BundleError(f"{bundle_dir}: {error}") from error
+    return Verifier(load_bundle(bundle_dir), max_pixels=max_pixels)
 
 
 def verify(
