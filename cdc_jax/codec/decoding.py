@@ -7,16 +7,25 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
+
+
+class Synthesized(NamedTuple):
+    """8-bit pixels [b, h, w, 3], and for each image whether it was made of finite numbers."""
+
+    images: UInt8[Array, "b h w 3"]
+    finite: Bool[Array, " b"]
+
 
 COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # of the U-Net's products
 
@@ -74,9 +83,17 @@ def sample(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="compute_type")
 def synthesize(
     config: ModelConfig, steps: int, stochastic: bool, *arguments, compute_type: str = "float32"
-) -> UInt8[Array, "b h w 3"]:
+) -> Synthesized:
     """`sample` with the same arguments, compiled once per (model, S, shape, type), as 8-bit pixels."""
-    return to_uint8(sample(config, steps, stochastic, *arguments, compute_type=compute_type))
+    images = sample(config, steps, stochastic, *arguments, compute_type=compute_type)
+    return Synthesized(to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def context_is_finite(config: ModelConfig, params: Params, y_hat: Float[Array, "b h/16 w/16 c"], quality=None) -> Array:
+    """Whether the U-Net is given finite context maps, of ŷ and quality as `sample` takes them."""
+    maps = merge(config, params).compressor.context(y_hat, quality).maps
+    return jnp.stack([jnp.isfinite(each).all() for each in maps]).all()
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")

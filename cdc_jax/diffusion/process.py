@@ -146,13 +146,14 @@ def estimate(
 ) -> Estimate:
     """Turns the network's output into (x̂₀, ε̂).
 
-    x and v: x̂₀ is clipped to [−1, 1] and the noise recomputed from it by (4). epsilon: (2), not clipped.
+    x and v: x̂₀ is clipped to [−1, 1] and the noise recomputed from it by (4). epsilon: (2), not clipped. What is not a
+    finite number stays none, instead of becoming black or white: it shows in the last step's x̂₀.
     """
     kind = PREDICTIONS[prediction]
     image = kind.image(output, noisy, level)
     if not kind.clips:
         return Estimate(image, output)
-    image = jnp.clip(image, -1, 1)
+    image = jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)
     return Estimate(image, (noisy - level.signal * image) / level.noise)
 
 
