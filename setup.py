@@ -26,6 +26,7 @@ BASE = [
     "safetensors>=0.5",
     "etils[epath]>=1.13",
     "jaxtyping>=0.3",
+    "tensorstore>=0.1.84",
     "ml-collections>=1.1",
     "tqdm>=4.66",
 ]

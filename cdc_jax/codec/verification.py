@@ -39,10 +39,10 @@ class Verified:
 
 
 class Verifier:
-    """Verifies files with a bundle.
+    """Verifies files with a bundle, whose weights `load_bundle` has checked.
 
     Attributes:
-      weights_sha256: SHA-256 of the weights, which `load_bundle` has checked, as hexadecimal digits.
+      weights_sha256: SHA-256 of the weights, as hexadecimal digits.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):

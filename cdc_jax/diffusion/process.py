@@ -160,6 +160,8 @@ def estimate(
     For "x" and "v", x̂₀ is clipped to [−1, 1] and ε̂ computed from it by (4). For "epsilon", x̂₀ follows from (2) and is
     not clipped.
 
+    Values that are not finite become NaN rather than black or white, so that they show in the last step's x̂₀.
+
     Args:
       prediction: "x", "epsilon" or "v".
       output: the network's prediction.
@@ -170,7 +172,7 @@ def estimate(
     image = kind.image(output, noisy, level)
     if not kind.clips:
         return Estimate(image, output)
-    image = jnp.clip(image, -1, 1)
+    image = jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)
     return Estimate(image, (noisy - level.signal * image) / level.noise)
 
 

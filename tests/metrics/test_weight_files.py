@@ -83,7 +83,7 @@ def test_a_small_file_does_not_take_much_memory(tmp_path):
     with pytest.raises(CheckpointError, match="compressed"):
         read_torch_file(path)
     path.write_bytes(b"\x80\x02}r" + (2**30).to_bytes(4, "little") + b".")  # object 2³⁰ of the pickle
-    with pytest.raises(CheckpointError, match="numbers more objects"):
+    with pytest.raises(CheckpointError, match="does not begin like one"):
         read_torch_file(path)
 
 
@@ -93,8 +93,11 @@ def test_nothing_in_a_pickle_is_run(tmp_path):
     (tmp_path / "legacy.pth").write_bytes(data)
     with zipfile.ZipFile(tmp_path / "zipped.pth", "w") as archive:
         archive.writestr("archive/data.pkl", data)
-    for name, read in (("legacy.pth", read_torch_file), ("zipped.pth", read_torch_file),
-                       ("legacy.pth", read_array_pickle)):
+    for name, read in (
+        ("legacy.pth", read_torch_file),
+        ("zipped.pth", read_torch_file),
+        ("legacy.pth", read_array_pickle),
+    ):
         with pytest.raises(CheckpointError, match="mkdir"):
             read(tmp_path / name)
     assert not folder.exists()
