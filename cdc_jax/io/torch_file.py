@@ -22,6 +22,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cdc_jax.errors import CheckpointError, reason_of
+from cdc_jax.io.files import reraise_as
+from cdc_jax.io.stand_ins import stand_in
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -198,6 +200,10 @@ def read_torch_file(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file.")
+    with reraise_as(f"{path} cannot be read", path, kind=CheckpointError):
+        other = stand_in(path)
+    if other:
+        raise CheckpointError(f"{path} is not a file of PyTorch weights: {other}.")
     try:
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
             value, read_storage = _read_legacy(path.read_bytes()) if archive is None else _read_zip(archive)
