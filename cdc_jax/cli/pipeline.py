@@ -89,7 +89,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interru
             if outcome.error is not None:
                 raise outcome.error
             subject = target
-            write_target(task.target, data, makes_folders=plan.makes_folders)
+            write_target(task.target, data, force=args.force, makes_folders=plan.makes_folders)
         except (BundleError, BrokenPipeError):
             raise  # neither is about this file alone
         except Exception as error:

@@ -17,12 +17,17 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
     return files and not (folder / "checkpoints").is_dir()
 
 
+def exists_already(path: str | os.PathLike[str]) -> str:
+    """The message for a folder that is not to be replaced."""
+    return f"{path} exists already and was kept: choose another folder, or replace it (--force)."
+
+
 def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raises BundleError unless `path` is free: missing, an empty folder or, with `overwrite`, another bundle."""
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
     if not overwrite:
-        raise BundleError(f"{path} exists already and was kept: choose another folder, or replace it (--force).")
+        raise BundleError(exists_already(path))
     if not is_bundle(path):
         raise BundleError(f"{path} is not a bundle and was kept: choose another folder.")
 
