@@ -19,7 +19,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array
 
-from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, new_bundle, refuse_other_folders
+from cdc_jax.codec.bundle_folder import (
+    CARD_FILE,
+    check_new_bundle,
+    exists_already,
+    new_bundle,
+    refuse_other_folders,
+)
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
@@ -110,7 +116,7 @@ def save_bundle(
     check_weights(params, "the training has diverged, or the weights are corrupt")
     coding = coding or build_coding(params)
     try:
-        with new_bundle(out_dir, license=license) as folder:
+        with new_bundle(out_dir, license=license, overwrite=overwrite) as folder:
             (save_half if half else save_orbax)(folder, params)
             coding.save(folder / "coding.npz")
             facts = {
@@ -124,6 +130,8 @@ def save_bundle(
             (folder / CARD_FILE).write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
             if lpips:
                 np.savez(folder / "lpips_vgg.npz", **lpips)
+    except FileExistsError as error:  # another process has created it since the check
+        raise BundleError(exists_already(out_dir)) from error
     except OSError as error:
         raise BundleError(f"Cannot write the bundle {out_dir}: {reason_of(error)}.") from error
 
