@@ -167,8 +167,8 @@ def _largest(folder):
     "damage, words",
     [
         (lambda weights: shutil.rmtree(weights), "has no weights"),
-        (lambda weights: (shutil.rmtree(weights), weights.mkdir()), "weights .*corrupt"),
-        (lambda weights: (weights / "_METADATA").unlink(), "weights .*corrupt"),
+        (lambda weights: (shutil.rmtree(weights), weights.mkdir()), "weights is incomplete: it lacks _METADATA"),
+        (lambda weights: (weights / "_METADATA").unlink(), "weights is incomplete: it lacks _METADATA"),
         (lambda weights: (weights / "_METADATA").write_bytes(b"{"), "weights .*corrupt"),
         (lambda weights: _largest(weights).unlink(), "weights .*corrupt"),
         (lambda weights: os.truncate(_largest(weights), 1000), "weights .*corrupt"),
