@@ -2,8 +2,8 @@
 # Trains on this machine. After a crash, the training resumes from its last checkpoint.
 #
 #   launch/local.sh [--dry-run] CONFIG WORKDIR [MORE FLAGS OF cdc_jax.main ...]
-#   launch/local.sh configs/demo.py runs/demo --config.train.steps=2000
-#   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/demo --config.data.batch_size=8
+#   launch/local.sh configs/demo.py runs/local --config.train.steps=2000
+#   PROCESSES=2 DEVICES_PER_PROCESS=4 launch/local.sh configs/demo.py runs/local --config.data.batch_size=8
 #
 # Environment:
 #   ATTEMPTS=3             how many times to start the training at most

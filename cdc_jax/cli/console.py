@@ -67,9 +67,14 @@ def describe(error: BaseException, name: str = "") -> str | None:
     return text if name.lower() in text.lower() else f"{name}: {text}"
 
 
+def shows_progress(quiet: bool) -> bool:
+    """Whether to show a progress bar: only on a terminal, since in files and pipes every refresh is a line."""
+    return not quiet and sys.stderr is not None and sys.stderr.isatty()
+
+
 def with_progress(items: Iterator[Item], total: int, quiet: bool) -> Iterator[Item]:
     """Yields the items, with a progress bar if standard error is a terminal and `total` is 2 or more."""
-    if quiet or total < 2 or sys.stderr is None or not sys.stderr.isatty():
+    if total < 2 or not shows_progress(quiet):
         yield from items
         return
     from tqdm import tqdm

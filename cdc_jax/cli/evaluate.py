@@ -7,6 +7,7 @@ import sys
 
 from cdc_jax.cli import arguments, console
 from cdc_jax.cli.arguments import Environment
+from cdc_jax.cli.paths import check_folder
 from cdc_jax.evaluation.settings import DEFAULT_CODECS, DEFAULT_METRICS, MIN_OVERLAP, SAME_SIZE_METRICS, Settings
 from cdc_jax.io.files import MAX_PIXELS
 
@@ -147,7 +148,8 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         max_pixels=args.max_pixels,
         report_images=args.report_images,
     )
-    progress_bar = None if args.quiet else _progress_bar
+    check_folder(args.out)
+    progress_bar = _progress_bar if console.shows_progress(args.quiet) else None
     result = evaluate(settings, load_codec=environment.load_codec, log=console.log, progress_bar=progress_bar)
     if not args.quiet:
         console.log(f"{len(result.measured.records)} of {_total(result)} images evaluated, see {result.report}")
@@ -168,6 +170,4 @@ def _total(result) -> int:
 def _progress_bar(total: int):
     from tqdm import tqdm
 
-    # In a log file every refresh is a separate line.
-    seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 30.0
-    return tqdm(total=total, unit="file", file=sys.stderr, mininterval=seconds, smoothing=0.05)
+    return tqdm(total=total, unit="file", file=sys.stderr, smoothing=0.05)

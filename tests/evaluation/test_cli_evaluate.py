@@ -127,3 +127,9 @@ def test_models_of_the_hub(cdc, runs):
     assert set(runs.bundles.codecs) == {"fine", "every"}
     table = (runs.out / "curves.csv").read_text()
     assert "CDC fine, 1 step" in table and "CDC every, 1 step" in table
+
+
+def test_an_unwritable_output_folder_is_one_line_before_the_work(cdc, runs, tmp_path):
+    (tmp_path / "file").touch()
+    code, err = cdc("evaluate", "--images", runs.images, "--out", tmp_path / "file/out", "--model", "x/fine")
+    assert code == 1 and err.count("\n") == 1 and "file/out: Cannot be created" in err
