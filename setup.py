@@ -43,6 +43,8 @@ DEMO = [
 
 HUB = ["huggingface_hub>=2.0,<3"]  # models by name: hf://OWNER/REPO
 
+SERVING = ["flatbuffers>=24.3"]  # what jax.export writes and reads programs with
+
 TORCH = ["torch>=2.6"]  # only tests use it, for comparison
 
 EVAL = [
@@ -68,6 +70,7 @@ TEST = [
     *EVAL,
     *HUB,
     *HEIF,
+    *SERVING,
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "pytest>=8.3",
@@ -84,6 +87,7 @@ EXTRAS = {
     "eval": EVAL,
     "hub": HUB,
     "heif": HEIF,
+    "serving": SERVING,
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,

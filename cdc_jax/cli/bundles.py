@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 from cdc_jax.cli import arguments, console
@@ -36,6 +37,13 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--step", type=step, metavar="N", help="the checkpoint's step (default: the latest)")
     which.add_argument("--best", action="store_true", help="the checkpoint with the lowest validation loss")
     parser.add_argument("--float16", action="store_true", help="store float16 weights, which halves the size")
+    parser.add_argument("--serving", action="store_true", help="add encoder.stablehlo and decoder.stablehlo")
+    parser.add_argument(
+        "--serving-size",
+        metavar="WxH",
+        type=_size,
+        help="these programs for images of one size only, rounded up to multiples of 64 (default: any size)",
+    )
     parser.add_argument(
         "--license",
         metavar="ID",
@@ -51,10 +59,22 @@ def run_export(args: argparse.Namespace, environment: Environment) -> int:
     from cdc_jax.training.export import export_workdir
 
     def make(folder: str) -> None:
+        from cdc_jax.codec.serving import Serving
+
+        serving = Serving(args.serving_size) if args.serving or args.serving_size else None
         options = {"step": args.step, "best": args.best, "half": args.float16, "license": args.license}
-        export_workdir(args.workdir, folder, **options, overwrite=args.force)
+        export_workdir(args.workdir, folder, **options, serving=serving, overwrite=args.force)
 
     return _make_bundle(args, args.workdir, make)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """An argument type: WxH as (height, width), rounded up to multiples of 64."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 768x512")
+    width, height = (-(-int(side) // 64) * 64 for side in match.groups())
+    return height, width
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@
     coding.npz      the tables and integer networks that the file format depends on (`entropy.coding_model`)
     config.json     the model's settings, its fingerprint, the hash of its weights
     model_card.md   data, license, provenance, measurements
+    *.stablehlo     the networks as programs, where they were asked for (`serving`)
 
 It contains no pickles. Bundles with the same fingerprint open each other's files.
 """
@@ -27,6 +28,7 @@ from cdc_jax.codec.bundle_folder import (
     refuse_other_folders,
 )
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
+from cdc_jax.codec.serving import Serving
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
 from cdc_jax.io.limited_reads import read_limited
@@ -90,6 +92,7 @@ def save_bundle(
     coding: CodingModel | None = None,
     lpips: Mapping[str, np.ndarray] | None = None,
     half: bool = False,
+    serving: Serving | None = None,
     license: str = "other",
     overwrite: bool = False,
 ) -> None:
@@ -104,6 +107,7 @@ def save_bundle(
       coding: the coding model of a bundle whose files this one must open; by default built from the weights.
       lpips: a perceptual network that came with the weights, stored as `lpips_vgg.npz`.
       half: store float16 weights, which halves the size. `coding` is then built from the rounded weights.
+      serving: which programs to add for serving without this package; None: none.
       license: the identifier of the weights' license, for the hub's metadata.
       overwrite: replace an existing bundle.
 
@@ -112,6 +116,8 @@ def save_bundle(
         into a bundle, or the hub cannot be used.
     """
     check_new_bundle(out_dir, overwrite=overwrite)
+    if serving is not None:
+        serving.check()
     params = round_to_half(params) if half else params
     check_weights(params, "the training has diverged, or the weights are corrupt")
     coding = coding or build_coding(params)
@@ -128,6 +134,8 @@ def save_bundle(
             }
             (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
             (folder / CARD_FILE).write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
+            if serving is not None:
+                serving.save(folder, config, params)
             if lpips:
                 np.savez(folder / "lpips_vgg.npz", **lpips)
     except FileExistsError as error:  # another process has created it since the check

@@ -17,7 +17,7 @@ CARD_FILE = "model_card.md"
 _HUB_CARD_FILE = "README.md"  # what the hub shows of a repository
 _SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 _FETCHED = ("config.json", "coding.npz", CARD_FILE, _HUB_CARD_FILE, "weights/*", "weights.safetensors")
-_REPLACED = (*_FETCHED, "lpips_vgg.npz")
+_REPLACED = (*_FETCHED, "lpips_vgg.npz", "*.stablehlo")
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:

@@ -17,7 +17,6 @@ functions. Four identities make them cheaper than the definition:
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,9 @@ from cdc_jax.models.convolution import Padding, Phases, convolve, transposed
 from cdc_jax.models.transform import fold, unfold
 
 NORM_EPSILON = 1e-5
-_POSITIONS = 256  # positions per partial sum in attention's product of keys and values: they fit in a core's cache
+# Positions per partial sum in attention's product of keys and values, the first that divides their number. As many as
+# fit in a core's cache.
+_POSITIONS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
 def _static(**options):
@@ -144,7 +145,7 @@ class LinearAttention:
         # Softmax over all positions; the division by its sums is done on the C×C matrix, which is smaller.
         weights = jnp.exp(keys - jax.lax.stop_gradient(jnp.max(keys, axis=1, keepdims=True)))
         sums = jnp.sum(weights, axis=1)
-        length = math.gcd(height * width, _POSITIONS)
+        length = _sum_length(height * width)
         pieces = (batch, height * width // length, length, channels)
         matrix = self._product(
             "bpnd,bpnc->bpdc", weights.astype(narrow.dtype).reshape(pieces), narrow.reshape(pieces)
@@ -233,6 +234,11 @@ class UNet:
 
 def _run_level(level: Level, *maps: Float[Array, "b h w _"], times) -> Float[Array, "b h w o"]:
     return level(*maps, times=times)
+
+
+def _sum_length(positions: int) -> int:
+    """The first of `_POSITIONS` that divides the number of positions, which may be a symbol (`jax.export`)."""
+    return next(length for length in _POSITIONS if positions % length == 0)
 
 
 def _unit_power(x: Float[Array, "... c"]) -> Float[Array, "... c"]:

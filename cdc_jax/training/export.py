@@ -10,6 +10,7 @@ from etils import epath
 from jaxtyping import Array
 
 from cdc_jax.codec.bundle import save_bundle
+from cdc_jax.codec.serving import Serving
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
 from cdc_jax.io.files import reraise_as
@@ -27,6 +28,7 @@ def export_params(
     metrics: Mapping[str, float | str] | None = None,
     coding: CodingModel | None = None,
     half: bool = False,
+    serving: Serving | None = None,
     license: str = "other",
     overwrite: bool = False,
 ) -> None:
@@ -40,6 +42,7 @@ def export_params(
       metrics: further entries of the model card, by title.
       coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
       half: whether to store float16 weights, which halves the size.
+      serving: programs to add for serving; None: none.
       license: the identifier of the weights' license.
       overwrite: whether to replace an existing bundle at `out_dir`.
 
@@ -57,6 +60,7 @@ def export_params(
         measurements={**_recipe(config, step), **(metrics or {})},
         coding=coding,
         half=half,
+        serving=serving,
         license=license,
         overwrite=overwrite,
     )
@@ -96,6 +100,7 @@ def export_workdir(
     step: int | None = None,
     best: bool = False,
     half: bool = False,
+    serving: Serving | None = None,
     license: str = "other",
     overwrite: bool = False,
 ) -> int:
@@ -107,6 +112,7 @@ def export_workdir(
       step: the checkpoint's step; None: the latest.
       best: export the checkpoint with the lowest validation objective instead.
       half: whether to store float16 weights, in one file of half the size that loads faster.
+      serving: programs to add for serving without this package; None: none.
       license: the identifier of the weights' license, for the model card and the hub's metadata.
       overwrite: whether to replace an existing bundle at `out_dir`.
 
@@ -127,6 +133,6 @@ def export_workdir(
         params = run_weights(checkpoints, chosen, config)
         metrics = checkpoints.metrics(chosen)
     coding = read_coding(workdir) if config.freeze_entropy else None
-    options = {"metrics": metrics, "coding": coding, "half": half, "license": license, "overwrite": overwrite}
-    export_params(out_dir, config, params, chosen, **options)
+    options = {"half": half, "serving": serving, "license": license, "overwrite": overwrite}
+    export_params(out_dir, config, params, chosen, metrics=metrics, coding=coding, **options)
     return chosen

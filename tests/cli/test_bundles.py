@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdc_jax.codec.bundle_folder import check_new_bundle
+from cdc_jax.codec.serving import Serving
 from cdc_jax.errors import CheckpointError
 from cdc_jax.io.files import new_folder
 from tests.cli.fake_codec import fails, tree
@@ -47,7 +48,7 @@ def put_bundle(folder: str) -> None:
 def test_bundles_are_created(cdc, makers):
     assert cdc("import-torch", "x.pt", "out")[::2] == (0, ["cdc: x.pt -> out"])
     assert cdc("export", "run", "out2", "--step=5", "--quiet") == (0, "", [])
-    usual = {"step": None, "best": False, "half": False, "license": "other"}
+    usual = {"step": None, "best": False, "half": False, "license": "other", "serving": None}
     assert makers == [("import", "x.pt", {}), ("export", "run", {**usual, "step": 5})]
     assert tree() == [f"{folder}/{file}" for folder in ("out", "out2") for file in FILES]
     Path("empty").mkdir()
@@ -55,6 +56,11 @@ def test_bundles_are_created(cdc, makers):
     assert makers[-1] == ("export", "run", usual)
     assert cdc("export", "run", "best", "--best", "--float16", "--license", "mit", "--quiet")[0] == 0
     assert makers[-1] == ("export", "run", {**usual, "best": True, "half": True, "license": "mit"})
+    assert cdc("export", "run", "served", "--serving", "--quiet")[0] == 0
+    assert makers[-1] == ("export", "run", {**usual, "serving": Serving()})
+    assert cdc("export", "run", "sized", "--serving-size", "700x512", "--quiet")[0] == 0
+    assert makers[-1] == ("export", "run", {**usual, "serving": Serving((512, 704))})
+    fails(cdc("export", "run", "both", "--serving-size", "700"), 2, "'700' is not a size such as 768x512")
     assert cdc("export", "run", "both", "--best", "--step=5")[0] == 2
     assert tree("empty") == FILES
 
