@@ -91,7 +91,7 @@ EXTRAS = {
     "dev": sorted({*TEST, *TORCH}),
 }
 
-CONSOLE_SCRIPTS = ["cdc = cdc_jax.cli:main"]
+CONSOLE_SCRIPTS = ["cdc = cdc_jax.__main__:main"]
 
 PACKAGE_DATA = {"cdc_jax": ["py.typed", "shipped/*"], "cdc_jax.evaluation": ["page/*"]}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array
 
-from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, exists_already, new_bundle
+from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, exists_already, new_bundle, refuse_other_folders
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
@@ -139,6 +139,7 @@ def load_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: there is no such folder.")
+    refuse_other_folders(path)
     facts = _read_facts(path / "config.json")
     try:
         config = ModelConfig.from_dict(facts["model"])

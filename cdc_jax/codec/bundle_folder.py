@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cdc_jax.errors import BundleError
 from cdc_jax.io import hub
-from cdc_jax.io.files import new_folder
+from cdc_jax.io.files import new_folder, reraise_as
+from cdc_jax.io.stand_ins import stand_in
 
 CARD_FILE = "model_card.md"
 _HUB_CARD_FILE = "README.md"  # what the hub shows of a repository
@@ -49,6 +50,20 @@ def bundle_folder(name: str | os.PathLike[str] | None) -> Path:
 def exists_already(path: str | os.PathLike[str]) -> str:
     """The error message for an existing folder that must not be replaced."""
     return f"{path} exists already and was kept: choose another folder, or replace it (--force)."
+
+
+def refuse_other_folders(folder: Path) -> None:
+    """Raises BundleError for what is easily taken for a bundle: a training run, or a clone without its large files."""
+    if not is_bundle(folder) and is_bundle(folder / "bundle"):
+        raise BundleError(f"{folder} is not a bundle, but {folder / 'bundle'} is: use that.")
+    if (folder / "checkpoints").is_dir():
+        raise BundleError(f"{folder} is a training run, not a bundle: export it with `cdc export {folder} OUT_DIR`.")
+    for name in ("coding.npz", "weights.safetensors"):
+        if (folder / name).is_file():
+            with reraise_as(f"{folder / name} cannot be read", kind=BundleError):
+                other = stand_in(folder / name)
+            if other:
+                raise BundleError(f"{folder / name} is not a part of a bundle: {other}.")
 
 
 def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:

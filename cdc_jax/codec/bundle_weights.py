@@ -63,13 +63,19 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
     path = bundle / SAFETENSORS_FILE
     load = _load_half if path.is_file() else _load_orbax
     path = path if path.is_file() else bundle / ORBAX_FOLDER
+    if not path.exists():
+        raise BundleError(
+            f"{path} is missing, and so is {SAFETENSORS_FILE}: the bundle has no weights, copy or export it again."
+        )
     try:
         return load(path, config)
     except CdcError:
         raise
-    except Exception as error:  # orbax and tensorstore raise many types for missing or corrupt files
-        reason = reason_of(error)
-        raise BundleError(f"{path} cannot be read, so the bundle is incomplete or corrupt: {reason}.") from error
+    except Exception as error:  # orbax and tensorstore raise many types for corrupt files, with details of their own
+        reason = f" ({reason_of(error)})" if isinstance(error, OSError) else ""
+        raise BundleError(
+            f"{path} cannot be read{reason}, so the bundle is incomplete or corrupt: copy or export it again."
+        ) from error
 
 
 def _load_half(path: Path, config: ModelConfig) -> Params:

@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cdc_jax.errors import CheckpointError, reason_of
+from cdc_jax.io.files import reraise_as
+from cdc_jax.io.stand_ins import stand_in
 from cdc_jax.io.weight_pickle import ordered_dict, read_weight_pickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -215,6 +217,10 @@ def read_torch_file(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file.")
+    with reraise_as(f"{path} cannot be read", path, kind=CheckpointError):
+        other = stand_in(path)
+    if other:
+        raise CheckpointError(f"{path} is not a file of PyTorch weights: {other}.")
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:

@@ -219,7 +219,9 @@ def choose_step(checkpoints: Checkpoints, workdir: epath.PathLike, step: int | N
       CheckpointError: there is no such checkpoint; the message lists the steps that have one.
     """
     have: Sequence[int] = checkpoints.steps()
-    listed = ", ".join(map(str, have)) or "none"
+    if not have:
+        raise CheckpointError(f"{workdir} has no checkpoint yet: its run ended, or was stopped, before the first one.")
+    listed = ", ".join(map(str, have))
     if best:
         step = checkpoints.best_step()
         if step is None:

@@ -87,3 +87,12 @@ def test_force_replaces_nothing_but_bundles(cdc, makers):
 def test_bundle_makers_take_two_names(cdc, makers, words):
     fails(cdc(*words), 2, "--help")
     assert makers == []
+
+
+@pytest.mark.parametrize("words", [[], ["--best"], ["--step=3"]])
+def test_a_run_without_checkpoints_is_one_line(cdc, words):
+    """With the real exporter."""
+    Path("run/checkpoints").mkdir(parents=True)
+    fails(cdc("export", "run", "out", *words), 1, "run has no checkpoint yet", "before the first one")
+    assert not Path("out").exists()
+    fails(cdc("export", "missing", "out", *words), 1, "missing is not a training run's folder")

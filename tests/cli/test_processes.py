@@ -146,3 +146,24 @@ def test_devices_are_written_to_and_not_replaced(cdc, photo):
     with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
         assert cdc("compress", "photo.png", "-o", "pipe", "--model=b")[0] == 0
         assert cdc_file.unpack(reader.communicate(timeout=60)[0]).width == 30
+
+
+@pytest.mark.parametrize("command", ["-m", "script"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(command, tmp_path):
+    """An import that raises KeyboardInterrupt, as the signal's handler does."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'cdc_jax.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    words = ["-m", "cdc_jax", "info"]
+    if command == "script":  # what pip writes for the console script
+        words = ["-c", "import sys; from cdc_jax.__main__ import main; sys.exit(main())", "info"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    run = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "cdc: Interrupted.\n")

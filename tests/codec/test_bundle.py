@@ -1,6 +1,7 @@
 """Bundles are complete, checked, and never half-written."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -144,3 +145,40 @@ def test_a_bundle_does_not_reveal_where_it_was_made(random_bundle):
     """Orbax stores the folder it wrote to. A published bundle must not contain it."""
     folder = str(random_bundle.parent).encode()
     assert not [path.name for path in random_bundle.rglob("*") if path.is_file() and folder in path.read_bytes()]
+
+
+def test_a_run_in_place_of_its_bundle_names_the_bundle(compact_bundle, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(compact_bundle, run / "bundle")
+    for make in (lambda: None, lambda: (run / "checkpoints").mkdir(), lambda: (run / "config.json").write_text("{}")):
+        make()
+        with pytest.raises(BundleError, match=r"run is not a bundle, but .*run/bundle is: use that\.$"):
+            load_bundle(run)
+    shutil.rmtree(run / "bundle")
+    with pytest.raises(BundleError, match=r"run is a training run, .* `cdc export .*run OUT_DIR`"):
+        load_bundle(run)
+
+
+def _largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda weights: shutil.rmtree(weights), "has no weights"),
+        (lambda weights: (shutil.rmtree(weights), weights.mkdir()), "weights .*corrupt"),
+        (lambda weights: (weights / "_METADATA").unlink(), "weights .*corrupt"),
+        (lambda weights: (weights / "_METADATA").write_bytes(b"{"), "weights .*corrupt"),
+        (lambda weights: _largest(weights).unlink(), "weights .*corrupt"),
+        (lambda weights: os.truncate(_largest(weights), 1000), "weights .*corrupt"),
+    ],
+    ids=["missing", "empty", "no description", "corrupt description", "a file missing", "a file cut off"],
+)
+def test_missing_and_truncated_weights_are_called_that(compact_bundle, tmp_path, damage, words):
+    bundle = shutil.copytree(compact_bundle, tmp_path / "bundle")
+    damage(bundle / "weights")
+    with pytest.raises(BundleError, match=words) as raised:
+        load_bundle(bundle)
+    message = str(raised.value)
+    assert "\n" not in message and not any(word in message for word in ("NoneType", "TensorStore", "attribute", "0x"))

@@ -1,0 +1,23 @@
+"""Files that stand in for the wanted one: what a download or a clone leaves where large files are stored elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+_GIT_LFS = b"version https://git-lfs"
+_HTML = (b"<!doctype html", b"<html")
+
+
+def stand_in(path: str | os.PathLike[str]) -> str | None:
+    """What a file is instead of binary data, and what to do about it, as the end of a message; None if it is neither.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(100)
+    if start.startswith(_GIT_LFS):
+        return "it is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
+    if start.lstrip().lower().startswith(_HTML):
+        return "it is an HTML page, not the file itself: download it again, by the link to the raw file"
+    return None
