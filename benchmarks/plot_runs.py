@@ -1,4 +1,5 @@
-"""Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe.
+"""Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe; of variable-rate models, at
+each of the qualities that were measured.
 
     python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
 """
@@ -6,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from cdc_jax.training.metrics_writer import RunLog
@@ -28,16 +30,20 @@ def main() -> None:
     offset = 0
     for number, workdir in enumerate(arguments.workdirs, start=1):
         lines = RunLog(workdir).read()
-        for axis, name in zip(axes, CURVES, strict=True):
-            points = [(offset + line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"phase {number}")
+        for axis, prefix in zip(axes, CURVES, strict=True):
+            names = sorted({name for line in lines for name in line if re.fullmatch(rf"{prefix}(_q[\d.]+)?", name)})
+            for shade, name in enumerate(names):
+                points = [(offset + line["step"], line[name]) for line in lines if name in line]
+                label = f"phase {number}" + name.removeprefix(prefix).replace("_q", ", quality ")
+                style = {"color": f"C{number - 1}", "alpha": (shade + 1) / len(names), "label": label}
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
         offset += max(line["step"] for line in lines)
     for axis, label in zip(axes, CURVES.values(), strict=True):
         axis.set_xlabel("training steps")
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0 if "rate" in label else None)
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].legend(fontsize="small")
     figure.savefig(arguments.output, dpi=110)
     print(f"look at: {arguments.output}")
 
