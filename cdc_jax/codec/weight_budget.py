@@ -56,7 +56,7 @@ def check_orbax(folder: Path, expected: Shapes) -> None:
         )
     for name in ("_METADATA", "manifest.ocdbt"):
         if not (folder / name).is_file():
-            raise BundleError(f"{folder} is incomplete or corrupt: it lacks {name}; copy or export the bundle again.")
+            raise BundleError(f"{folder} is incomplete: it lacks {name}; copy or export the bundle again.")
         if (folder / name).stat().st_size > _DESCRIPTION_BYTES * (len(expected) + 1):
             raise BundleError(f"{folder / name} is too large for the model: the bundle is corrupt.")
     for name, metadata in _array_metadata(folder, expected).items():
