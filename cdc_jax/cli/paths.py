@@ -57,12 +57,16 @@ def check_target(target: str, *, force: bool, makes_folders: bool) -> None:
     if os.path.isdir(target):
         raise CdcError(f"{target}: This is a folder, so the output cannot be written there.")
     if os.path.exists(target) and not force:
-        raise CdcError(f"{target}: The file exists and was kept; --force replaces it.")
+        raise CdcError(_exists(target))
     folder = os.path.dirname(os.path.realpath(target))
     if not makes_folders and not os.path.isdir(folder):
         raise CdcError(f"{target}: There is no folder {folder} to write to.")
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):
         raise CdcError(f"{target}: The folder {folder} cannot be written to.")
+
+
+def _exists(target: str) -> str:
+    return f"{target}: The file exists and was kept; --force replaces it."
 
 
 def read_source(source: str, *, magic: bytes = b"") -> bytes:
@@ -79,11 +83,11 @@ def read_source(source: str, *, magic: bytes = b"") -> bytes:
         return head + file.read() if head == magic else head
 
 
-def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
+def write_target(target: str, data: bytes, *, force: bool, makes_folders: bool) -> None:
     """Writes a file, completely or not at all, or standard output for `-`.
 
     Raises:
-      CdcError: standard output is closed.
+      CdcError: standard output is closed; or the file exists, perhaps since `check_target` (unless `force`).
       OSError: the target cannot be written.
     """
     if target == STANDARD:
@@ -94,7 +98,10 @@ def write_target(target: str, data: bytes, *, makes_folders: bool) -> None:
         return
     if makes_folders:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-    write_atomically(target, data)
+    try:
+        write_atomically(target, data, replace=force)
+    except FileExistsError:
+        raise CdcError(_exists(target)) from None
 
 
 def standard_stream(name: str) -> BinaryIO:

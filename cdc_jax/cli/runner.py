@@ -56,7 +56,7 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interru
     totals = _Totals()
     outcomes = _outcomes(plan, convert, interruptible=interruptible)
     for outcome in console.with_progress(outcomes, len(plan.tasks), args.quiet):
-        failure = _write(outcome, plan)
+        failure = _write(outcome, plan, force=args.force)
         if failure is not None:
             failures.append(failure)
             continue
@@ -97,14 +97,15 @@ class _Totals:
         return ", ".join(parts)
 
 
-def _write(outcome: Outcome, plan: Plan) -> int | None:
+def _write(outcome: Outcome, plan: Plan, *, force: bool) -> int | None:
     """Writes the file of an outcome. If that or the task failed, reports the error and returns its exit code."""
     subject = outcome.subject
     try:
         if outcome.error is not None:
             raise outcome.error
         subject = console.shown(outcome.task.target, "output")
-        write_target(outcome.task.target, outcome.result.data, makes_folders=plan.folder is not None)
+        target, data = outcome.task.target, outcome.result.data
+        write_target(target, data, force=force, makes_folders=plan.folder is not None)
     except (BundleError, BrokenPipeError):
         raise  # they concern all files
     except Exception as error:

@@ -19,15 +19,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array
 
-from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, new_bundle
+from cdc_jax.codec.bundle_folder import CARD_FILE, check_new_bundle, exists_already, new_bundle
 from cdc_jax.codec.bundle_weights import load_weights, round_to_half, save_half, save_orbax
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError, ConfigError, reason_of
+from cdc_jax.io.limited_reads import read_limited
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
+MAX_WEIGHT = 1e6  # in magnitude; up to this, no sum of squares in a network overflows float32
+_MAX_CONFIG_BYTES = 1 << 16
 _CALIBRATION_SIDE = 8  # the model card counts saturations for 8×8 random symbols z
 
 
@@ -58,6 +61,17 @@ def weights_hash(params: Mapping[str, Array]) -> str:
         digest.update(f"{name}:{array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def check_weights(params: Mapping[str, Array], hint: str) -> None:
+    """Raises BundleError, with the hint at its end, where a weight is not finite or is beyond ±`MAX_WEIGHT`.
+
+    Such a weight need not show in what a network gives: activation functions turn what is not a number into zeros.
+    """
+    for name, value in params.items():
+        array = np.asarray(value)
+        if array.size and not (array.max() <= MAX_WEIGHT and array.min() >= -MAX_WEIGHT):
+            raise BundleError(f"The weight {name} has values that are not finite or beyond ±{MAX_WEIGHT:g}: {hint}.")
 
 
 def save_bundle(
@@ -93,9 +107,10 @@ def save_bundle(
     """
     check_new_bundle(out_dir, overwrite=overwrite)
     params = round_to_half(params) if half else params
+    check_weights(params, "the training has diverged, or the weights are corrupt")
     coding = coding or build_coding(params)
     try:
-        with new_bundle(out_dir, license=license) as folder:
+        with new_bundle(out_dir, license=license, overwrite=overwrite) as folder:
             (save_half if half else save_orbax)(folder, params)
             coding.save(folder / "coding.npz")
             facts = {
@@ -109,6 +124,8 @@ def save_bundle(
             (folder / CARD_FILE).write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
             if lpips:
                 np.savez(folder / "lpips_vgg.npz", **lpips)
+    except FileExistsError as error:  # another process has written it meanwhile
+        raise BundleError(exists_already(out_dir)) from error
     except OSError as error:
         raise BundleError(f"Cannot write the bundle {out_dir}: {reason_of(error)}.") from error
 
@@ -141,27 +158,31 @@ def load_bundle(path: str | Path) -> Bundle:
             f"{path}: coding.npz is not the one that config.json was written with: copy or export the bundle again."
         )
     params = load_weights(path, config)
-    _check_weights(params, facts["weights_sha256"], path)
+    try:
+        _check_hash(params, facts["weights_sha256"])
+        check_weights(params, "export the bundle again")
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
     return Bundle(config, params, coding, facts["weights_sha256"], path.absolute())
 
 
-def _check_weights(params: Mapping[str, Array], expected_sha256: str, path: Path) -> None:
+def _check_hash(params: Params, expected: str) -> None:
     found = weights_hash(params)
-    if found != expected_sha256:
+    if found != expected:
         raise BundleError(
-            f"{path}: The weights have the hash {found[:16]}…, but config.json has {expected_sha256[:16]}…: copy or "
-            "export the bundle again."
+            f"The weights have the hash {found[:16]}…, but config.json has {ascii(expected[:16])[1:-1]}…: "
+            "copy or export the bundle again."
         )
 
 
 def _read_facts(path: Path) -> dict:
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = json.loads(read_limited(path, _MAX_CONFIG_BYTES))
     except OSError as error:
         raise BundleError(f"{path.parent} is not a bundle: {path.name} cannot be read ({reason_of(error)}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is corrupt ({reason_of(error)}): copy or export the bundle again.") from error
-    if not isinstance(facts, dict) or not isinstance(facts.get("bundle_version"), int):
+    if not isinstance(facts, dict) or type(facts.get("bundle_version")) is not int:
         raise BundleError(f"{path} is not a bundle's: it has no bundle_version.")
     if facts["bundle_version"] > BUNDLE_VERSION:
         raise BundleError(f"{path.parent} was written by a newer version: upgrade cdc_jax.")

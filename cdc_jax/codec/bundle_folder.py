@@ -26,6 +26,11 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
     return files and not (folder / "checkpoints").is_dir()
 
 
+def exists_already(path: str | os.PathLike[str]) -> str:
+    """The message for an existing folder that is not replaced."""
+    return f"{path} exists already and was kept: choose another folder, or replace it (--force)."
+
+
 def bundle_folder(name: str | os.PathLike[str] | None) -> Path:
     """The local folder of a bundle.
 
@@ -58,25 +63,26 @@ def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
     if not overwrite:
-        raise BundleError(f"{path} exists already and was kept: choose another folder, or replace it (--force).")
+        raise BundleError(exists_already(path))
     if not is_bundle(path):
         raise BundleError(f"{path} is not a bundle and was kept: choose another folder.")
 
 
 @contextlib.contextmanager
-def new_bundle(path: str | os.PathLike[str], *, license: str) -> Iterator[Path]:
+def new_bundle(path: str | os.PathLike[str], *, license: str, overwrite: bool) -> Iterator[Path]:
     """A temporary folder to fill in a `with` block, which then becomes the bundle at `path`, completely or not at all.
 
     Args:
       path: a folder, or a name on the hub. The hub gets the model card as README.md, headed by its metadata.
       license: the identifier of a license, for that metadata.
+      overwrite: replace an existing folder.
 
     Raises:
-      OSError: the folder cannot be written.
+      OSError: the folder cannot be written. FileExistsError: it exists, perhaps since `check_new_bundle`.
       BundleError: the hub refuses the bundle or cannot be reached.
     """
     if not hub.is_hub_name(path):
-        with new_folder(path) as folder:
+        with new_folder(path, replace=overwrite) as folder:
             yield folder
         return
     header = hub.card_header(license)

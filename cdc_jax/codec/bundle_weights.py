@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from cdc_jax.codec.weight_budget import check_orbax, check_safetensors
 from cdc_jax.errors import BundleError, CdcError, reason_of
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, check_same_weights, nest, shapes, unnest
@@ -74,16 +75,19 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
 def _load_half(path: Path, config: ModelConfig) -> Params:
     from safetensors.numpy import load_file
 
-    stored = load_file(path)
-    check_same_weights(shapes(config), stored, str(path))
-    return {name: value.astype(np.float32) for name, value in stored.items()}
+    check_safetensors(path, shapes(config))
+    return {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 
 def _load_orbax(path: Path, config: ModelConfig) -> Params:
     expected = shapes(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()}
+    check_orbax(path, expected)
     with quiet_orbax(), local_checkpointer() as checkpointer:
-        stored = unnest(checkpointer.metadata(path.absolute()).item_metadata.tree)
+        metadata = checkpointer.metadata(path.absolute()).item_metadata
+        if metadata is None:  # orbax's way to say that it cannot read it
+            raise BundleError(f"{path} is corrupt: its description of the weights cannot be read.")
+        stored = unnest(metadata.tree)
         check_same_weights(expected, stored, str(path))
         return unnest(checkpointer.restore(path.absolute(), nest(target)))

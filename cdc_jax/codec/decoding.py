@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
@@ -19,6 +20,13 @@ from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 
 COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # name → dtype of the U-Net's products; None: the weights'
+
+
+class Synthesized(NamedTuple):
+    """8-bit pixels, and for each image whether it was made of finite numbers."""
+
+    images: UInt8[Array, "b h w 3"]
+    finite: Bool[Array, " b"]
 
 
 def sample(
@@ -74,9 +82,17 @@ def sample(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames="compute_type")
 def synthesize(
     config: ModelConfig, steps: int, stochastic: bool, *arguments, compute_type: str = "float32"
-) -> UInt8[Array, "b h w 3"]:
+) -> Synthesized:
     """`sample` as 8-bit pixels, with the same arguments. Compiled once per (model, steps, shape, compute type)."""
-    return to_uint8(sample(config, steps, stochastic, *arguments, compute_type=compute_type))
+    images = sample(config, steps, stochastic, *arguments, compute_type=compute_type)
+    return Synthesized(to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def context_is_finite(config: ModelConfig, params: Params, y_hat: Float[Array, "b h/16 w/16 c"], quality=None) -> Array:
+    """Whether the U-Net is given finite context maps, of ŷ and quality as `sample` takes them."""
+    maps = merge(config, params).compressor.context(y_hat, quality).maps
+    return jnp.stack([jnp.isfinite(each).all() for each in maps]).all()
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")

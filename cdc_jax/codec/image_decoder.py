@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Float, UInt8
 
 from cdc_jax.codec import tiling
 from cdc_jax.codec.batching import Progress
@@ -18,6 +18,7 @@ from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.preview import preview
 from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
+from cdc_jax.codec.unusable_weights import unusable_decoder
 from cdc_jax.entropy.coder import DecodedSymbols
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.cdc_file import MAX_LEVEL
@@ -112,7 +113,7 @@ class ImageDecoder:
             image = preview(symbols.y_hat, self._synthesis)
         else:
             with self._devices.one() as params:
-                image = np.array(self._synthesize(params, [symbols], settings)[0])
+                [image] = self._synthesize(params, [symbols], settings)
         if progress is not None:
             progress(1, 1)
         return image
@@ -143,7 +144,7 @@ class ImageDecoder:
             return
         filled = [symbols[i % len(symbols)] for i in range(batch_size)]
         with self._devices.all() as (params, mesh):
-            images = np.array(self._synthesize(params, filled, settings, mesh))
+            images = self._synthesize(params, filled, settings, mesh)
         yield from images
 
     def _in_tiles(
@@ -160,14 +161,17 @@ class ImageDecoder:
 
     def _synthesize(
         self, params: Params, symbols: list[DecodedSymbols], settings: DecodeSettings, mesh: Mesh | None = None
-    ) -> Array:
+    ) -> UInt8[np.ndarray, "b h w 3"]:
         steps, seed, gamma, eta = settings
         numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
         latents, quality = np.stack([one.y_hat for one in symbols]), self._qualities(symbols)
         if mesh is not None and mesh.size > 1:
             latents, quality = jax.device_put((latents, quality), split_batch(mesh))
         compute = {"compute_type": self._compute_type}
-        return synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
+        made = synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
+        if not np.all(made.finite):
+            raise unusable_decoder(self._config, params, latents, quality)
+        return np.array(made.images)
 
     def _qualities(self, symbols: list[DecodedSymbols]) -> Float[np.ndarray, " b"] | None:
         """The qualities as the network takes them, from 0 to 1; None in a single-rate model."""

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from cdc_jax.codec.bundle import Bundle
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import image_latents, rate_bits
+from cdc_jax.codec.unusable_weights import unusable_encoder
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.latents import Pass
-from cdc_jax.errors import BundleError, ConfigError
+from cdc_jax.errors import ConfigError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
 from cdc_jax.io.images import Image, pad_to_multiple
@@ -86,12 +87,13 @@ class ImageEncoder:
           chunks: the chunks of its files.
 
         Raises:
-          BundleError: the latents are not finite.
+          BundleError: the latents are not finite, or far too large.
         """
         with self._devices.one() as params:
             y, z = image_latents(self._config, params, pad_to_multiple(image, STRIDE))
-        if not (np.isfinite(y).all() and np.isfinite(z).all()):
-            raise BundleError("The model's latents are not finite numbers: its weights are corrupt, export it again.")
+            for values, part in ((y, "encoder"), (z, "hyper_encoder")):
+                if not np.abs(values).max() <= MAX_ABS_SYMBOL:
+                    raise unusable_encoder(params, part)
         return ImageLatents(*image.shape[:2], y, _to_symbols(z - self._medians), chunks)
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:

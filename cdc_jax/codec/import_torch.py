@@ -1,8 +1,8 @@
 """Converts the authors' released PyTorch checkpoints to bundles.
 
 A checkpoint names its weights after the original program's attributes. `torch_modules` maps our modules to theirs, and
-`_convert` reorders the axes. The tensors' names and shapes determine variant and width. PyTorch is not needed, and only
-tensor data is unpickled (`io.torch_file`).
+`_convert` reorders the axes. The tensors' names and shapes determine variant and width. PyTorch is not needed, and
+nothing is unpickled (`io.torch_file`).
 """
 
 from __future__ import annotations
@@ -152,12 +152,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
     """
 
     def weights(loaded: Mapping) -> Mapping:
-        if not isinstance(loaded.get("model"), Mapping):
-            raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry 'model' that holds weights.")
+        for part in ("model", "ema"):
+            if not isinstance(loaded.get(part, {} if part == "ema" else None), Mapping):
+                raise CheckpointError(f"{path} is not a CDC checkpoint: it has no entry {part!r} that holds weights.")
         if "ema" not in loaded:
             return loaded["model"]
         prefix = "ema_model."
-        return {k.removeprefix(prefix): v for k, v in loaded["ema"].items() if k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in loaded["ema"].items() if str(k).startswith(prefix)}
 
     return read_torch_file(path, weights)
 

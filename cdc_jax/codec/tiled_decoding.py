@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, UInt8
 from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import predict
 from cdc_jax.codec.tiling import OVERLAP, Axis
+from cdc_jax.codec.unusable_weights import unusable_decoder
 from cdc_jax.diffusion.process import NoiseLevel, estimate
 from cdc_jax.diffusion.sampler import BLOCK, START, ddim_step, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
@@ -146,6 +147,8 @@ def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
         outputs = np.asarray(predict(config, params, *batch, np.float32(time), quality, compute_type=compute_type))
+        if not np.isfinite(outputs).all():
+            raise unusable_decoder(config, params, batch[0], quality)
         for (region, weights), prediction in zip(group, outputs, strict=False):
             yield region, weights, prediction
 

@@ -158,7 +158,8 @@ def estimate(
     """Estimates the clean image and the noise from the network's output.
 
     For "x" and "v", x̂₀ is clipped to [−1, 1] and ε̂ computed from it by (4). For "epsilon", x̂₀ follows from (2) and is
-    not clipped.
+    not clipped. A value that is not finite becomes NaN rather than black or white, so that it is noticed in the last
+    step's x̂₀.
 
     Args:
       prediction: "x", "epsilon" or "v".
@@ -170,7 +171,7 @@ def estimate(
     image = kind.image(output, noisy, level)
     if not kind.clips:
         return Estimate(image, output)
-    image = jnp.clip(image, -1, 1)
+    image = jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)
     return Estimate(image, (noisy - level.signal * image) / level.noise)
 
 

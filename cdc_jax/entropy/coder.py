@@ -37,6 +37,7 @@ make the encoder's stream longer.)
 The range coder is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and a 64-bit state.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +133,8 @@ class EntropyCoder:
         height, width, channels = z_shape
         if channels != self.model.channels or height < 1 or width < 1:
             raise ValueError(f"z must have shape (h, w, {self.model.channels}), not {z_shape}.")
+        if len(stream) < self.least_bytes(height, width):
+            raise BitstreamError("The file is corrupt: it is too short for an image of its size.")
         decoder = RangeDecoder(_to_words(stream))
         z_part = _guarded(self._z_coder.read, decoder, np.full(channels, height * width))
         z = _in_range(self._z_coder.to_symbols(z_part)).reshape(channels, height, width)
@@ -153,6 +156,21 @@ class EntropyCoder:
         if self._write(z_part, y_parts) != stream:
             raise BitstreamError("The file is corrupt: its contents do not encode to the same bytes again.")
         return DecodedSymbols(z, y, mean, scale_index, y_hat, level)
+
+    def least_bytes(self, height: int, width: int) -> int:
+        """What no valid stream for z of this size is shorter than, in either format.
+
+        Each of z's height·width·Z and y's 16·height·width·c symbols has one entry in one table; escaped values come on
+        top. An entry with count f takes the coder from a range r to at most r·f/2²⁴, and takes b = log₂(2²⁴/f) bits, at
+        least those of the table's largest count. The first range is below 2⁶⁴ and each of w refills multiplies it by
+        2³². So after all entries, whose b sum to B or more, it is below 2^(64 − B + 32w). It is also at least 2³²: the
+        coder refills below that, and before a refill it is at least 2⁸ (2³² / 2²⁴ times a count of 1). Hence
+        w > (B − 32) / 32, and a stream has no less than 4w bytes. The sum is lowered by more than its rounding errors.
+        """
+        z_bits = height * width * float(self._z_coder.least_bits.sum())
+        y_bits = 16 * height * width * self.model.latent_channels * float(self._y_coder.least_bits.min())
+        bits = (z_bits + y_bits) * (1 - 2**-30)
+        return max(0, _WORD_BYTES * math.ceil((bits - 32) / 32))
 
     def _to_entries(self, z: np.ndarray, y: np.ndarray, scale_index: np.ndarray) -> tuple[Entries, list[Entries]]:
         channels = self.model.channels
@@ -195,7 +213,7 @@ def _group_by_scale(scale_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:
     try:
         return read(decoder, sizes)
-    except MemoryError:
+    except (MemoryError, BitstreamError):
         raise
     except Exception as error:  # constriction raises no specific exception for invalid data
         raise BitstreamError("The file is corrupt: its data cannot come from an encoder.") from error
@@ -208,8 +226,11 @@ def _in_range(symbols: np.ndarray) -> np.ndarray:
 
 
 def _to_words(stream: bytes) -> np.ndarray:
-    """The stream as constriction's uint32 words, with zeros after its end."""
-    padding = -len(stream) % _WORD_BYTES + _STATE_BYTES
+    """The stream as constriction's uint32 words, and zeros after its end: one word more than any valid stream reads.
+
+    Decoding reads 8 + 4w bytes, and a valid stream has at least 4w.
+    """
+    padding = -len(stream) % _WORD_BYTES + _STATE_BYTES + _WORD_BYTES
     return np.frombuffer(stream + bytes(padding), ">u4").astype(np.uint32)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cdc_jax.entropy.tables import PRECISION_BITS, TOTAL_COUNT, Tables
+from cdc_jax.errors import BitstreamError
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -15,6 +16,7 @@ RangeEncoder = constriction.stream.queue.RangeEncoder
 
 _MAX_LENGTH = 24  # binary digits of an excess, for symbols up to 2^23 and edges of tables up to 2^16
 _CHUNK_BITS = 12
+_SLICE = 1 << 20  # symbols that are decoded before the stream's end is looked for
 
 
 def length_counts() -> Int[np.ndarray, " 24"]:
@@ -45,7 +47,11 @@ class Entries:
 
 
 class PartCoder:
-    """Codes z or y with a family of tables. Immutable, so safe to use from several threads."""
+    """Codes z or y with a family of tables. Immutable, so safe to use from several threads.
+
+    Attributes:
+      least_bits: float64 [tables], the least that a symbol of each table takes: −log2 of its largest probability.
+    """
 
     def __init__(self, tables: Tables):
         self._low, self._offsets, self._counts = tables.low, tables.offsets, tables.counts
@@ -53,6 +59,7 @@ class PartCoder:
         self._models = [_categorical(tables[i]) for i in range(len(tables))]
         self._length_model = _categorical(length_counts())
         self._bit_models = [None] + [Uniform(1 << bits) for bits in range(1, _CHUNK_BITS + 1)]
+        self.least_bits = PRECISION_BITS - np.log2(np.maximum.reduceat(tables.counts, tables.offsets[:-1]))
 
     def to_entries(self, symbols: Int[np.ndarray, " symbols"], sizes: Int[np.ndarray, " tables"]) -> Entries:
         """Converts symbols (int32, in coding order) to entries. The first sizes[0] belong to table 0, and so on."""
@@ -96,14 +103,26 @@ class PartCoder:
             encoder.encode(values & ((1 << low_bits) - 1), self._bit_models[low_bits])
 
     def read(self, decoder: RangeDecoder, sizes: Int[np.ndarray, " tables"]) -> Entries:
-        """Decodes the entries and escaped values of `sizes[i]` symbols for each table i."""
+        """Decodes the entries and escaped values of `sizes[i]` symbols for each table i.
+
+        Args:
+          decoder: of a stream that is padded with more zeros than any valid stream reads.
+          sizes: numbers of symbols.
+
+        Raises:
+          BitstreamError: the decoder has passed the stream's end.
+        """
         entries = np.empty(int(sizes.sum()), np.int32)
         escapes, start = 0, 0
         for model, size, escape in zip(self._models, sizes.tolist(), self._escape.tolist(), strict=True):
-            if size:
-                entries[start : start + size] = group = decoder.decode(model, size)
+            end = start + size
+            while start < end:
+                count = min(end - start, _SLICE)
+                entries[start : start + count] = group = decoder.decode(model, count)
                 escapes += int(np.count_nonzero(group == escape))
-                start += size
+                start += count
+                if decoder.maybe_exhausted():
+                    raise BitstreamError("The file is corrupt: its data ends too early.")
         if not escapes:
             return Entries(sizes, entries, np.empty(0, np.int32))
         length = decoder.decode(self._length_model, escapes) + 1

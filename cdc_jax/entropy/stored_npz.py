@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from cdc_jax.errors import BundleError
+from cdc_jax.io.limited_reads import read_limited
+
+_MAX_BYTES = 1 << 30  # of an archive; the paper's model has 18 MB
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -50,9 +53,9 @@ def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -
       BundleError: the file is missing, corrupt, of a newer format, or does not have these arrays.
     """
     if not path.is_file():
-        raise BundleError(f"{path} does not exist: the bundle is incomplete.")
+        raise BundleError(f"{path} does not exist, or is no regular file: the bundle is incomplete.")
     try:
-        content = path.read_bytes()
+        content = read_limited(path, _MAX_BYTES)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             names = [info.filename.removesuffix(".npy") for info in members]

@@ -26,6 +26,7 @@ from cdc_jax.evaluation.results import write_results
 from cdc_jax.evaluation.same_size import SameSize, compare_at_same_size
 from cdc_jax.evaluation.scoring import MetricFacts, Metrics
 from cdc_jax.evaluation.settings import Settings
+from cdc_jax.io.folder_lock import exclusive
 from cdc_jax.io.images import Image, load_image
 
 REPORT = "report.html"
@@ -90,16 +91,19 @@ def evaluate(
     published, remarks = _published(settings, data_set, [facts.name for facts in metrics.facts])
     anchor = _anchor_name(settings.anchor, points, published)
 
-    store = Store(out)
-    with _bar(progress_bar, len(images) * len(points)) as bar:
-        measured = measure(images, points, metrics, store, max_pixels=settings.max_pixels, log=log, progress=bar.update)
-    if published and measured.left_out and settings.data_set is None:
-        published, remarks = [], ["Published curves are not drawn: images of the data set were left out."]
-    for remark in remarks:
-        log(remark)
-    evaluation = _compare(settings, measured, points, published, anchor, metrics.facts)
-    write_results(out, measured, evaluation.curves, evaluation.rates, evaluation.same_size, metrics.facts)
-    _report(settings, evaluation, points, metrics.facts, store, data_set, remarks)
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive(out, "that evaluation"):
+        store = Store(out)
+        with _bar(progress_bar, len(images) * len(points)) as bar:
+            options = {"max_pixels": settings.max_pixels, "log": log, "progress": bar.update}
+            measured = measure(images, points, metrics, store, **options)
+        if published and measured.left_out and settings.data_set is None:
+            published, remarks = [], ["Published curves are not drawn: images of the data set were left out."]
+        for remark in remarks:
+            log(remark)
+        evaluation = _compare(settings, measured, points, published, anchor, metrics.facts)
+        write_results(out, measured, evaluation.curves, evaluation.rates, evaluation.same_size, metrics.facts)
+        _report(settings, evaluation, points, metrics.facts, store, data_set, remarks)
     return evaluation
 
 

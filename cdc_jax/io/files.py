@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -67,20 +68,29 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def new_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
     """Creates a temporary folder for a `with` block, and renames it to `path` at the end of the block.
 
     If the block fails, `path` is unchanged. Otherwise its former contents are deleted after the new folder has been
     renamed. Missing parents are created.
 
+    Args:
+      path: where the folder goes.
+      replace: whether `path` may be there. Otherwise it must be missing, or an empty folder, also at the block's end:
+        of several processes that make it at once, one does.
+
     Raises:
-      OSError: the folder cannot be created or renamed.
+      OSError: the folder cannot be created or renamed. FileExistsError: `path` exists and must not be
+        replaced.
     """
     target = Path(os.path.realpath(path))
     temporary, old = (target.with_name(f".{target.name}-{secrets.token_hex(6)}.{kind}") for kind in ("partial", "old"))
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        if not replace:
+            _rename_to_free(temporary, target)
+            return
         if target.exists():
             target.rename(old)
         temporary.rename(target)
@@ -89,7 +99,21 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         if old.exists() and not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if target.exists():  # another process may have put it there
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename_to_free(folder: Path, target: Path) -> None:
+    """Renames a folder, unless the target is there, in one step. Raises FileExistsError: it is."""
+    with contextlib.suppress(OSError):
+        target.rmdir()  # empty, as others than POSIX would not have it
+    try:
+        folder.rename(target)  # which no system does to a folder that holds something
+    except OSError as error:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        raise
 
 
 def image_format(path: str | os.PathLike[str]) -> str | None:
@@ -98,14 +122,20 @@ def image_format(path: str | os.PathLike[str]) -> str | None:
     return next((name for name, suffixes in IMAGE_FORMATS.items() if suffix in suffixes), None)
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, replace: bool = True) -> None:
     """Writes `data` to a temporary file next to `path`, then renames it: readers see the old file or the new one.
 
     Symbolic links stay links, and a replaced file keeps its permissions. Devices and pipes (`/dev/null`) are written to
     directly, since a rename would replace them by a regular file.
 
+    Args:
+      path: where to.
+      data: what.
+      replace: whether a file that is there is replaced. Otherwise exactly one of several writers at once succeeds.
+
     Raises:
       OSError: no such folder, no permission, no space left, …; then `path` is unchanged and no temporary file is left.
+        FileExistsError: the file exists and must not be replaced.
     """
     path = os.fspath(path)
     try:
@@ -121,6 +151,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         with open(temporary, "xb") as file:  # not tempfile, whose files are readable by the owner only
             file.write(data)
+        if not replace:
+            _link_new(temporary, target)
+            return
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
@@ -130,3 +163,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         if isinstance(error, OSError):
             error.filename, error.filename2 = path, None  # the user does not know the temporary name
         raise
+
+
+def _link_new(temporary: str, target: str) -> None:
+    """Gives a file a new name, in one step. Raises FileExistsError: the name is taken."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the name is taken by an empty file, which is then replaced
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, target)
+    else:
+        os.unlink(temporary)

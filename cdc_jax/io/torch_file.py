@@ -1,30 +1,30 @@
 """Reads tensors from PyTorch files without PyTorch, and without executing code from a file.
 
 It reads both layouts: since PyTorch 1.6 a zip archive (`data.pkl` and one entry per storage), before that a sequence of
-pickles and then the bytes of the storages. A restricted unpickler accepts only the names in `_KNOWN`.
+pickles and then the bytes of the storages. `weight_pickle` reads the pickles. Each storage is read once, and all
+tensors together are at most twice as large as the file, so that a small file takes little time and memory.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import io
 import math
-import pickle
-import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from cdc_jax.errors import CheckpointError, reason_of
+from cdc_jax.io.weight_pickle import ordered_dict, read_weight_pickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_MAX_DIMENSIONS = 32
+_MOST_SHARING = 2  # bytes of all tensors, views of one storage counted each, for each byte of the file
 _STORAGE_DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -56,25 +56,43 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.storage.dtype).itemsize
+
     def read(self, numbers: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, "..."]:
         """A copy of the tensor's elements, from the numbers of its storage.
 
         Raises:
           ValueError: the tensor exceeds its storage.
         """
-        if len(self.shape) != len(self.strides) or min((self.offset, *self.shape, *self.strides)) < 0:
-            raise ValueError("a tensor has an invalid shape")
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
-        if last >= numbers.size or math.prod(self.shape) > numbers.size:
-            raise ValueError("a tensor is larger than its storage")
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if last >= numbers.size:
+            raise ValueError("a tensor exceeds its storage")
         steps = tuple(step * numbers.itemsize for step in self.strides)
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps).copy()
 
 
+_Value = tuple[object, Callable[[_Storage], np.ndarray]]  # of a file, and where its storages' numbers are
+
+
+def _counts(values: object) -> tuple[int, ...]:
+    """Sizes, strides or offsets. Raises ValueError unless they are a few integers from 0 to 2⁶³."""
+    values = values if isinstance(values, list | tuple) else (values,)
+    if len(values) > _MAX_DIMENSIONS or not all(isinstance(v, int) and 0 <= v < 2**63 for v in values):
+        raise ValueError("a tensor has an invalid shape")
+    return tuple(values)
+
+
 def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
-    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    tensor = _Tensor(storage, *_counts(offset), _counts(shape), _counts(strides))
+    if not isinstance(storage, _Storage) or len(tensor.shape) != len(tensor.strides):
+        raise ValueError("a tensor has an invalid shape")
+    if math.prod(tensor.shape) > storage.length:
+        raise ValueError("a tensor is larger than its storage")
+    return tensor
 
 
 def _rebuild_parameter(tensor, *_) -> _Tensor:
@@ -85,9 +103,9 @@ def _ignored(*_) -> None:
     """Replaces objects other than tensors, which are not used."""
 
 
-_KNOWN: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "Size"): tuple,
+_NAMES: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): ordered_dict,
+    ("torch", "Size"): _counts,
     ("torch", "device"): _ignored,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
@@ -95,85 +113,83 @@ _KNOWN: dict[tuple[str, str], object] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Accepts only tensors, numbers, strings and containers; collects the storages by their keys."""
+class _Storages(dict[str, _Storage]):
+    """The storages that a pickle refers to, by their keys."""
 
-    def __init__(self, file: BinaryIO):
-        super().__init__(file)
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module, name):
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of weights needs") from None
-
-    def persistent_load(self, pid):
-        kind, dtype, key, _, length = pid[:5]
-        if kind != "storage" or dtype not in _STORAGE_DTYPES.values():
-            raise pickle.UnpicklingError("it refers to something other than a storage")
-        return self.storages.setdefault(str(key), _Storage(str(key), dtype, int(length)))
+    def load(self, pid: object) -> _Storage:
+        """The storage of a persistent id. Raises ValueError for one of anything else."""
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or pid[1] not in _STORAGE_DTYPES.values():
+            raise ValueError("it refers to something other than a storage")
+        _, dtype, key, _, length = pid[:5]
+        if not isinstance(key, str):
+            raise ValueError("a storage in it has a key that is no string")
+        return self.setdefault(key, _Storage(key, dtype, *_counts(length)))
 
 
 def _from_bytes(data: bytes, storage: _Storage) -> np.ndarray:
     dtype = np.dtype(storage.dtype)
-    if storage.length < 0 or len(data) < storage.length * dtype.itemsize:
+    if len(data) < storage.length * dtype.itemsize:
         raise ValueError("it ends early")
     return np.frombuffer(data, dtype, storage.length)
 
 
-def _read_zip(archive: zipfile.ZipFile) -> tuple[object, Callable[[_Storage], np.ndarray]]:
+def _read_zip(archive: zipfile.ZipFile, file_bytes: int) -> _Value:
     entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+        raise ValueError("it is compressed")  # PyTorch never compresses; the size would be unbounded
+    if sum(entry.file_size for entry in entries.values()) > file_bytes:
+        raise ValueError("its entries overlap")
 
     def read(name: str) -> bytes:
-        if entries[name].compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; the size would be unbounded
-            raise ValueError("it is compressed")
+        if name not in entries:
+            raise ValueError(f"it lacks the entry {name[:80]}")
         return archive.read(entries[name])
 
-    pickled = read("data.pkl")
-    value = _unpickler(io.BytesIO(pickled), len(pickled)).load()
+    value = read_weight_pickle(io.BytesIO(read("data.pkl")), _NAMES, _Storages().load)
     if "byteorder" in entries and read("byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
     return value, lambda storage: _from_bytes(read(f"data/{storage.key}"), storage)
 
 
-def _read_legacy(data: bytes) -> tuple[object, Callable[[_Storage], np.ndarray]]:
-    file = io.BytesIO(data)
+def _read_legacy(data: bytes) -> _Value:
+    file, storages = io.BytesIO(data), _Storages()
 
-    def load() -> tuple[object, dict[str, _Storage]]:
-        unpickler = _unpickler(file, len(data))
-        return unpickler.load(), unpickler.storages
+    def load() -> object:
+        return read_weight_pickle(file, _NAMES, storages.load)
 
-    if load()[0] != _LEGACY_MAGIC or load()[0] != _LEGACY_PROTOCOL:
+    if load() != _LEGACY_MAGIC or load() != _LEGACY_PROTOCOL:
         raise ValueError("it does not begin like one")
-    if load()[0].get("little_endian") is not True:
+    system = load()
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it was written on a big-endian machine")
-    value, storages = load()
-    keys = [str(key) for key in load()[0]]
+    value, keys = load(), load()
+    if not isinstance(keys, list) or {key for key in keys if isinstance(key, str)} != storages.keys():
+        raise ValueError("its list of storages is not that of its tensors")
     rest = memoryview(data)[file.tell() :]
     offsets, position = {}, 0
     for key in keys:  # each: the number of elements as int64, then the elements
-        length = int(np.frombuffer(rest[position : position + 8], "<i8")[0])
+        length = int.from_bytes(rest[position : position + 8], "little")
         offsets[key] = position + 8
         position += 8 + length * np.dtype(storages[key].dtype).itemsize
     return value, lambda storage: _from_bytes(rest[offsets[storage.key] :], storage)
 
 
-def _unpickler(file: BinaryIO, length: int) -> _Unpickler:
-    """An unpickler for the pickle at the file's current position, after a check of its memo indices.
-
-    A pickle chooses the memo indices of its objects, and Python allocates a table up to the largest index at once. A
-    valid pickle has fewer objects than bytes, so `length`, the file's size in bytes, bounds its indices.
-
-    Raises:
-      ValueError: a memo index is larger.
-    """
-    start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > length:
-            raise ValueError("it numbers more objects than it can hold")
-    file.seek(start)
-    return _Unpickler(file)
+def _read_tensors(
+    tensors: Iterable[tuple[str, _Tensor]], read_storage: Callable[[_Storage], np.ndarray], file_bytes: int
+) -> dict[str, np.ndarray]:
+    """Arrays by name, each storage read once. Raises ValueError where they take far more bytes than the file has."""
+    by_storage: dict[str, list[tuple[str, _Tensor]]] = {}
+    total_bytes = 0
+    for name, tensor in tensors:
+        by_storage.setdefault(tensor.storage.key, []).append((name, tensor))
+        total_bytes += tensor.num_bytes
+    if total_bytes > _MOST_SHARING * file_bytes:
+        raise ValueError("its tensors are larger than the file")
+    arrays = {}
+    for views in by_storage.values():
+        numbers = read_storage(views[0][1].storage)
+        arrays |= {name: tensor.read(numbers) for name, tensor in views}
+    return arrays
 
 
 def _identity(loaded: Mapping) -> Mapping:
@@ -199,13 +215,15 @@ def read_torch_file(
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file.")
     try:
+        size = path.stat().st_size
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else contextlib.nullcontext() as archive:
-            value, read_storage = _read_legacy(path.read_bytes()) if archive is None else _read_zip(archive)
+            value, read_storage = _read_legacy(path.read_bytes()) if archive is None else _read_zip(archive, size)
             if not isinstance(value, Mapping):
                 raise ValueError("it holds no mapping from names to tensors")
-            tensors = {str(name): item for name, item in select(value).items() if isinstance(item, _Tensor)}
-            return {name: tensor.read(read_storage(tensor.storage)) for name, tensor in tensors.items()}
-    except CheckpointError:
+            named = [(str(name), item) for name, item in select(value).items() if isinstance(item, _Tensor)]
+            arrays = _read_tensors(named, read_storage, size)
+            return {name: arrays[name] for name, _ in named}
+    except (CheckpointError, MemoryError):
         raise
-    except Exception as error:  # unpickling corrupt bytes can raise any exception
+    except Exception as error:  # corrupt bytes can raise any exception
         raise CheckpointError(f"{path} is not a readable file of PyTorch weights: {reason_of(error)}.") from None

@@ -17,6 +17,12 @@ PREDICTIONS = ("x", "epsilon", "v")
 STRIDE = 64  # pixels between neighbouring positions of z; images are padded to a multiple of it
 LATENT_STRIDE = 16  # pixels between neighbouring positions of y
 MAX_QUALITY = 100
+_MAX_CHANNELS = 1 << 14
+_MAX_ANCHORS = 64  # what coding.npz may hold
+
+_INTEGERS = ("width", "fold", "latent_channels", "hyper_channels", "hyper_width", "rate_anchors")
+_NUMBERS = ("decode_gamma", "beta_max", "beta_min")
+_FLAGS = ("transform", "checkerboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +69,11 @@ class ModelConfig:
     beta_min: float = 1.0
 
     def __post_init__(self):
+        self._check_types()
         if self.prediction not in PREDICTIONS:
             raise ConfigError(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}.")
-        if not _is_int(self.width) or self.width < 1:
-            raise ConfigError(f"width is {self.width!r}; it must be a positive integer.")
+        if not 1 <= self.width <= _MAX_CHANNELS:
+            raise ConfigError(f"width is {ascii(self.width)[:40]}; it must be from 1 to {_MAX_CHANNELS}.")
         self._fill_in_sizes()
         if self.decode_steps is None:
             self._set("decode_steps", 200 if self.prediction == "epsilon" else 65)
@@ -81,6 +88,19 @@ class ModelConfig:
         if not self.transform and (self.rate_anchors > 1 or self.checkerboard):
             raise ConfigError("rate_anchors above 1 and checkerboard need transform=True.")
 
+    def _check_types(self) -> None:
+        """Raises ConfigError for a value of another type: `True` is no 1, and "false" is not False."""
+        integers = (*_INTEGERS, *(() if self.decode_steps is None else ("decode_steps",)))
+        for names, fits, kind in (
+            (integers, _is_int, "an integer below 2³¹"),
+            (_NUMBERS, _is_number, "a number"),
+            (_FLAGS, lambda value: isinstance(value, bool), "true or false"),
+            (("encoder_channels", "unet_channels"), lambda value: isinstance(value, list | tuple), "integers"),
+        ):
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise ConfigError(f"{name} is {ascii(getattr(self, name))[:40]}; it must be {kind}.")
+
     def _fill_in_sizes(self) -> None:
         if self.fold not in (1, 2, 4, 8):
             raise ConfigError(f"fold is {self.fold!r}; it must be 1, 2, 4 or 8.")
@@ -90,12 +110,20 @@ class ModelConfig:
         for name in ("latent_channels", "hyper_channels", "hyper_width"):
             self._set(name, getattr(self, name) or 4 * self.width)
         sizes = (*self.encoder_channels, *self.unet_channels, self.latent_channels, self.hyper_channels)
-        if not all(_is_int(size) and size > 0 for size in (*sizes, self.hyper_width, self.rate_anchors)):
-            raise ConfigError("All numbers of channels and rate_anchors must be positive integers.")
+        if not all(_is_int(size) and 0 < size <= _MAX_CHANNELS for size in (*sizes, self.hyper_width)):
+            raise ConfigError(f"All numbers of channels must be integers from 1 to {_MAX_CHANNELS}.")
+        if not 1 <= self.rate_anchors <= _MAX_ANCHORS:
+            raise ConfigError(f"rate_anchors is {self.rate_anchors}; it must be from 1 to {_MAX_ANCHORS}.")
         if len(self.encoder_channels) - self.downsamplings not in (0, 1):
             raise ConfigError(
                 f"encoder_channels has {len(self.encoder_channels)} levels; with fold={self.fold} it must have "
                 f"{self.downsamplings} or {self.downsamplings + 1}."
+            )
+        least, most = self.downsamplings + (1 if self.compact else 0), int(math.log2(STRIDE // self.fold)) + 1
+        if not least <= len(self.unet_channels) <= most:
+            raise ConfigError(
+                f"unet_channels has {len(self.unet_channels)} levels; with fold={self.fold} it must have {least} to "
+                f"{most}."
             )
 
     def _set(self, name: str, value: object) -> None:
@@ -163,4 +191,8 @@ class ModelConfig:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or isinstance(value, float)

@@ -7,6 +7,7 @@ numbers of step k depend on (seed, k) only, so a resumed run ends with the same 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -22,6 +23,7 @@ from cdc_jax.data.pipeline import Batches
 from cdc_jax.data.sources import check_workdir, validation_images
 from cdc_jax.errors import CdcError, ConfigError, Interrupted
 from cdc_jax.io.files import is_remote, reraise_as
+from cdc_jax.io.folder_lock import exclusive
 from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
@@ -62,11 +64,17 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
     Raises:
       ConfigError, CheckpointError, BundleError: a setting, a checkpoint or a bundle is invalid.
-      CdcError: data are missing or corrupt; or a loss or gradient is not finite, and the last checkpoint is kept.
+      CdcError: another run uses `workdir`; data are missing or corrupt; or a loss or gradient is not finite, and the
+        last checkpoint is kept.
       Interrupted: SIGTERM or a preemption notice arrived; the state is saved.
     """
     mesh = _check_and_make_mesh(config, workdir)
     workdir = _make_folder(workdir)
+    with exclusive(workdir, "that training run") if jax.process_index() == 0 else contextlib.nullcontext():
+        return _train(config, workdir, mesh)
+
+
+def _train(config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh) -> TrainState:
     perceptual = perceptual_weights(config)
     validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual)
     run_step = _step_function(config, mesh, perceptual)

@@ -99,7 +99,8 @@ class Validation:
         for steps in config.train.eval_steps:
             settings = np.uint32(0), np.float32(config.model.decode_gamma), np.float32(0)
             rate = level if model.variable_rate else None
-            decoded = np.asarray(synthesize(model, steps, False, params, y_hat, *settings, rate)[0])[:height, :width]
+            decoded = synthesize(model, steps, False, params, y_hat, *settings, rate).images
+            decoded = np.asarray(decoded[0])[:height, :width]
             values[f"validation_psnr_db_{steps}{name_suffix}"] = psnr_db(image, decoded)
             decodes[f"{steps} steps{title_suffix}"] = decoded
         return values, decodes

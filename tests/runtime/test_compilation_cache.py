@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_a_half_written_program_is_compiled_once_more_and_kept(tmp_path):
     for entry in Path(folder).glob("*-cache"):
         entry.write_bytes(entry.read_bytes()[:100])
     assert run(warnings="default", **environment)[1] == "0"
+    assert int(run(**environment)[1]) >= 1
+
+
+def test_several_processes_share_a_folder(tmp_path):
+    """A program that another process is just writing is compiled; whoever comes later finds it."""
+    environment = {"CDC_JAX_CACHE": str(tmp_path), "warnings": "default"}
+    with ThreadPoolExecutor(4) as pool:
+        assert len({folder for folder, _ in pool.map(lambda _: run(**environment), range(4))}) == 1
     assert int(run(**environment)[1]) >= 1
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from cdc_jax.errors import CheckpointError, ConfigError
+from cdc_jax.errors import CdcError, CheckpointError, ConfigError
 from cdc_jax.io.images import read_image
 from tests.helpers.object_store import unreachable_store
 from tests.helpers.training import run_main, tiny_config
@@ -100,6 +100,15 @@ def test_a_file_where_the_workdir_should_be(tmp_path):
     (tmp_path / "run").write_text("")
     finished = run_main(tmp_path / "run")
     assert finished.returncode == 2 and "run" in one_line(finished)
+
+
+def test_a_workdir_that_another_run_is_in(tmp_path):
+    from cdc_jax.io.folder_lock import exclusive
+    from cdc_jax.training.loop import train
+
+    with exclusive(tmp_path, "the test"), pytest.raises(CdcError, match="in use .* wait for that training run to end"):
+        train(tiny_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_missing_flags_and_stray_arguments(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cdc_jax.codec.decoding import Synthesized
 from cdc_jax.training import validation
 from tests.helpers.training import tiny_config
 
@@ -19,7 +20,8 @@ def measured(monkeypatch):
         return images, [images.shape[1] * images.shape[2]], [0]
 
     monkeypatch.setattr(validation, "_compress", compress)
-    monkeypatch.setattr(validation, "synthesize", lambda model, steps, clip, params, y_hat, *_: y_hat)
+    pixels = lambda model, steps, stochastic, params, y_hat, *_: Synthesized(y_hat, None)  # noqa: E731
+    monkeypatch.setattr(validation, "synthesize", pixels)
 
     def measure(*sizes):
         random = np.random.default_rng(0)

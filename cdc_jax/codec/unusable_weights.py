@@ -1,0 +1,43 @@
+"""What to say of a model whose networks give something other than finite numbers: which part does, and which weight.
+
+Damage of a bundle's files is noticed when it is loaded. What is left are weights that were never any good, of a
+training that diverged or of somebody who wanted them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from cdc_jax.codec.decoding import context_is_finite
+from cdc_jax.errors import BundleError
+from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params
+
+
+def unusable_encoder(params: Mapping[str, Array], part: str) -> BundleError:
+    """The error of latents that cannot be coded; `part` is the module of the compressor that gave them."""
+    return BundleError(
+        f"The model's latents are not finite numbers, or too large: {_culprit(params, 'compressor.' + part)}."
+    )
+
+
+def unusable_decoder(
+    config: ModelConfig, params: Params, y_hat: Float[Array, "b h w c"], quality: Float[Array, " b"] | None
+) -> BundleError:
+    """The error of an image that is not made of finite numbers, with the arguments that it was decoded with."""
+    part = "unet" if context_is_finite(config, params, y_hat, quality) else "compressor.context_decoder"
+    return BundleError(f"The decoded image is not made of finite numbers: {_culprit(params, part)}.")
+
+
+def _culprit(params: Mapping[str, Array], part: str) -> str:
+    """Names the part and the weight in it that is not finite, else the largest."""
+    largest = {
+        name: float(np.abs(np.asarray(value)).max())
+        for name, value in params.items()
+        if name.startswith(f"{part}.") and value.size
+    }
+    name = max(largest, key=lambda name: np.nan_to_num(largest[name], nan=np.inf))
+    return f"the weights of {part} are unusable (the largest is {largest[name]:g}, in {name}): use another model"

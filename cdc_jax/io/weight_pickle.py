@@ -1,0 +1,175 @@
+"""Values out of pickles of weights, without unpickling: an interpreter of the opcodes that such files need.
+
+Nothing is imported and nothing called but the functions handed in. Keys of mappings are strings and integers, so that
+no key is expensive to hash; the number of opcodes has a limit; memory follows from that number and the file's size.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+MAX_OPCODES = 1_000_000  # a checkpoint of the original program, moving average included, has 50,000
+
+_VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_LONGEST_NAME = 80  # characters of a name from the file in a message
+_END = ("STOP", "PROTO", "FRAME")
+
+
+def ordered_dict(items: list | tuple = ()) -> dict:
+    """`collections.OrderedDict` of a list of pairs. Raises ValueError for anything else."""
+    if not isinstance(items, list | tuple) or not all(isinstance(pair, list | tuple) for pair in items):
+        raise ValueError("it makes a mapping of something other than pairs")
+    return collections.OrderedDict((_key(key), value) for key, value in items)
+
+
+def read_weight_pickle(
+    file: BinaryIO, names: Mapping[tuple[str, str], object], persistent_load: Callable[[object], object]
+) -> object:
+    """The value of the pickle at the file's current position; the file then stands behind it.
+
+    Args:
+      file: a binary file.
+      names: what stands for each (module, name) that the pickle may ask for; functions may be called with any values
+        of the pickle, and raise what they like.
+      persistent_load: gives the object of a persistent id.
+
+    Raises:
+      ValueError, IndexError, KeyError, TypeError: it is corrupt, or needs more than mappings, lists, tuples, numbers,
+        strings and `names`.
+    """
+    machine = _Machine(names, persistent_load)
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if count == MAX_OPCODES:
+            raise ValueError(f"its pickle has more than {MAX_OPCODES} opcodes, which no file of weights needs")
+        machine.step(opcode.name, argument)
+    return machine.stack.pop()
+
+
+class _Machine:
+    """The pickle machine: a stack, the positions of marks on it, and a memo."""
+
+    def __init__(self, names: Mapping[tuple[str, str], object], persistent_load: Callable[[object], object]):
+        self._names, self._persistent_load = names, persistent_load
+        self.stack: list = []
+        self._marks: list[int] = []
+        self._memo: dict[int, object] = {}
+
+    def step(self, name: str, argument: object) -> None:
+        """Runs one opcode."""
+        if name in _VALUES:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _TUPLES:
+            self.stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name not in _END:
+            run = getattr(self, f"_run_{name.lower()}", None)
+            if run is None:
+                raise ValueError(f"its pickle has the opcode {name}, which no file of weights needs")
+            run(argument)
+
+    def _pop(self, count: int) -> list:
+        if count > len(self.stack) - (self._marks[-1] if self._marks else 0):
+            raise ValueError("its pickle takes more than there is")
+        start = len(self.stack) - count
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def _pop_mark(self) -> list:
+        values = self.stack[self._marks[-1] :]
+        del self.stack[self._marks.pop() :]
+        return values
+
+    def _run_mark(self, _) -> None:
+        self._marks.append(len(self.stack))
+
+    def _run_tuple(self, _) -> None:
+        self.stack.append(tuple(self._pop_mark()))
+
+    def _run_empty_list(self, _) -> None:
+        self.stack.append([])
+
+    def _run_empty_dict(self, _) -> None:
+        self.stack.append({})
+
+    def _run_append(self, _) -> None:
+        self._extend(self._pop(1))
+
+    def _run_appends(self, _) -> None:
+        self._extend(self._pop_mark())
+
+    def _extend(self, values: list) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise ValueError("its pickle appends to something other than a list")
+        self.stack[-1].extend(values)
+
+    def _run_setitem(self, _) -> None:
+        self._update(self._pop(2))
+
+    def _run_setitems(self, _) -> None:
+        self._update(self._pop_mark())
+
+    def _update(self, values: list) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise ValueError("its pickle sets items of something other than a mapping")
+        self.stack[-1].update((_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True))
+
+    def _run_binput(self, index: int) -> None:
+        self._memo[index] = self.stack[-1]
+
+    _run_long_binput = _run_binput
+
+    def _run_memoize(self, _) -> None:
+        self._memo[len(self._memo)] = self.stack[-1]
+
+    def _run_binget(self, index: int) -> None:
+        self.stack.append(self._memo[index])
+
+    _run_long_binget = _run_binget
+
+    def _run_global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._find(module, name)
+
+    def _run_stack_global(self, _) -> None:
+        self._find(*self._pop(2))
+
+    def _find(self, module: object, name: object) -> None:
+        if not (isinstance(module, str) and isinstance(name, str) and (module, name) in self._names):
+            asked = f"{_shown(module)}.{_shown(name)}"
+            raise ValueError(f"it asks for {asked}, which no file of weights needs")
+        self.stack.append(self._names[module, name])
+
+    def _run_reduce(self, _) -> None:
+        function, arguments = self._pop(2)
+        if not callable(function) or not isinstance(arguments, tuple):
+            raise ValueError("its pickle calls something that is not a function")
+        self.stack.append(function(*arguments))
+
+    def _run_build(self, _) -> None:
+        self._pop(1)  # attributes of an object, which nothing here has
+
+    def _run_binpersid(self, _) -> None:
+        self.stack.append(self._persistent_load(*self._pop(1)))
+
+
+def _key(key: object) -> str | int:
+    """A mapping's key. Raises ValueError for all but strings and integers: nested tuples can take for ever to hash."""
+    if not isinstance(key, str | int):
+        raise ValueError(f"a mapping in it has a key that is no string, but a {type(key).__name__}")
+    return key
+
+
+def _shown(name: object) -> str:
+    text = name if isinstance(name, str) else type(name).__name__
+    text = text if text.isprintable() else ascii(text[:_LONGEST_NAME])
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
