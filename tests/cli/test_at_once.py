@@ -71,7 +71,7 @@ def test_one_output(tmp_path, force):
         assert sorted(codes) == [0, 1]
         [(_, winner), (_, loser)] = sorted(results)
         assert written.width == 8 * (1 + codes.index(0))
-        assert loser == "cdc: out.cdc: Exists already and was kept; --force replaces it.\n" and "-> out.cdc" in winner
+        assert loser == "cdc: out.cdc: The file exists and was kept; --force replaces it.\n" and "-> out.cdc" in winner
 
 
 def test_one_bundle(tmp_path):
