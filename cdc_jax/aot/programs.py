@@ -18,6 +18,7 @@ from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.params import shapes
 from cdc_jax.runtime.sharding import replicated, split_batch
 from cdc_jax.training.config import model_config
+from cdc_jax.training.distillation import teacher_unet
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.step import abstract_state, check_divisible, jit_train_step
 
@@ -30,7 +31,7 @@ class Program(NamedTuple):
 
 
 def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
-    """One training step. The state is replicated and donated, the batch is split over the chips."""
+    """One training step; of the last stage in distillation. The state is replicated and donated, the batch split."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.batch_size = batch_per_chip * mesh.size
@@ -38,7 +39,10 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
     crop = config.data.crop
     images = jax.ShapeDtypeStruct((config.data.batch_size, crop, crop, 3), jnp.uint8)
     perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual_weights(config))
-    return Program(jit_train_step(config, mesh), (abstract_state(config), images, perceptual))
+    arguments = abstract_state(config), images, perceptual
+    if config.distill.steps:
+        arguments = *arguments, teacher_unet(shapes(model_config(config)))
+    return Program(jit_train_step(config, mesh), arguments)
 
 
 def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:

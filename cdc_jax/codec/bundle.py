@@ -155,10 +155,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path} is not a bundle: there is no such folder.")
     refuse_other_folders(path)
     facts = _read_facts(path / "config.json")
-    try:
-        config = ModelConfig.from_dict(facts["model"])
-    except (ConfigError, TypeError) as error:
-        raise BundleError(f"{path / 'config.json'} does not describe a model: {reason_of(error)}.") from error
+    config = _model_config(facts, path)
     coding = CodingModel.load(path / "coding.npz")
     channels, wanted = (coding.channels, coding.latent_channels), (config.hyper_channels, config.latent_channels)
     if channels != wanted or coding.format_version != config.format_version:
@@ -188,6 +185,22 @@ def _check_hash(params: Params, expected_sha256: str) -> None:
         raise BundleError(
             f"The weights have the hash {found[:16]}…, but config.json has {shown}…: copy or export the bundle again."
         )
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The settings of a bundle's model, without its weights. The folder may be in an object store (`etils.epath.Path`).
+
+    Raises:
+      BundleError: as `load_bundle`.
+    """
+    return _model_config(_read_facts(path / "config.json"), path)
+
+
+def _model_config(facts: Mapping, path: Path) -> ModelConfig:
+    try:
+        return ModelConfig.from_dict(facts["model"])
+    except (ConfigError, TypeError) as error:
+        raise BundleError(f"{path / 'config.json'} does not describe a model: {reason_of(error)}.") from error
 
 
 def _read_facts(path: Path) -> dict:

@@ -1,1 +1,1 @@
-"""The diffusion process: its noise `schedule`, training losses (`process`), and DDIM `sampler`."""
+"""The diffusion process: noise `schedule`, training losses (`process`), DDIM `sampler`, and its `distillation`."""

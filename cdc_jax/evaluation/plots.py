@@ -1,4 +1,7 @@
-"""Plots: rate against distortion, and quality against the number of steps. PNG and SVG; the report inlines the SVG."""
+"""Plots: rate against distortion, and quality against step count and decoding time, as PNG and SVG.
+
+The report inlines the SVG.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cdc_jax.errors import CdcError
 from cdc_jax.evaluation.curves import Curve
@@ -26,7 +30,7 @@ _RATE_MARGIN = 1.25  # published curves are drawn up to this multiple of the lar
 def draw_plots(
     folder: Path, curves: Sequence[Curve], published: Sequence[Curve], metrics: Sequence[MetricFacts]
 ) -> dict[str, str]:
-    """Writes the plots `rd-METRIC` and, if there are several step counts, `steps-METRIC`, as PNG and SVG.
+    """Writes the plots `rd-METRIC` and, if there are several step counts, `steps-METRIC` and `seconds-METRIC`.
 
     Args:
       folder: the folder for the files.
@@ -54,7 +58,8 @@ def draw_plots(
     style |= {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with matplotlib.rc_context(style):
         for metric in metrics:
-            for name, draw in ((f"rd-{metric.name}", _draw_rates), (f"steps-{metric.name}", _draw_steps)):
+            for kind, draw in (("rd", _draw_rates), ("steps", _draw_steps), ("seconds", _draw_seconds)):
+                name = f"{kind}-{metric.name}"
                 figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
                 if draw(axes, curves, published, metric, colours):
                     drawn[name] = _save(figure, folder / name)
@@ -112,24 +117,42 @@ def _draw_published(axes, pairs: Sequence[tuple[float, float]], name: str) -> No
     axes.annotate(name, pairs[-1], xytext=(4, 2), textcoords="offset points", **text)
 
 
-def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
-    """Score over step count, a line per rate point of our codec. Returns whether there is any line."""
-    lines: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+class _Decode(NamedTuple):
+    """One rate point of our codec, decoded in some number of steps: its mean seconds, score and rate."""
+
+    steps: int
+    seconds: float
+    score: float
+    bpp: float
+
+
+def _decodes(curves: Sequence[Curve], metric: MetricFacts) -> dict[str, list[_Decode]]:
+    """The decodes of each rate point that was decoded in several numbers of steps, by label, fewest steps first."""
+    points: dict[tuple[str, str], list[_Decode]] = {}
     for curve in curves:
         if curve.kind != "ours":
             continue
         family = curve.name.rsplit(",", 1)[0]
-        for setting, bpp, score in zip(curve.settings, curve.bpp, curve.scores[metric.name], strict=True):
-            if math.isfinite(score):
-                lines.setdefault((family, setting), []).append((curve.steps, score, bpp))
-    lines = {key: sorted(points) for key, points in lines.items() if len(points) > 1}
-    for i, ((family, setting), points) in enumerate(lines.items()):
-        steps, scores = [p[0] for p in points], [p[1] for p in points]
-        label = f"{family}, {setting} ({points[0][2]:.3f} bpp)"
-        axes.plot(steps, scores, color=_OURS[i % len(_OURS)], marker="o", linewidth=2, label=label)
+        columns = curve.settings, curve.decoding_seconds, curve.scores[metric.name], curve.bpp
+        for setting, *values in zip(*columns, strict=True):
+            decode = _Decode(curve.steps, *values)
+            if math.isfinite(decode.score):
+                points.setdefault((family, setting), []).append(decode)
+    return {
+        f"{family}, {setting} ({decodes[0].bpp:.3f} bpp)": sorted(decodes)
+        for (family, setting), decodes in points.items()
+        if len(decodes) > 1
+    }
+
+
+def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
+    """Score over step count, a line per rate point of our codec. Returns whether there is any line."""
+    lines = _decodes(curves, metric)
     if not lines:
         return False
-    ticks = sorted({p[0] for points in lines.values() for p in points})
+    for i, (label, decodes) in enumerate(lines.items()):
+        _draw_line(axes, [decode.steps for decode in decodes], decodes, label, i)
+    ticks = sorted({decode.steps for decodes in lines.values() for decode in decodes})
     if ticks[0] == 0:  # the preview
         axes.set_xscale("symlog", linthresh=1)
     else:
@@ -140,6 +163,29 @@ def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
     axes.set_ylabel(_axis_label(metric))
     _style_axes(axes)
     return True
+
+
+def _draw_seconds(axes, curves, published, metric: MetricFacts, colours) -> bool:
+    """Score over decoding time, with the step counts beside the points. Returns whether there is any line."""
+    lines = _decodes(curves, metric)
+    if not lines:
+        return False
+    for i, (label, decodes) in enumerate(lines.items()):
+        _draw_line(axes, [decode.seconds for decode in decodes], decodes, label, i)
+        for decode in decodes:
+            text = {"fontsize": 7.5, "color": _OURS[i % len(_OURS)]}
+            offset = {"xytext": (4, 4), "textcoords": "offset points"}
+            axes.annotate(str(decode.steps), (decode.seconds, decode.score), **offset, **text)
+    axes.set_xscale("log")
+    axes.set_xlabel("decoding time (seconds per image; numbers: diffusion steps)")
+    axes.set_ylabel(_axis_label(metric))
+    _style_axes(axes)
+    return True
+
+
+def _draw_line(axes, x: Sequence[float], decodes: Sequence[_Decode], label: str, index: int) -> None:
+    scores = [decode.score for decode in decodes]
+    axes.plot(x, scores, color=_OURS[index % len(_OURS)], marker="o", linewidth=2, label=label)
 
 
 def _axis_label(metric: MetricFacts) -> str:

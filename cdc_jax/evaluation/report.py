@@ -21,6 +21,8 @@ from cdc_jax.evaluation.same_size import SameSize
 from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.io.files import write_atomically
 
+_PLOTTED_OVER = {"rd": "rate", "steps": "diffusion steps", "seconds": "decoding time"}
+
 
 @dataclass
 class ReportFacts:
@@ -75,7 +77,7 @@ def _part(name: str) -> str:
 def _figure(name: str, svg: str, metrics: Sequence[MetricFacts]) -> str:
     kind, _, metric_name = name.partition("-")
     label = next((metric.label for metric in metrics if metric.name == metric_name), metric_name)
-    caption = f"{label} over rate" if kind == "rd" else f"{label} over diffusion steps"
+    caption = f"{label} over {_PLOTTED_OVER[kind]}"
     return (
         f'<figure id="plot-{escape(name)}"><figcaption>{escape(caption)}</figcaption>'
         f"{inline_svg(svg, name, caption)}</figure>"

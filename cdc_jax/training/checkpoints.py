@@ -6,6 +6,7 @@ The latest ones and the best one are kept. The folder may be in an object store 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +20,7 @@ from jaxtyping import Array
 from orbax.checkpoint import checkpoint_managers
 
 from cdc_jax.errors import BundleError, CheckpointError, reason_of
-from cdc_jax.io.files import is_remote
+from cdc_jax.io.files import is_remote, reraise_as
 from cdc_jax.models.params import check_same_weights, nest, unnest
 from cdc_jax.runtime.orbax import quiet_orbax
 from cdc_jax.runtime.sharding import make_mesh, replicated
@@ -178,6 +179,24 @@ class Checkpoints:
 
 def _objective(metrics: Mapping[str, float]) -> float:
     return current_metrics(metrics)[OBJECTIVE]
+
+
+def newest_settings(workdir: epath.Path) -> dict:
+    """The configuration in a run's newest checkpoint, read before the processes of a run have joined.
+
+    Orbax would start JAX's backends, and then they could not join any more.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it cannot be read.
+    """
+    with reraise_as(f"Cannot read the checkpoints in {workdir}", workdir, kind=CheckpointError):
+        steps = [int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit()]
+        if not steps:
+            raise CheckpointError(f"{workdir} has no checkpoint.")
+        try:
+            return json.loads((workdir / "checkpoints" / str(max(steps)) / "config" / "metadata").read_text())
+        except ValueError as error:
+            raise CheckpointError(f"The configuration of step {max(steps)} in {workdir} is corrupt.") from error
 
 
 def check_architecture(expected: Mapping[str, Array], stored: Mapping[str, Array], origin: str) -> None:

@@ -29,6 +29,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.optimizer = _optimizer_settings()
     config.ema = _ema_settings()
     config.train = _train_settings()
+    config.distill = _distill_settings()
     return config.lock()
 
 
@@ -145,6 +146,15 @@ def _train_settings() -> ml_collections.ConfigDict:
     settings.rematerialize = False  # recompute the U-Net's activations in the backward pass; saves little (docs/tpu.md)
     settings.unet_precision = "default"  # of the U-Net's matrix products; the compressor's are always "highest"
     settings.profile_step = 0  # first of three steps to write a profiler trace of; 0: no trace
+    return settings
+
+
+def _distill_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.steps = 0  # DDIM steps that the U-Net of init_from learns to decode in; 0: no distillation
+    settings.teacher_steps = 0  # DDIM steps that init_from decodes in; every stage of the run halves them
+    settings.inputs = "data"  # noisy images: training images with noise, or the "teacher"'s while it decodes
+    settings.teacher_sha256 = ""  # set by the run: of the weights of the stage's teacher
     return settings
 
 

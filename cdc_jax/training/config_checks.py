@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from cdc_jax.diffusion.stages import is_nested
 from cdc_jax.errors import ConfigError
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.old_names import refuse_old_names
@@ -17,6 +18,7 @@ _CHOICES = {
     "optimizer.schedule": ("step", "cosine", "trapezoid"),
     "data.source": ("folder", "scikit-image", "tfds", "vimeo90k"),
     "data.small_images": ("skip", "upscale"),
+    "distill.inputs": ("data", "teacher"),
     "train.compute_type": ("float32", "bfloat16"),
     "train.unet_precision": ("default", "high", "highest"),
 }
@@ -68,6 +70,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
     if config.freeze_entropy and not config.init_from:
         raise ConfigError("freeze_entropy keeps the entropy model of init_from: name a run or a bundle there.")
+    if config.distill.steps:
+        _check_distillation(config)
 
 
 def _check_crops(config: ml_collections.ConfigDict) -> None:
@@ -78,6 +82,31 @@ def _check_crops(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("data.crop is 0; it must be a positive multiple of 64 pixels.")
     if config.loss.unet_crop > config.data.crop:
         raise ConfigError(f"loss.unet_crop ({config.loss.unet_crop}) is larger than data.crop ({config.data.crop}).")
+
+
+def _check_distillation(config: ml_collections.ConfigDict) -> None:
+    steps, teacher_steps = config.distill.steps, config.distill.teacher_steps
+    if not config.init_from:
+        raise ConfigError("distill.steps needs a teacher: name a run or a bundle in init_from.")
+    for name, count in (("distill.steps", steps), ("distill.teacher_steps", teacher_steps)):
+        if not is_nested(count):
+            raise ConfigError(f"{name} is {count}; it must be 1, 2, 3, 5, 9, 17, 33, 65 or another 2^k + 1.")
+    if not steps < teacher_steps:
+        raise ConfigError(f"distill.steps is {steps}; it must be below distill.teacher_steps, {teacher_steps}.")
+    most = model_config(config).num_timesteps
+    if teacher_steps > most:
+        raise ConfigError(f"distill.teacher_steps is {teacher_steps}; it must be at most {most}.")
+    if config.model.decode_steps != steps:
+        raise ConfigError(f"model.decode_steps is {config.model.decode_steps}; it must be distill.steps, {steps}.")
+    if not config.freeze_entropy:
+        raise ConfigError("Distillation needs freeze_entropy=True: the student opens its teacher's files.")
+    if not config.loss.weight_floor > 0:
+        raise ConfigError("loss.weight_floor must be above 0: the first step, from pure noise, would have no weight.")
+    if config.model.decode_gamma == 0 and config.distill.inputs == "data":
+        raise ConfigError(
+            "model.decode_gamma is 0, so training images would reach the student without noise: set "
+            "distill.inputs=teacher."
+        )
 
 
 def _check_each(config: ml_collections.ConfigDict) -> None:
@@ -103,7 +132,9 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
 
 
 def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError if a run would resume with another seed, data, model or loss; how long it trains may change.
+    """Raises ConfigError if a run would resume with another seed, data, model, loss or teacher.
+
+    How long it trains may change.
 
     Args:
       stored: the configuration that the run's checkpoint was saved with.
@@ -112,8 +143,10 @@ def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: 
     """
     older = stored_config(stored)
     model = [f"model.{key}" for key in config.model if not key.startswith("decode_")]
-    loss = [f"loss.{key}" for key in config.loss]
-    for name in (*_FIXED, *model, *loss):
+    if config.distill.steps:
+        model.append("model.decode_gamma")  # a student is trained with it
+    rest = [f"{part}.{key}" for part in ("loss", "distill") for key in config[part]]
+    for name in (*_FIXED, *model, *rest):
         new, old = _value(config, name), _value(older, name)
         if old != new:
             raise ConfigError(

@@ -13,9 +13,11 @@ from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.codec.serving import Serving
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
+from cdc_jax.evaluation.cdc import bundle_name
 from cdc_jax.io.files import reraise_as
 from cdc_jax.training.checkpoints import Checkpoints, choose_step
 from cdc_jax.training.config import model_config, stored_config
+from cdc_jax.training.distillation import lineage
 from cdc_jax.training.initialization import read_coding, run_weights
 
 
@@ -75,7 +77,11 @@ def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
         "β_rate, ρ": f"{config.loss.beta:g}, {config.loss.rho:g}",
         "weights": "the moving average" if config.ema.enabled else "the raw ones",
     }
-    if config.init_from:
+    if config.distill.steps:
+        del recipe["β_rate, ρ"]
+        steps = " → ".join(map(str, lineage(config)))
+        recipe["distilled from"] = f"{bundle_name(config.init_from)}, {steps} steps, ρ = {config.loss.rho:g}"
+    elif config.init_from:
         frozen = ", its entropy model kept" if config.freeze_entropy else ""
         recipe["started from"] = epath.Path(config.init_from).name + frozen
     return recipe

@@ -23,6 +23,7 @@ from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
 from cdc_jax.io import hub
 from cdc_jax.io.files import copy_tree, is_remote, reraise_as
+from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import build_coding, shapes
 from cdc_jax.models.transform import PATCH_VALUES
@@ -40,10 +41,12 @@ class StartingWeights(NamedTuple):
     Attributes:
       weights: all weights by name.
       coding: the coding model of the bundle or run that they come from; None if it is to be built from the weights.
+      model: the settings of that bundle's or run's model; None for fresh weights.
     """
 
     weights: Mapping[str, np.ndarray]
     coding: CodingModel | None = None
+    model: ModelConfig | None = None
 
 
 def starting_weights(config: ml_collections.ConfigDict) -> StartingWeights:
@@ -93,7 +96,7 @@ def _from_bundle(origin: epath.Path) -> StartingWeights:
         if is_remote(origin):
             copy_tree(origin, local)
         bundle = load_bundle(local)
-    return StartingWeights(bundle.params, bundle.coding)
+    return StartingWeights(bundle.params, bundle.coding, bundle.config)
 
 
 def _from_run(origin: epath.Path, which: str) -> StartingWeights:
@@ -101,7 +104,7 @@ def _from_run(origin: epath.Path, which: str) -> StartingWeights:
         step = choose_step(checkpoints, origin, None)
         config = stored_config(checkpoints.restore_json(step, "config"))
         weights = run_weights(checkpoints, step, config, raw=which == "raw")
-    return StartingWeights(weights, read_coding(origin))
+    return StartingWeights(weights, read_coding(origin), model_config(config))
 
 
 def run_weights(

@@ -3,6 +3,7 @@
 A run starts in this order: check the configuration; make the device mesh; restore the newest complete checkpoint, or
 initialize the weights; drop logged metrics after that step; open the data at that step; loop. The batch and the random
 numbers of step k depend on (seed, k) only, so a resumed run ends with the same weights as an uninterrupted one.
+Distillation is several runs, one after the other (`training.distillation`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config_checks import check_config, check_same_run
-from cdc_jax.training.initialization import frozen_coding, keep_coding, starting_weights
+from cdc_jax.training.distillation import load_teacher, next_teacher, stages, teacher_unet, with_teacher
+from cdc_jax.training.initialization import StartingWeights, frozen_coding, keep_coding, starting_weights
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.metrics_writer import RunLog
 from cdc_jax.training.monitoring import Due, StepClock, StepMonitor, due_after
@@ -52,8 +54,8 @@ _StepFunction = Callable[[TrainState, int, UInt8[np.ndarray, "b h w 3"]], tuple[
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from step 0, to step `config.train.steps`.
 
-    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`. In a run of several processes, each of
-    them calls this function.
+    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`, in distillation for each stage. In a run
+    of several processes, each of them calls this function.
 
     Args:
       config: the run's settings, as from `default_config`.
@@ -71,17 +73,34 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
     mesh = _check_and_make_mesh(config, workdir)
     workdir = _make_folder(workdir)
     with exclusive(workdir, "that training run") if jax.process_index() == 0 else contextlib.nullcontext():
-        return _train(config, workdir, mesh)
+        if not config.distill.steps:
+            return _train_run(config, workdir, mesh)
+        return _distill(config, workdir, mesh)
 
 
-def _train(config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh) -> TrainState:
+def _distill(config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh) -> TrainState:
+    """Trains one student after the other; each is the teacher of the next. Returns the last one's state."""
+    teacher = load_teacher(config)
+    *earlier, (config, workdir) = stages(config, workdir)
+    for stage, folder in earlier:
+        student = _train_run(with_teacher(stage, teacher.weights), _make_folder(folder), mesh, teacher)
+        teacher = next_teacher(teacher, best_params(student))
+        del student  # frees the devices' memory
+    return _train_run(with_teacher(config, teacher.weights), workdir, mesh, teacher)
+
+
+def _train_run(
+    config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh, teacher: StartingWeights | None = None
+) -> TrainState:
+    """`train`, or one stage of distillation, whose student starts as its teacher."""
     perceptual = perceptual_weights(config)
-    validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual)
-    run_step = _step_function(config, mesh, perceptual)
+    unet = None if teacher is None else teacher_unet(teacher.weights)
+    validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual, unet)
+    run_step = _step_function(config, mesh, perceptual, unet)
     log = RunLog(workdir, active=jax.process_index() == 0)
 
     with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
-        state, data_state = _restore_or_start(config, workdir, mesh, checkpoints)
+        state, data_state = _restore_or_start(config, workdir, mesh, checkpoints, teacher)
         start = int(state.step)
         log.drop_after(start or -1)  # a new run drops everything
         run = _Run(config, log, checkpoints, validation)
@@ -189,28 +208,38 @@ def _make_folder(workdir: epath.PathLike) -> epath.Path:
     return folder
 
 
-def _step_function(config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual) -> _StepFunction:
+def _step_function(
+    config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual, teacher: Params | None = None
+) -> _StepFunction:
     """(state, step, this process's images) → (state, metrics). LPIPS counts from step `loss.rho_start_step`."""
     perceptual = jax.device_put(perceptual, replicated(mesh))
+    teachers = () if teacher is None else (jax.device_put(teacher, replicated(mesh)),)
     compiled = jit_train_step(config, mesh)
 
     def run_step(state, step, rows):
         images = global_batch(mesh, rows, config.data.batch_size)
-        return compiled(state, images, perceptual if step >= config.loss.rho_start_step else {})
+        return compiled(state, images, perceptual if step >= config.loss.rho_start_step else {}, *teachers)
 
     return run_step
 
 
 def _restore_or_start(
-    config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh, checkpoints: Checkpoints
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    starting: StartingWeights | None = None,
 ) -> tuple[TrainState, dict | None]:
-    """(state, position in the data) of the newest checkpoint; a new state and None if there is no checkpoint."""
+    """(state, position in the data) of the newest checkpoint; a new state and None if there is no checkpoint.
+
+    A new state has the weights `starting`; None: those of the configuration.
+    """
     latest = checkpoints.latest_step()
     if latest is not None:
         check_same_run(checkpoints.restore_json(latest, "config"), config, workdir)
         state = checkpoints.restore(abstract_state(config), latest)
         return state, checkpoints.restore_json(latest, "data")
-    starting = starting_weights(config)
+    starting = starting or starting_weights(config)
     if config.freeze_entropy and jax.process_index() == 0:
         keep_coding(workdir, frozen_coding(starting))
     return new_state(config, starting.weights, mesh), None

@@ -1,15 +1,13 @@
-"""The training loss and the random numbers of a step. Pure functions, to be jitted.
+"""The training loss. Pure functions, to be jitted.
 
     loss = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS(x₀, x̂₀) + prior's median loss
 
-The random numbers of step k depend only on (seed, k) and the image's index in the global batch, not on how the batch
-is split over devices and processes.
+In distillation, the diffusion loss is that of `training.imitation`, and only the U-Net is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,89 +20,11 @@ from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.metrics.lpips import load_lpips, lpips
 from cdc_jax.models.cdc import CDC
 from cdc_jax.models.compressor import Context
-from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
+from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
-
-
-class StepRandomness(NamedTuple):
-    """The random numbers of one step. All but `corner` have one entry per image, along the first axis.
-
-    Attributes:
-      timesteps: n, uniform on {0, …, T−1}. With `loss.spread_timesteps` they are spread evenly over the batch (the
-        low-discrepancy sampler of Kingma et al. 2021, appendix I.1), which lowers the loss's variance. For the first
-        `loss.max_noise_fraction` of the batch, n = T − 1: the noisy image carries almost no information there, so the
-        U-Net has to learn to use the context maps.
-      noise: ε ~ N(0, 1) for the denoised region.
-      latent_noise, hyper_noise: U(−½, ½) for y and z.
-      corner: (top, left) of the denoised region in pixels, multiples of 16; the same for the whole batch.
-      noise_scale: factor on ε: `loss.max_noise_gamma` for the first `loss.max_noise_fraction` of the batch, but 0 for
-        the first `loss.silent_fraction`, and 1 for the rest. Decoding likewise starts from γ·ε.
-      quality: in [0, 1), spread evenly over the batch; 0 in a single-rate model.
-    """
-
-    timesteps: Int[Array, " b"]
-    noise: Float[Array, "b s s 3"]
-    latent_noise: Float[Array, "b h w c"]
-    hyper_noise: Float[Array, "b h w c"]
-    corner: Int[Array, " 2"]
-    noise_scale: Float[Array, " b"]
-    quality: Float[Array, " b"]
-
-
-def step_randomness(
-    config: ml_collections.ConfigDict, step: Int[Array, ""], batch: int, dtype: jnp.dtype = jnp.float32
-) -> StepRandomness:
-    """Draws the random numbers of a step.
-
-    Args:
-      config: the run's settings.
-      step: k, counted from 0.
-      batch: the number of images in the global batch.
-      dtype: the type of all floating-point numbers.
-    """
-    model = model_config(config)
-    crop, size = config.data.crop, config.loss.unet_crop or config.data.crop
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    corner_key, batch_key = jax.random.split(key)
-    quality_key = jax.random.fold_in(key, 2)
-    corner = jax.random.randint(corner_key, (2,), 0, (crop - size) // LATENT_STRIDE + 1) * LATENT_STRIDE
-
-    def draw(index):
-        keys = jax.random.split(jax.random.fold_in(batch_key, index), 4)
-        y, z = crop // LATENT_STRIDE, crop // STRIDE
-        return (
-            jax.random.uniform(keys[0], dtype=dtype),
-            jax.random.normal(keys[1], (size, size, 3), dtype),
-            jax.random.uniform(keys[2], (y, y, model.latent_channels), dtype, -0.5, 0.5),
-            jax.random.uniform(keys[3], (z, z, model.hyper_channels), dtype, -0.5, 0.5),
-        )
-
-    fractions, *noises = jax.vmap(draw)(jnp.arange(batch))
-    if config.loss.spread_timesteps:
-        first = draw(0)[0]  # recomputed on every device: fractions[0] would need communication
-        fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
-    timesteps, noise_scale = _noise_levels(config, fractions, model.num_timesteps)
-    quality = jnp.zeros(batch, dtype)
-    if model.variable_rate:
-        quality = (jax.random.uniform(quality_key, dtype=dtype) + jnp.arange(batch, dtype=dtype) / batch) % 1
-    return StepRandomness(timesteps, *noises, corner, noise_scale, quality)
-
-
-def _noise_levels(
-    config: ml_collections.ConfigDict, fractions: Float[Array, " b"], num_timesteps: int
-) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
-    """(timesteps, factors on the noise) of a batch, given positions in the schedule in [0, 1).
-
-    The first images of the batch are at the noisiest level; of these, the first get no noise.
-    """
-    batch = len(fractions)
-    last = num_timesteps - 1
-    timesteps = jnp.minimum((fractions * num_timesteps).astype(jnp.int32), last)
-    is_noisiest = jnp.arange(batch) < round(config.loss.max_noise_fraction * batch)
-    is_silent = jnp.arange(batch) < round(config.loss.silent_fraction * batch)
-    scale = jnp.where(is_silent, 0.0, jnp.where(is_noisiest, config.loss.max_noise_gamma, 1.0))
-    return jnp.where(is_noisiest, last, timesteps), scale.astype(fractions.dtype)
+from cdc_jax.training.imitation import imitation_loss
+from cdc_jax.training.randomness import StepRandomness
 
 
 def loss_and_metrics(
@@ -116,6 +36,7 @@ def loss_and_metrics(
     perceptual: Mapping[str, Array] | None = None,
     *,
     hyper_weight: float | Float[Array, ""] = 1.0,
+    teacher: Params | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of images, or on one device's share of it.
 
@@ -129,19 +50,29 @@ def loss_and_metrics(
       beta: β_rate. A variable-rate model derives each image's β from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
       hyper_weight: factor on z's bits in the loss; it does not change the metrics.
+      teacher: the weights of the teacher's U-Net by name, for distillation. The rate is then constant, and so is the
+        prior's loss: their weights are frozen.
 
     Returns:
       The loss, and its terms by name: `loss`, `bpp` and `hyper_bpp` (z's part of it) in bits per pixel,
       `diffusion_loss`, `prior_loss`, and with ρ > 0 `lpips`; each averaged over the images.
     """
-    model = merge(model_config(config), params, **unet_options(config))
+    options = unet_options(config)
+    model = merge(model_config(config), params, **options)
     quality = randomness.quality if model.config.transform else None
     compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
     pixels = image.shape[1] * image.shape[2]
     beta, importance = _rate_weights(config, model.config, randomness.quality, beta)
     bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels
     weighted_bpp = bpp + (hyper_weight - 1) * hyper_bpp
-    diffusion, target, estimate = _denoise(config, model, image, compressed.context, randomness, importance)
+    target, context = _cut_region(model.config, image, compressed.context, randomness)
+    if teacher is None:
+        diffusion, estimate = _denoise(config, model, target, context, randomness, importance)
+    else:
+        teacher_unet = merge(model.config, {**params, **teacher}, **options).unet
+        diffusion, estimate = imitation_loss(config, model, teacher_unet, target, context, randomness, importance)
+    if model.config.prediction == "epsilon":
+        estimate = jnp.clip(estimate, -1, 1)
     prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0
     loss = jnp.mean(importance * beta * weighted_bpp) + (1 - rho) * diffusion + prior
     metrics = {"bpp": jnp.mean(bpp), "hyper_bpp": jnp.mean(hyper_bpp), "diffusion_loss": diffusion, "prior_loss": prior}
@@ -166,16 +97,12 @@ def _rate_weights(
 def _denoise(
     config: ml_collections.ConfigDict,
     model: CDC,
-    image: Float[Array, "b h w 3"],
+    target: Float[Array, "b s s 3"],
     context: Context,
     randomness: StepRandomness,
     importance: Float[Array, " b"],
-) -> tuple[Float[Array, ""], Float[Array, "b s s 3"], Float[Array, "b s s 3"]]:
-    """(diffusion loss, denoised region x₀ of the image, the U-Net's estimate x̂₀)."""
-    size = randomness.noise.shape[1]
-    target = _cut(image, randomness.corner, size)
-    context = _cut_context(context, model.config.fold, randomness.corner, size)
-
+) -> tuple[Float[Array, ""], Float[Array, "b s s 3"]]:
+    """(diffusion loss, the U-Net's estimate x̂₀ of the region `target`)."""
     schedule = schedule_for(model.config)
     alpha_bar = jnp.asarray(schedule.alpha_bar)[randomness.timesteps]
     level = NoiseLevel.of(alpha_bar).per_image()
@@ -189,8 +116,7 @@ def _denoise(
     loss = diffusion_loss(
         prediction, output, target, randomness.noise, alpha_bar, weight_floor=floor, importance=importance
     )
-    estimate = one_step_image(prediction, output, noisy, level)
-    return loss, target, jnp.clip(estimate, -1, 1) if prediction == "epsilon" else estimate
+    return loss, one_step_image(prediction, output, noisy, level)
 
 
 def perceptual_weights(config: ml_collections.ConfigDict) -> Mapping[str, Array]:
@@ -220,6 +146,14 @@ def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> 
         return jnp.float32(1)
     progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)
     return 0.1 + 0.9 * progress
+
+
+def _cut_region(
+    model: ModelConfig, image: Float[Array, "b h w 3"], context: Context, randomness: StepRandomness
+) -> tuple[Float[Array, "b s s 3"], Context]:
+    """The part of the image that the U-Net runs on, and of its context maps."""
+    size = randomness.noise.shape[1]
+    return _cut(image, randomness.corner, size), _cut_context(context, model.fold, randomness.corner, size)
 
 
 def _cut_context(context: Context, fold: int, corner: Int[Array, " 2"], size: int) -> Context:

@@ -11,6 +11,9 @@ instead. `freeze_entropy=true` trains the decoder only, so that files of the mod
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import ml_collections
 
 from cdc_jax.errors import ConfigError
@@ -40,7 +43,7 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
       ConfigError: an unknown phase, setting or prediction, or a phase "rate" without beta or init_from.
     """
     phase, *settings = argument.split(",")
-    values = dict(_parse(setting) for setting in settings)
+    values = dict(parse_setting(setting, _VALUES) for setting in settings)
     with config.unlocked():
         prediction = values.pop("prediction", "x")
         if prediction not in ("x", "epsilon"):
@@ -72,12 +75,24 @@ def _use_rate(config: ml_collections.ConfigDict, values: dict) -> None:
 _PHASES = {"warmup": _use_warmup, "rate": _use_rate}
 
 
-def _parse(setting: str) -> tuple[str, float | str | bool]:
+def parse_setting(setting: str, kinds: Mapping[str, Callable[[str], Any]]) -> tuple[str, Any]:
+    """A setting in a configuration file's argument, such as "beta=0.01".
+
+    Args:
+      setting: name and value.
+      kinds: for each known name, the function that reads its value and raises KeyError or ValueError.
+
+    Returns:
+      (name, value).
+
+    Raises:
+      ConfigError: the name is unknown, or the value invalid.
+    """
     name, _, value = setting.partition("=")
     try:
-        return name, _VALUES[name](value)
+        return name, kinds[name](value)
     except (KeyError, ValueError) as error:
-        known = ", ".join(f"{known}=…" for known in _VALUES)
+        known = ", ".join(f"{known}=…" for known in kinds)
         raise ConfigError(f"Cannot read {setting!r} in the configuration's argument; it takes {known}.") from error
 
 

@@ -21,11 +21,12 @@ from jaxtyping import Array, Float, Int, UInt8
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
-from cdc_jax.models.weight_groups import decides_symbols
+from cdc_jax.models.weight_groups import Part, decides_symbols, part_of
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
-from cdc_jax.training.loss import StepRandomness, beta_at, hyper_weight_at, loss_and_metrics, step_randomness
+from cdc_jax.training.loss import beta_at, hyper_weight_at, loss_and_metrics
 from cdc_jax.training.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
+from cdc_jax.training.randomness import StepRandomness, step_randomness
 
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]
@@ -48,7 +49,12 @@ class TrainState(NamedTuple):
 
 
 def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
-    """Whether a weight is trained. With `freeze_entropy`, weights that a file's symbols depend on are not."""
+    """Whether a weight is trained.
+
+    With `freeze_entropy`, weights that a file's symbols depend on are not. Distillation trains the U-Net alone.
+    """
+    if config.distill.steps:
+        return part_of(name) is Part.UNET
     return not (config.freeze_entropy and decides_symbols(name))
 
 
@@ -86,14 +92,16 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
         )
 
 
-def jit_train_step(
-    config: ml_collections.ConfigDict, mesh: Mesh
-) -> Callable[[TrainState, UInt8[Array, "b h w 3"], Perceptual], tuple[TrainState, Metrics]]:
-    """`train_step`, jitted over the mesh. The state is replicated and donated; images are split over the devices."""
+def jit_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`train_step`, jitted over the mesh. The state is replicated and donated; images are split over the devices.
+
+    In distillation it takes the teacher's weights as a fourth argument.
+    """
     everywhere = replicated(mesh)
+    networks = (everywhere, everywhere) if config.distill.steps else (everywhere,)
     return jax.jit(
         functools.partial(train_step, config, mesh),
-        in_shardings=(everywhere, split_batch(mesh), everywhere),
+        in_shardings=(everywhere, split_batch(mesh), *networks),
         out_shardings=everywhere,
         donate_argnums=0,
     )
@@ -105,6 +113,7 @@ def train_step(
     state: TrainState,
     images: UInt8[Array, "b h w 3"],
     perceptual: Perceptual,
+    teacher: Params | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Computes the gradient and updates weights, moving average and optimizer.
 
@@ -114,6 +123,7 @@ def train_step(
       state: the state before the step.
       images: the global batch of square crops.
       perceptual: LPIPS-VGG's weights; {} leaves LPIPS out of the loss.
+      teacher: the weights of the teacher's U-Net by name; None: no distillation.
 
     Returns:
       The state after the step, and the step's metrics: the loss terms averaged over the batch, the gradient's global
@@ -124,7 +134,8 @@ def train_step(
     frozen = {name: value for name, value in state.params.items() if name not in trained}
     dtype = next(iter(trained.values())).dtype
     randomness = step_randomness(config, state.step, images.shape[0], dtype)
-    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, rate_weights, perceptual)
+    networks = perceptual, teacher
+    gradients, metrics = _gradients(config, mesh, trained, frozen, images, randomness, rate_weights, networks)
     norm = optax.global_norm(gradients)
     params, ema, optimizer = _update(config, state, trained, gradients, norm)
     metrics |= {
@@ -167,14 +178,15 @@ def _trained(config: ml_collections.ConfigDict, params: Params) -> Params:
     return {name: value for name, value in params.items() if is_trained(config, name)}
 
 
-def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, rate_weights, perceptual):
+def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, randomness, rate_weights, networks):
     """Gradients and metrics, averaged over the global batch."""
 
-    def loss(trained, frozen, rate_weights, perceptual, images, randomness):
+    def loss(trained, frozen, rate_weights, networks, images, randomness):
         weights = {**frozen, **trained}
         images = to_unit_range(images, randomness.noise.dtype)
-        beta, hyper_weight = rate_weights
-        return loss_and_metrics(config, weights, images, randomness, beta, perceptual, hyper_weight=hyper_weight)
+        (beta, hyper_weight), (perceptual, teacher) = rate_weights, networks
+        options = {"hyper_weight": hyper_weight, "teacher": teacher}
+        return loss_and_metrics(config, weights, images, randomness, beta, perceptual, **options)
 
     def device_share(*arguments):
         *shared, images, randomness = arguments
@@ -188,7 +200,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, rand
         in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
         out_specs=whole,
         check_vma=False,  # each device keeps a gradient of its own until the one all-reduce
-    )(trained, frozen, rate_weights, perceptual, images, randomness)
+    )(trained, frozen, rate_weights, networks, images, randomness)
 
 
 def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: int):

@@ -2,7 +2,8 @@
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
 
-with the configuration's final β_rate and ρ, always on the same crops, noise levels and noise.
+with the configuration's final β_rate and ρ, always on the same crops, noise levels and noise. In distillation, the
+diffusion loss is the error against the teacher.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.checkpoints import OBJECTIVE
 from cdc_jax.training.config import model_config
-from cdc_jax.training.loss import loss_and_metrics, step_randomness
+from cdc_jax.training.loss import loss_and_metrics
+from cdc_jax.training.randomness import step_randomness
 
 MOST_IMAGES = 8
 MOST_PIXELS_A_SIDE = 512  # larger images are center-cropped to this size
@@ -40,6 +42,7 @@ class Validation:
       images: (name, image) pairs, about `MOST_IMAGES` or fewer. Several images are center-cropped to one size: the
         largest one that all of them contain, with sides that are multiples of 64 pixels.
       perceptual: LPIPS-VGG's weights if `loss.rho` is not 0, else {}.
+      teacher: in distillation, the weights of the teacher's U-Net by name, on the host.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class Validation:
         config: ml_collections.ConfigDict,
         images: Sequence[tuple[str, Image]],
         perceptual: Mapping[str, Array],
+        teacher: Params | None = None,
     ):
         self._config = config
         most = MOST_PIXELS_A_SIDE
         images = [(name, _center_crop(image, most, most)) for name, image in images]
         self._images = _crop_to_one_size(images) if len(images) > 1 else images
         self._perceptual = {name: np.asarray(value) for name, value in perceptual.items()}
+        self._teacher = teacher
         crops = [_square_crop(image, config.data.crop) for _, image in images]
         self._crops = np.stack([crops[i % len(crops)] for i in range(max(_ROWS, len(crops)))]) if crops else None
 
@@ -80,7 +85,7 @@ class Validation:
                     metrics.setdefault(name, []).append(value)
                 shown |= decodes if index == 0 else {}
         means = {name: float(np.mean(values)) for name, values in metrics.items()}
-        means[OBJECTIVE] = float(self._objective(params, self._crops, self._perceptual))
+        means[OBJECTIVE] = float(self._objective(params, self._crops, self._perceptual, self._teacher))
         return means, shown
 
     def _measure_image(
@@ -111,9 +116,10 @@ class Validation:
         with config.unlocked():
             config.loss.spread_timesteps, config.loss.max_noise_fraction = True, 0.0
 
-        def objective(params: Params, crops, perceptual) -> Float[Array, ""]:
+        def objective(params: Params, crops, perceptual, teacher) -> Float[Array, ""]:
             randomness = step_randomness(config, jnp.int32(_STEP), crops.shape[0])
-            terms = loss_and_metrics(config, params, to_unit_range(crops), randomness, config.loss.beta, perceptual)[1]
+            arguments = config, params, to_unit_range(crops), randomness, config.loss.beta, perceptual
+            terms = loss_and_metrics(*arguments, teacher=teacher)[1]
             return terms["loss"] - terms["prior_loss"]
 
         return jax.jit(objective)

@@ -61,10 +61,12 @@ def test_plots_in_both_formats(finished):
 
     _, folder = finished
     names = sorted(path.name for path in (folder / "plots").iterdir())
-    stems = ("rd-lpips-alex", "rd-psnr-rgb", "steps-lpips-alex", "steps-psnr-rgb")
+    stems = [f"{kind}-{metric}" for kind in ("rd", "seconds", "steps") for metric in ("lpips-alex", "psnr-rgb")]
     assert names == [f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg")]
     with Image.open(folder / "plots" / "rd-psnr-rgb.png") as image:
         assert image.width > 800
     svg = (folder / "plots" / "rd-psnr-rgb.svg").read_text()
     assert all(text in svg for text in ("CDC, 1 step", "CDC, 4 steps", "JPEG", "WebP", "PSNR (dB)", "bits per pixel"))
     assert "diffusion steps" in (folder / "plots" / "steps-psnr-rgb.svg").read_text()
+    svg = (folder / "plots" / "seconds-psnr-rgb.svg").read_text()
+    assert "decoding time" in svg and svg.count(">4</text>") >= 3  # the number of steps, beside each bundle's point

@@ -1,9 +1,10 @@
 """Runs a few training steps in a separate process, with other devices, processes or another precision.
 
-    python -m tests.helpers.training_worker STEPS BITS [save|restore WORKDIR]
+    python -m tests.helpers.training_worker STEPS BITS [save|restore WORKDIR|distill]
 
 prints one JSON object: losses, gradient norms, and the collectives of the compiled step. With `save`, the state is
-saved before the last step; with `restore`, that step is made once more from what another worker saves.
+saved before the last step; with `restore`, that step is made once more from what another worker saves. With `distill`,
+the steps are those of a student of 3 steps whose teacher has other weights.
 """
 
 import json
@@ -25,33 +26,40 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
     from cdc_jax.training.checkpoints import Checkpoints
     from cdc_jax.training.config import model_config
+    from cdc_jax.training.distillation import teacher_unet
     from cdc_jax.training.step import jit_train_step, new_state
     from tests.helpers.training import image_rows, parallel_config
 
-    config = parallel_config()
+    distilled = {"distill.steps": 3, "model.decode_steps": 3, "distill.inputs": "teacher"}
+    config = parallel_config(**distilled if what == "distill" else {})
     mesh = make_mesh()
-    weights = initial_weights(model_config(config), config.seed, latent_gain=4.0)
-    state = new_state(config, {name: np.asarray(w, f"f{bits // 8}") for name, w in weights.items()}, mesh)
+
+    def weights(seed: int) -> dict[str, np.ndarray]:
+        initial = initial_weights(model_config(config), seed, latent_gain=4.0)
+        return {name: np.asarray(value, f"f{bits // 8}") for name, value in initial.items()}
+
+    state = new_state(config, weights(config.seed), mesh)
+    networks = ({}, teacher_unet(weights(config.seed + 1))) if what == "distill" else ({},)
     share = config.data.batch_size // jax.process_count()
     first = jax.process_index() * share
 
     def batch(step: int) -> jax.Array:
         return global_batch(mesh, image_rows(config, step)[first : first + share], config.data.batch_size)
 
-    compiled = jit_train_step(config, mesh).lower(state, batch(0), {}).compile()
+    compiled = jit_train_step(config, mesh).lower(state, batch(0), *networks).compile()
     losses, norms = [], []
     for step in range(steps):
         if what == "save" and step == steps - 1:
             with Checkpoints(workdir, sharding=replicated(mesh)) as checkpoints:
                 checkpoints.save(state, config, {"next_step": step})
-        state, terms = compiled(state, batch(step), {})
+        state, terms = compiled(state, batch(step), *networks)
         losses.append(float(terms["loss"]))
         norms.append(float(terms["gradient_norm"]))
     restored_loss = None
     if what == "restore":
         with Checkpoints(_wait_for(workdir, steps - 1), sharding=replicated(mesh)) as checkpoints:
             state = checkpoints.restore(state, steps - 1)
-        restored_loss = float(compiled(state, batch(steps - 1), {})[1]["loss"])
+        restored_loss = float(compiled(state, batch(steps - 1), *networks)[1]["loss"])
     operations = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
     collectives = {name: operations.count(name) for name in set(operations)}
     if jax.process_index() == 0:

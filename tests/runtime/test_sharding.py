@@ -105,6 +105,17 @@ def test_a_checkpoint_of_eight_devices_opens_on_one(eight_devices, one_device):
     assert one_device["restored_loss"] == pytest.approx(eight_devices["losses"][-1], rel=1e-9)
 
 
+@pytest.mark.slow
+def test_distillation_does_not_depend_on_the_devices():
+    """The teacher's weights are on all devices as the student's are, and nothing more is communicated."""
+    one, eight = (result_of(start_worker(devices, 64, "distill")) for devices in (1, 8))
+    assert (eight["devices"], one["devices"]) == (8, 1)
+    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-9)
+    np.testing.assert_allclose(eight["norms"], one["norms"], rtol=1e-9)
+    assert len(set(one["losses"])) == STEPS
+    assert eight["collectives"] == {"all-reduce": 1} and one["collectives"] == {}
+
+
 class _MeshOf:
     """The part of a mesh that the check uses."""
 

@@ -1,0 +1,47 @@
+"""Progressive distillation (Salimans & Ho, ICLR 2022): a model that decodes in few steps learns from one in many.
+
+Command:   python -m cdc_jax.main --config=configs/distill.py:teacher=BUNDLE,steps=5 --workdir=runs/distilled \
+               --config.data.path=PHOTOGRAPHS
+           teacher is a bundle or a run, steps are the student's: 1, 2, 3, 5, 9, 17 or 33. teacher_steps=17, gamma=0.8
+           and rho=0.1 may follow, separated by commas: by default, the teacher decodes as it does by default, and the
+           loss has no LPIPS. docs/distillation.md describes the recipe
+Hardware:  as for training the teacher: a step costs 1.4 times as much (docs/distillation.md)
+Time:      not measured. train.steps is the number of steps of each stage; from 65 steps to 5 there are four
+Result:    a bundle that opens all files of the teacher, checkpoints of the stage before the last and so on in stages/
+"""
+
+from cdc_jax.training.config import default_config
+from cdc_jax.training.distillation import apply_distillation
+
+
+def get_config(argument: str = ""):
+    """The configuration of a distillation. The model is the teacher's.
+
+    Args:
+      argument: the teacher and the number of steps, see `distillation.apply_distillation`.
+    """
+    config = apply_distillation(default_config(), argument)
+    with config.unlocked():
+        config.data.flip = True
+        config.loss.weight_floor = 1.0
+        config.loss.spread_timesteps = True
+        config.optimizer.schedule = "cosine"
+        config.optimizer.final_learning_rate = 0.0
+        config.ema.every = 1
+        config.train.steps = 20_000
+        config.train.eval_every = 2_000
+        config.train.eval_steps = (config.distill.steps,)
+        config.train.checkpoint_every = 1_000
+        if config.model.fold > 1:  # as in configs/compact.py
+            config.data.max_downscale = 2.0
+            config.data.cache_mib = 1024
+            config.loss.rate_balance = 0.5
+            config.loss.unet_crop = 128
+            config.loss.lpips_images = 3
+            config.optimizer.learning_rate = 5e-4
+            config.optimizer.b2 = 0.99
+            config.optimizer.epsilon = 1e-15
+            config.optimizer.clip_norm = 0.0
+            config.optimizer.output_factor = 0.1
+            config.optimizer.max_fan_in = 288
+    return config
