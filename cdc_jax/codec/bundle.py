@@ -234,7 +234,7 @@ def _model_card(facts: Mapping, coding: CodingModel, provenance: str, measuremen
         "|---|---|",
         f"| fingerprint | `{facts['fingerprint']}` |",
         f"| SHA-256 of the weights | `{facts['weights_sha256']}` |",
-        f"| default decode | {model['decode_steps']} steps, γ = {model['decode_gamma']} |",
+        f"| default decode | steps: {model['decode_steps']}, γ = {model['decode_gamma']} |",
         f"| saturated values in the integer hyper decoder for random z | {saturations} |",
         *(_row(name, value) for name, value in measurements.items()),
     ]

@@ -74,7 +74,7 @@ def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
         "trained on": _data(config),
         "crops": f"{config.data.crop}×{config.data.crop} pixels, {config.data.batch_size} a step",
         "steps": str(step),
-        "β_rate, ρ": f"{config.loss.beta:g}, {config.loss.rho:g}",
+        "β_rate, ρ": f"{_rate_weights(config)}, {config.loss.rho:g}",
         "weights": "the moving average" if config.ema.enabled else "the raw ones",
     }
     if config.distill.steps:
@@ -85,6 +85,11 @@ def _recipe(config: ml_collections.ConfigDict, step: int) -> dict[str, str]:
         frozen = ", its entropy model kept" if config.freeze_entropy else ""
         recipe["started from"] = epath.Path(config.init_from).name + frozen
     return recipe
+
+
+def _rate_weights(config: ml_collections.ConfigDict) -> str:
+    model = model_config(config)
+    return f"{model.beta_max:g} to {model.beta_min:g}" if model.variable_rate else f"{config.loss.beta:g}"
 
 
 def _data(config: ml_collections.ConfigDict) -> str:

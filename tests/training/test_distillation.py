@@ -185,7 +185,7 @@ def test_only_the_unet_changed(random_bundle, student):
 def test_the_model_card_names_the_teacher(random_bundle, student):
     card = (student / "model_card.md").read_text()
     assert f"| distilled from | {random_bundle.parent.name}/bundle, 2 → 1 steps, ρ = 0 |" in card
-    assert "| default decode | 1 steps, γ = 0.8 |" in card and "β_rate" not in card
+    assert "| default decode | steps: 1, γ = 0.8 |" in card and "β_rate" not in card
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(distilled, random_bundle, images, tmp_path, monkeypatch):
