@@ -37,7 +37,7 @@ from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
-MAX_WEIGHT = 1e6  # in magnitude: with it, no sum of squares in a network of this size overflows float32
+MAX_WEIGHT = 1e9  # in magnitude: with it, no sum of squares in a network of this size overflows float32
 _MAX_CONFIG_BYTES = 1 << 16
 _CALIBRATION_SIDE = 8  # the model card counts saturations for 8×8 random symbols z
 

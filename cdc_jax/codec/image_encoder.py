@@ -21,6 +21,7 @@ from cdc_jax.io.images import Image, pad_to_multiple
 from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 
 DEFAULT_QUALITY = 50.0
+_MAX_LATENT = 1e12  # symbols are clipped long before; what is larger comes from unusable weights
 
 
 class ImageLatents(NamedTuple):
@@ -92,7 +93,7 @@ class ImageEncoder:
         with self._devices.one() as params:
             y, z = image_latents(self._config, params, pad_to_multiple(image, STRIDE))
             for values, part in ((y, "encoder"), (z, "hyper_encoder")):
-                if not np.abs(values).max() <= MAX_ABS_SYMBOL:
+                if not np.abs(values).max() <= _MAX_LATENT:
                     raise unusable_encoder(params, part)
         return ImageLatents(*image.shape[:2], y, _to_symbols(z - self._medians), chunks)
 

@@ -74,8 +74,9 @@ def _write(config, state: TrainState, folder: Path, shown: str, metrics: dict[st
     write_atomically(folder / "example.cdc", data)
     write_image(folder / "example.png", codec.decompress(data))
     panels = compared(name, image, codec, data)
+    print(f"{name}: {len(data)} bytes, {8 * len(data) / (image.shape[0] * image.shape[1]):.3f} bpp")
     for panel in panels[1:]:
-        print(f"{name}, {panel.caption}")
+        print(f"  {panel.caption}")
     write_image(folder / "side_by_side.png", side_by_side([(panel.caption, panel.image) for panel in panels]))
     print(f"look at: {shown}/side_by_side.png")
 
