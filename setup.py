@@ -45,6 +45,8 @@ HUB = ["huggingface_hub>=2.0,<3"]  # models by name: hf://OWNER/REPO
 
 SERVING = ["flatbuffers>=24.3"]  # what jax.export writes and reads programs with
 
+NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # runs docs/quickstart.ipynb
+
 TORCH = ["torch>=2.6"]  # only tests use it, for comparison
 
 EVAL = [
@@ -71,6 +73,7 @@ TEST = [
     *HUB,
     *HEIF,
     *SERVING,
+    *NOTEBOOK,
     "hypothesis>=6.100",
     "mpmath>=1.3",
     "pytest>=8.3",
@@ -88,6 +91,7 @@ EXTRAS = {
     "hub": HUB,
     "heif": HEIF,
     "serving": SERVING,
+    "notebook": NOTEBOOK,
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,

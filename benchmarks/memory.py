@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         "encode_bytes": encode_bytes,
         "decode_seconds": decode_seconds,
         "decode_bytes": decode_bytes,
-        "estimate_bytes": memory.decoding_bytes(height, width, tile, codec.config.width),
+        "estimate_bytes": memory.decoding_bytes(height, width, tile, codec.config),
         "of_limit": decode_flops(codec, height, width, tile, args.steps) / decode_seconds / limit_rate(),
     }
 
@@ -93,12 +93,14 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
     rows, columns = tiling.tile_shape(height, width, tile)
     cells = (1, rows // LATENT_STRIDE, columns // LATENT_STRIDE, codec.config.latent_channels)
     y_hat, one = jax.ShapeDtypeStruct(cells, np.float32), np.float32(1)
+    quality = [np.array([0.5], np.float32)] if codec.config.variable_rate else []
     if (rows, columns) == (height, width):
-        arguments = codec.params, y_hat, np.uint32(0), one, one
+        arguments = codec.params, y_hat, np.uint32(0), one, one, *quality
         return executed_flops(lambda *given: sample(codec.config, steps, False, *given), *arguments)
     x = jax.ShapeDtypeStruct((1, rows, columns, 3), np.float32)
+    arguments = codec.params, y_hat, x, one, *quality
     tiles = tiling.Axis(height, tile, tiling.OVERLAP).count * tiling.Axis(width, tile, tiling.OVERLAP).count
-    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), codec.params, y_hat, x, one)
+    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), *arguments)
 
 
 def peak_bytes() -> int:

@@ -203,7 +203,7 @@ class Codec:
           ConfigError: no tile is small enough.
         """
         height, width = padded_size(self._reader.open(data))
-        return memory.special_tile_within(max_memory_bytes, height, width, self.config.width, len(self._devices))
+        return memory.special_tile_within(max_memory_bytes, height, width, self.config, len(self._devices))
 
     def compress_batch(
         self,

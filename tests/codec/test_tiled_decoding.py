@@ -72,7 +72,7 @@ def test_invalid_tiles_are_refused(random_codec, tile):
 
 def test_the_largest_tile_within_a_limit(random_codec):
     data = random_codec.compress(np.zeros((1000, 1200, 3), np.uint8))
-    needed = {tile: decoding_bytes(1024, 1216, tile, 4) for tile in (None, 768, 512, 192)}
+    needed = {tile: decoding_bytes(1024, 1216, tile, random_codec.config) for tile in (None, 768, 512, 192)}
     assert needed[None] > needed[768] > needed[512] > needed[192]
     assert random_codec.tile_within(data, needed[512]) == 512
     assert random_codec.tile_within(data, needed[768]) is None  # the default
@@ -88,7 +88,8 @@ def test_a_tile_that_changes_nothing_is_the_default():
     """For 64×1472 pixels, limits of 640 and 768 give the same tiles: three of 576."""
     assert tile_shape(64, 1472, 640) == tile_shape(64, 1472, 768) == (64, 576)
     assert tile_shape(64, 1472, None) == tile_shape(64, 1472, 1472) == (64, 1472)
-    assert tile_within(decoding_bytes(64, 1472, 640, 4), 64, 1472, 4) == 576
+    config = ModelConfig(width=4)
+    assert tile_within(decoding_bytes(64, 1472, 640, config), 64, 1472, config) == 576
 
 
 def test_borders_of_tiles_are_invisible(trained_codec, photograph):
