@@ -68,4 +68,4 @@ def test_the_papers_layout(width, size, measured_gib):
 def test_more_devices_and_larger_tiles_take_more():
     config = ModelConfig(width=8)
     assert decoding_bytes(2048, 2048, 768, config) < decoding_bytes(2048, 2048, 768, config, devices=2)
-    assert decoding_bytes(2048, 2048, 768, config) < decoding_bytes(2048, 2048, 1024, config)
+    assert decoding_bytes(2048, 2048, 768, config) < decoding_bytes(2048, 2048, 1536, config)
