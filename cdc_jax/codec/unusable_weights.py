@@ -19,7 +19,8 @@ from cdc_jax.models.params import Params
 
 def unusable_encoder(params: Mapping[str, Array], part: str) -> BundleError:
     """The error for latents that cannot be coded. `part` is the module of the compressor that computed them."""
-    return BundleError(f"The model's latents are not finite numbers, or too large: {_culprit(params, 'compressor.' + part)}.")
+    culprit = _culprit(params, "compressor." + part)
+    return BundleError(f"The model's latents are not finite numbers, or too large: {culprit}.")
 
 
 def unusable_decoder(
