@@ -22,8 +22,6 @@ from cdc_jax.diffusion.stages import stage_steps
 from cdc_jax.errors import CheckpointError, ConfigError
 from cdc_jax.io.files import reraise_as
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import Params
-from cdc_jax.models.weight_groups import Part, part_of
 from cdc_jax.training.checkpoints import newest_settings
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.initialization import StartingWeights, starting_weights
@@ -121,11 +119,6 @@ def next_teacher(teacher: StartingWeights, student: Mapping[str, Array]) -> Star
     The weights are copied to the host, because the student's training state, which starts with them, is donated.
     """
     return teacher._replace(weights={name: np.asarray(value) for name, value in student.items()})
-
-
-def teacher_unet(weights: Mapping[str, Array]) -> Params:
-    """The teacher's weights that a training step needs; it shares all others with the student."""
-    return {name: value for name, value in weights.items() if part_of(name) is Part.UNET}
 
 
 def lineage(config: ml_collections.ConfigDict) -> Sequence[int]:
