@@ -109,6 +109,11 @@ def test_a_teacher_of_another_architecture_is_refused(random_bundle, tmp_path):
         load_teacher(distilling(random_bundle, "steps=1", **{"model.prediction": "v"}))
 
 
+def test_a_teacher_in_an_object_store(random_bundle, monkeypatch):
+    monkeypatch.setattr("cdc_jax.training.distillation.is_remote", lambda path: True)
+    assert distilling(random_bundle, "steps=1").model.width == 4
+
+
 def test_corrupt_teachers_are_refused(random_bundle, tmp_path):
     shutil.copytree(random_bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "config.json").write_text("{")
