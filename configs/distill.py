@@ -2,12 +2,12 @@
 
 Command:   python -m cdc_jax.main --config=configs/distill.py:teacher=BUNDLE,steps=5 --workdir=runs/distilled \
                --config.data.path=PHOTOGRAPHS
-           teacher is a bundle or a run, steps are the student's: 1, 2, 3, 5, 9, 17 or 33. teacher_steps=17, gamma=0.8
-           and rho=0.1 may follow, separated by commas: by default, the teacher decodes as it does by default, and the
-           loss has no LPIPS. docs/distillation.md describes the recipe
-Hardware:  as for training the teacher: a step costs 1.4 times as much (docs/distillation.md)
-Time:      not measured. train.steps is the number of steps of each stage; from 65 steps to 5 there are four
-Result:    a bundle that opens all files of the teacher, checkpoints of the stage before the last and so on in stages/
+           teacher is a bundle or a run; steps are the student's: 1, 2, 3, 5, 9, 17 or 33. teacher_steps=17, gamma=0.8
+           and rho=0.1 may follow, separated by commas; without them, the teacher's defaults hold and the loss has no
+           LPIPS. docs/distillation.md describes the recipe
+Hardware:  as for training the teacher; a step takes 1.3 times the computation (docs/distillation.md)
+Time:      not measured. train.steps is the number of steps of each stage; from 65 steps to 5 there are four stages
+Result:    a bundle that opens all files of the teacher; the runs of earlier stages in stages/
 """
 
 from cdc_jax.training.config import default_config

@@ -18,7 +18,7 @@ from cdc_jax.models.config import LATENT_STRIDE
 from cdc_jax.models.params import shapes
 from cdc_jax.runtime.sharding import replicated, split_batch
 from cdc_jax.training.config import model_config
-from cdc_jax.training.distillation import teacher_unet
+from cdc_jax.training.imitation import make_teacher
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.step import abstract_state, check_divisible, jit_train_step
 
@@ -41,7 +41,7 @@ def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip:
     perceptual = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), perceptual_weights(config))
     arguments = abstract_state(config), images, perceptual
     if config.distill.steps:
-        arguments = *arguments, teacher_unet(shapes(model_config(config)))
+        arguments = *arguments, make_teacher(config, shapes(model_config(config)))
     return Program(jit_train_step(config, mesh), arguments)
 
 

@@ -188,11 +188,7 @@ def _check_hash(params: Params, expected_sha256: str) -> None:
 
 
 def read_model_config(path: Path) -> ModelConfig:
-    """The settings of a bundle's model, without its weights. The folder may be in an object store (`etils.epath.Path`).
-
-    Raises:
-      BundleError: as `load_bundle`.
-    """
+    """The settings of a bundle's model, without its weights. Raises BundleError as `load_bundle`."""
     return _model_config(_read_facts(path / "config.json"), path)
 
 

@@ -36,6 +36,7 @@ class StudentSteps(NamedTuple):
     """The student's steps: all S of them, noisiest first, or one for each image of a batch.
 
     Attributes:
+      index: from 0, the noisiest step, to S − 1.
       time: the student's time input.
       alpha_bar: ᾱ of the noisy image.
       teacher_time: the teacher's time input for the same noisy image, which differs for "epsilon".
@@ -44,6 +45,7 @@ class StudentSteps(NamedTuple):
       first_weight: w in (7), from 0 to 1.
     """
 
+    index: Int[Array, "..."]
     time: Float[Array, "..."]
     alpha_bar: Float[Array, "..."]
     teacher_time: Float[Array, "..."]
@@ -83,6 +85,7 @@ def student_grid(schedule: Schedule, prediction: str, steps: int) -> StudentStep
     kept = end_noise * signal / noise
     weight = (end_noise * middle_signal / middle_noise - kept) / (end_signal - kept)
     return StudentSteps(
+        index=np.arange(steps, dtype=np.int32),
         time=student.time,
         alpha_bar=student.alpha_bar,
         teacher_time=teacher.time[first],
@@ -90,6 +93,18 @@ def student_grid(schedule: Schedule, prediction: str, steps: int) -> StudentStep
         middle_alpha_bar=teacher.alpha_bar[second],
         first_weight=np.where(second > first, weight, 1.0),
     )
+
+
+def steps_by_timestep(schedule: Schedule, prediction: str, steps: int) -> StudentSteps:
+    """The student's step that trains at each timestep n = 0 … T − 1: arrays [T], float32 and int32.
+
+    The S equal parts of the schedule stand for the S steps. The table has one size for all S, so that as an argument it
+    lets all stages of distillation share a compiled program. Arguments and errors are those of `student_grid`.
+    """
+    count = schedule.num_timesteps
+    index = steps - 1 - np.arange(count) * steps // count
+    grid = student_grid(schedule, prediction, steps)
+    return StudentSteps(grid.index[index], *(values[index].astype(np.float32) for values in grid[1:]))
 
 
 def teacher_image(

@@ -9,7 +9,9 @@ is in the workdir itself. So the same command resumes at any moment, and every s
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -17,13 +19,12 @@ from etils import epath
 from jaxtyping import Array
 
 from cdc_jax.codec.bundle import read_model_config, weights_hash
-from cdc_jax.codec.bundle_folder import is_bundle
+from cdc_jax.codec.bundle_folder import bundle_folder, is_bundle
 from cdc_jax.diffusion.stages import stage_steps
 from cdc_jax.errors import CheckpointError, ConfigError
-from cdc_jax.io.files import reraise_as
+from cdc_jax.io import hub
+from cdc_jax.io.files import is_remote, reraise_as
 from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.params import Params
-from cdc_jax.models.weight_groups import Part, part_of
 from cdc_jax.training.checkpoints import newest_settings
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.initialization import StartingWeights, starting_weights
@@ -38,9 +39,9 @@ def apply_distillation(config: ml_collections.ConfigDict, argument: str) -> ml_c
 
     Args:
       config: the settings to change. The teacher's model replaces `model`.
-      argument: settings separated by commas: teacher=…, a bundle or a run; steps=…, the student's; and optionally
-        teacher_steps=… (by default those the teacher decodes in), gamma=… (the scale of the initial noise, by default
-        the teacher's) and rho=…
+      argument: settings separated by commas: teacher=…, a bundle, also on the hub, or a run; steps=…, the student's;
+        and optionally teacher_steps=… (by default those that the teacher decodes in), gamma=… (the scale of the initial
+        noise, by default the teacher's) and rho=…
 
     Raises:
       ConfigError: an unknown setting, or no teacher or steps.
@@ -67,12 +68,15 @@ def apply_distillation(config: ml_collections.ConfigDict, argument: str) -> ml_c
 
 def _model_of(teacher: str) -> ModelConfig:
     """The settings of a teacher's model. Starts no device: the processes of a run have not joined yet."""
-    origin = epath.Path(teacher)
-    with reraise_as(f"Cannot read the teacher, {teacher}", origin):
+    origin = epath.Path(bundle_folder(teacher) if hub.is_hub_name(teacher) else teacher)
+    with reraise_as(f"Cannot read the teacher, {teacher}", origin), tempfile.TemporaryDirectory() as folder:
         if (origin / "checkpoints").is_dir():
             return model_config(stored_config(newest_settings(origin)))
         if is_bundle(origin):
-            return read_model_config(origin)
+            local = Path(folder) if is_remote(origin) else Path(origin)
+            if is_remote(origin):
+                (local / "config.json").write_bytes((origin / "config.json").read_bytes())
+            return read_model_config(local)
     raise CheckpointError(f"The teacher is {teacher!r}, which is neither a run's folder nor a bundle.")
 
 
@@ -121,11 +125,6 @@ def next_teacher(teacher: StartingWeights, student: Mapping[str, Array]) -> Star
     The weights are copied to the host, because the student's training state, which starts with them, is donated.
     """
     return teacher._replace(weights={name: np.asarray(value) for name, value in student.items()})
-
-
-def teacher_unet(weights: Mapping[str, Array]) -> Params:
-    """The teacher's weights that a training step needs; it shares all others with the student."""
-    return {name: value for name, value in weights.items() if part_of(name) is Part.UNET}
 
 
 def lineage(config: ml_collections.ConfigDict) -> Sequence[int]:

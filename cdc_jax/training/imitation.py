@@ -7,10 +7,13 @@ either the training image, as in the paper, or the teacher's own estimate: `dist
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cdc_jax.diffusion.distillation import (
     Denoiser,
@@ -18,7 +21,7 @@ from cdc_jax.diffusion.distillation import (
     distillation_loss,
     noisy_images_of_decoding,
     per_image,
-    student_grid,
+    steps_by_timestep,
     teacher_image,
 )
 from cdc_jax.diffusion.process import NoiseLevel, add_noise, one_step_image
@@ -28,14 +31,37 @@ from cdc_jax.diffusion.stages import teacher_steps_of
 from cdc_jax.models.cdc import CDC
 from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
+from cdc_jax.models.params import Params
 from cdc_jax.models.unet import UNet
+from cdc_jax.models.weight_groups import Part, part_of
+from cdc_jax.training.config import model_config
 from cdc_jax.training.randomness import StepRandomness
+
+
+class Teacher(NamedTuple):
+    """What a training step needs of a teacher, besides the weights that it shares with its student.
+
+    Attributes:
+      unet: the weights of its U-Net by name.
+      steps: the student's step for each timestep (`steps_by_timestep`).
+    """
+
+    unet: Params
+    steps: StudentSteps
+
+
+def make_teacher(config: ml_collections.ConfigDict, weights: Mapping[str, Array]) -> Teacher:
+    """The teacher of one stage, `distill.steps`, given all its weights by name."""
+    model = model_config(config)
+    unet = {name: value for name, value in weights.items() if part_of(name) is Part.UNET}
+    return Teacher(unet, steps_by_timestep(schedule_for(model), model.prediction, config.distill.steps))
 
 
 def imitation_loss(
     config: ml_collections.ConfigDict,
     model: CDC,
     teacher: UNet,
+    steps: StudentSteps,
     image: Float[Array, "b s s 3"],
     context: Context,
     randomness: StepRandomness,
@@ -47,20 +73,18 @@ def imitation_loss(
       config: the run's settings, with `distill.steps`.
       model: the student.
       teacher: the teacher's U-Net.
+      steps: the student's step for each timestep.
       image: x₀ in [−1, 1].
       context: the context maps of `image`.
-      randomness: the random numbers of these images. Each timestep n, uniform on {0, …, T−1}, chooses one of the
-        student's S steps, by the S-th part of that range in which it lies.
+      randomness: the random numbers of these images. The timesteps choose among the student's steps.
       importance: each image's weight in the loss.
     """
-    count, prediction = config.distill.steps, model.config.prediction
-    index = count - 1 - randomness.timesteps * count // model.config.num_timesteps
-    steps = student_grid(schedule_for(model.config), prediction, count).take(index)
+    prediction, steps = model.config.prediction, steps.take(randomness.timesteps)
     quality = randomness.quality if model.config.variable_rate else None
     student_denoise = _denoiser(model.unet, context, quality, rematerialize=config.train.rematerialize)
     teacher_denoise = _denoiser(teacher, context, quality)
 
-    noisy = _noisy_images(config, model.config, teacher_denoise, image, randomness.noise, steps, index)
+    noisy = _noisy_images(config, model.config, teacher_denoise, image, randomness.noise, steps)
     target = jax.lax.stop_gradient(teacher_image(prediction, teacher_denoise, noisy, steps))
     level = NoiseLevel.of(per_image(steps.alpha_bar, noisy.dtype))
     estimate = one_step_image(prediction, student_denoise(noisy, steps.time), noisy, level)
@@ -76,16 +100,15 @@ def _noisy_images(
     image: Float[Array, "b s s 3"],
     noise: Float[Array, "b s s 3"],
     steps: StudentSteps,
-    index: Int[Array, " b"],
 ) -> Float[Array, "b s s 3"]:
-    """The student's inputs before its steps `index`, with noise of scale γ as in decoding."""
+    """The student's inputs in these steps, with noise of scale γ as in decoding."""
     start = config.model.decode_gamma * noise
     if config.distill.inputs == "teacher" and config.distill.steps > 1:
         teacher_count = teacher_steps_of(config.distill.steps)
         grid = sampling_grid(schedule_for(model), model.prediction, teacher_count)
-        return noisy_images_of_decoding(model.prediction, teacher, start, grid, 2 * index)
+        return noisy_images_of_decoding(model.prediction, teacher, start, grid, 2 * steps.index)
     noisy = add_noise(image, start, NoiseLevel.of(per_image(steps.alpha_bar, image.dtype)))
-    return jnp.where((index == 0)[:, None, None, None], start, noisy)
+    return jnp.where((steps.index == 0)[:, None, None, None], start, noisy)
 
 
 def _denoiser(

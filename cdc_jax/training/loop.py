@@ -29,7 +29,8 @@ from cdc_jax.models.params import Params
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config_checks import check_config, check_same_run
-from cdc_jax.training.distillation import load_teacher, next_teacher, stages, teacher_unet, with_teacher
+from cdc_jax.training.distillation import load_teacher, next_teacher, stages, with_teacher
+from cdc_jax.training.imitation import Teacher, make_teacher
 from cdc_jax.training.initialization import StartingWeights, frozen_coding, keep_coding, starting_weights
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.metrics_writer import RunLog
@@ -94,9 +95,9 @@ def _train_run(
 ) -> TrainState:
     """`train`, or one stage of distillation, whose student starts as its teacher."""
     perceptual = perceptual_weights(config)
-    unet = None if teacher is None else teacher_unet(teacher.weights)
-    validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual, unet)
-    run_step = _step_function(config, mesh, perceptual, unet)
+    guide = None if teacher is None else make_teacher(config, teacher.weights)
+    validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual, guide)
+    run_step = _step_function(config, mesh, perceptual, guide)
     log = RunLog(workdir, active=jax.process_index() == 0)
 
     with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
@@ -209,7 +210,7 @@ def _make_folder(workdir: epath.PathLike) -> epath.Path:
 
 
 def _step_function(
-    config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual, teacher: Params | None = None
+    config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual, teacher: Teacher | None = None
 ) -> _StepFunction:
     """(state, step, this process's images) → (state, metrics). LPIPS counts from step `loss.rho_start_step`."""
     perceptual = jax.device_put(perceptual, replicated(mesh))

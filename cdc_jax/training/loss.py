@@ -23,7 +23,7 @@ from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
-from cdc_jax.training.imitation import imitation_loss
+from cdc_jax.training.imitation import Teacher, imitation_loss
 from cdc_jax.training.randomness import StepRandomness
 
 
@@ -36,7 +36,7 @@ def loss_and_metrics(
     perceptual: Mapping[str, Array] | None = None,
     *,
     hyper_weight: float | Float[Array, ""] = 1.0,
-    teacher: Params | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of images, or on one device's share of it.
 
@@ -50,8 +50,7 @@ def loss_and_metrics(
       beta: β_rate. A variable-rate model derives each image's β from its quality instead.
       perceptual: LPIPS-VGG's weights; without them, ρ is 0.
       hyper_weight: factor on z's bits in the loss; it does not change the metrics.
-      teacher: the weights of the teacher's U-Net by name, for distillation. The rate is then constant, and so is the
-        prior's loss: their weights are frozen.
+      teacher: the teacher, in distillation. Rate and prior loss are then constants: their weights are frozen.
 
     Returns:
       The loss, and its terms by name: `loss`, `bpp` and `hyper_bpp` (z's part of it) in bits per pixel,
@@ -69,8 +68,9 @@ def loss_and_metrics(
     if teacher is None:
         diffusion, estimate = _denoise(config, model, target, context, randomness, importance)
     else:
-        teacher_unet = merge(model.config, {**params, **teacher}, **options).unet
-        diffusion, estimate = imitation_loss(config, model, teacher_unet, target, context, randomness, importance)
+        unet = merge(model.config, {**params, **teacher.unet}, **options).unet
+        networks = model, unet, teacher.steps
+        diffusion, estimate = imitation_loss(config, *networks, target, context, randomness, importance)
     if model.config.prediction == "epsilon":
         estimate = jnp.clip(estimate, -1, 1)
     prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0

@@ -24,6 +24,7 @@ from cdc_jax.models.params import Params, shapes
 from cdc_jax.models.weight_groups import Part, decides_symbols, part_of
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
+from cdc_jax.training.imitation import Teacher
 from cdc_jax.training.loss import beta_at, hyper_weight_at, loss_and_metrics
 from cdc_jax.training.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
 from cdc_jax.training.randomness import StepRandomness, step_randomness
@@ -95,7 +96,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
 def jit_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train_step`, jitted over the mesh. The state is replicated and donated; images are split over the devices.
 
-    In distillation it takes the teacher's weights as a fourth argument.
+    In distillation, it takes a `Teacher` as fourth argument.
     """
     everywhere = replicated(mesh)
     networks = (everywhere, everywhere) if config.distill.steps else (everywhere,)
@@ -113,7 +114,7 @@ def train_step(
     state: TrainState,
     images: UInt8[Array, "b h w 3"],
     perceptual: Perceptual,
-    teacher: Params | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Computes the gradient and updates weights, moving average and optimizer.
 
@@ -123,7 +124,7 @@ def train_step(
       state: the state before the step.
       images: the global batch of square crops.
       perceptual: LPIPS-VGG's weights; {} leaves LPIPS out of the loss.
-      teacher: the weights of the teacher's U-Net by name; None: no distillation.
+      teacher: the teacher, in distillation.
 
     Returns:
       The state after the step, and the step's metrics: the loss terms averaged over the batch, the gradient's global

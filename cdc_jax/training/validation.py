@@ -25,6 +25,7 @@ from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.checkpoints import OBJECTIVE
 from cdc_jax.training.config import model_config
+from cdc_jax.training.imitation import Teacher
 from cdc_jax.training.loss import loss_and_metrics
 from cdc_jax.training.randomness import step_randomness
 
@@ -42,7 +43,7 @@ class Validation:
       images: (name, image) pairs, about `MOST_IMAGES` or fewer. Several images are center-cropped to one size: the
         largest one that all of them contain, with sides that are multiples of 64 pixels.
       perceptual: LPIPS-VGG's weights if `loss.rho` is not 0, else {}.
-      teacher: in distillation, the weights of the teacher's U-Net by name, on the host.
+      teacher: the teacher on the host, in distillation.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Validation:
         config: ml_collections.ConfigDict,
         images: Sequence[tuple[str, Image]],
         perceptual: Mapping[str, Array],
-        teacher: Params | None = None,
+        teacher: Teacher | None = None,
     ):
         self._config = config
         most = MOST_PIXELS_A_SIDE

@@ -12,6 +12,7 @@ from cdc_jax.diffusion.distillation import (
     distillation_loss,
     noisy_images_of_decoding,
     per_image,
+    steps_by_timestep,
     student_grid,
     teacher_image,
 )
@@ -97,6 +98,20 @@ def test_weights_and_the_steps_without_a_second_one(prediction):
     single = student_grid(schedule_of(prediction), prediction, 1)
     assert single.first_weight == [0] and single.middle_time == [0]
     assert single.time == np.float32(1 - 1 / schedule_of(prediction).num_timesteps)
+
+
+@pytest.mark.parametrize("prediction", ["x", "epsilon"])
+def test_every_timestep_has_a_step(prediction):
+    """The table has one size for all numbers of steps, and each step its equal part of the schedule."""
+    schedule = schedule_of(prediction)
+    for count in (1, 2, 5, 33):
+        grid, table = (make(schedule, prediction, count) for make in (student_grid, steps_by_timestep))
+        assert {values.shape for values in table} == {(schedule.num_timesteps,)}
+        assert table.index[-1] == 0 and table.index[0] == count - 1
+        numbers = np.bincount(table.index)
+        assert len(numbers) == count and numbers.max() - numbers.min() <= 1
+        for values, expected in zip(table, grid, strict=True):
+            np.testing.assert_array_equal(values, expected[table.index].astype(values.dtype))
 
 
 def test_time_inputs_are_those_of_sampling():

@@ -26,7 +26,7 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
     from cdc_jax.training.checkpoints import Checkpoints
     from cdc_jax.training.config import model_config
-    from cdc_jax.training.distillation import teacher_unet
+    from cdc_jax.training.imitation import make_teacher
     from cdc_jax.training.step import jit_train_step, new_state
     from tests.helpers.training import image_rows, parallel_config
 
@@ -39,7 +39,7 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
         return {name: np.asarray(value, f"f{bits // 8}") for name, value in initial.items()}
 
     state = new_state(config, weights(config.seed), mesh)
-    networks = ({}, teacher_unet(weights(config.seed + 1))) if what == "distill" else ({},)
+    networks = ({}, make_teacher(config, weights(config.seed + 1))) if what == "distill" else ({},)
     share = config.data.batch_size // jax.process_count()
     first = jax.process_index() * share
 

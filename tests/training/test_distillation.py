@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import runpy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +13,8 @@ from etils import epath
 from PIL import Image
 
 import cdc_jax
-from cdc_jax.codec.bundle import load_bundle, save_bundle
+from cdc_jax.codec.bundle import load_bundle
 from cdc_jax.errors import BundleError, CheckpointError, ConfigError, Interrupted
-from cdc_jax.models.config import ModelConfig
-from cdc_jax.models.initialization import initial_weights
 from cdc_jax.training import loop
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config import stored_config
@@ -22,7 +22,8 @@ from cdc_jax.training.config_checks import check_config, check_same_run
 from cdc_jax.training.distillation import lineage, load_teacher, stages, with_teacher
 from cdc_jax.training.export import export_workdir
 from cdc_jax.training.initialization import run_weights
-from tests.helpers.processes import ROOT
+from tests.helpers.compact import save_compact_bundle
+from tests.helpers.processes import ROOT, free_address, user_environment
 
 get_config = runpy.run_path(str(ROOT / "configs" / "distill.py"))["get_config"]
 STAGE = "stages/2-steps"
@@ -108,6 +109,11 @@ def test_a_teacher_of_another_architecture_is_refused(random_bundle, tmp_path):
         load_teacher(distilling(random_bundle, "steps=1", **{"model.prediction": "v"}))
 
 
+def test_a_teacher_in_an_object_store(random_bundle, monkeypatch):
+    monkeypatch.setattr("cdc_jax.training.distillation.is_remote", lambda path: True)
+    assert distilling(random_bundle, "steps=1").model.width == 4
+
+
 def test_corrupt_teachers_are_refused(random_bundle, tmp_path):
     shutil.copytree(random_bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "config.json").write_text("{")
@@ -120,6 +126,17 @@ def test_corrupt_teachers_are_refused(random_bundle, tmp_path):
     (tmp_path / "run" / "checkpoints" / "7" / "config" / "metadata").write_text("{")
     with pytest.raises(CheckpointError, match="step 7 in .* is corrupt"):
         get_config(f"teacher={tmp_path / 'run'},steps=1")
+
+
+def test_the_configuration_starts_no_devices(random_bundle, trained_workdir):
+    """It is read before the processes of a run join, which JAX refuses once it has devices."""
+    read = "".join(f"get('teacher={teacher},steps=1'); " for teacher in (random_bundle, trained_workdir))
+    script = "import runpy, jax; get = runpy.run_path('configs/distill.py')['get_config']; " + read
+    script += f"jax.distributed.initialize({free_address()!r}, 1, 0); print(jax.process_count())"
+    finished = subprocess.run(
+        [sys.executable, "-c", script], env=user_environment(), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert finished.stdout == "1\n", finished.stderr[-3000:]
 
 
 def test_stages(random_bundle, tmp_path):
@@ -149,10 +166,10 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def distilled(random_bundle, images, tmp_path_factory):
+def distilled(compact_bundle, images, tmp_path_factory):
     """The workdir of a finished run from 2 steps to 1."""
     workdir = tmp_path_factory.mktemp("distilled") / "run"
-    loop.train(distilling(random_bundle, "steps=1", **{"data.path": str(images)}), workdir)
+    loop.train(distilling(compact_bundle, "steps=1,teacher_steps=2,gamma=0.8", **{"data.path": str(images)}), workdir)
     return workdir
 
 
@@ -164,32 +181,32 @@ def student(distilled, tmp_path_factory):
     return bundle
 
 
-def test_files_of_the_teacher_open_in_the_student(random_bundle, student, photograph):
-    teacher, codec = cdc_jax.load_codec(random_bundle), cdc_jax.load_codec(student)
-    assert (student / "coding.npz").read_bytes() == (random_bundle / "coding.npz").read_bytes()
-    data = teacher.compress(photograph[:60, :50])
-    assert codec.compress(photograph[:60, :50]) == data
+def test_files_of_the_teacher_open_in_the_student(compact_bundle, student, photograph):
+    teacher, codec = cdc_jax.load_codec(compact_bundle), cdc_jax.load_codec(student)
+    assert (student / "coding.npz").read_bytes() == (compact_bundle / "coding.npz").read_bytes()
+    data = teacher.compress(photograph[:60, :50], quality=40)
+    assert codec.compress(photograph[:60, :50], quality=40) == data
     assert all(map(np.array_equal, teacher.read_symbols(data), codec.read_symbols(data)))
-    assert codec.config.decode_steps == 1 and codec.config.decode_gamma == teacher.config.decode_gamma
+    assert (codec.config.decode_steps, codec.config.decode_gamma) == (1, 0.8)
     np.testing.assert_array_equal(codec.decompress(data), codec.decompress(data, steps=1))
     assert codec.decompress(data, steps=2).shape == (60, 50, 3)  # other numbers of steps work as well
 
 
-def test_only_the_unet_changed(random_bundle, student):
-    before, after = load_bundle(random_bundle).params, load_bundle(student).params
+def test_only_the_unet_changed(compact_bundle, student):
+    before, after = load_bundle(compact_bundle).params, load_bundle(student).params
     same = {name for name in before if np.array_equal(before[name], after[name])}
     assert same >= {name for name in before if name.startswith("compressor.")}
     assert not any(name.endswith("kernel") for name in same if name.startswith("unet."))
 
 
-def test_the_model_card_names_the_teacher(random_bundle, student):
+def test_the_model_card_names_the_teacher(compact_bundle, student):
     card = (student / "model_card.md").read_text()
-    assert f"| distilled from | {random_bundle.parent.name}/bundle, 2 → 1 steps, ρ = 0 |" in card
+    assert f"| distilled from | {compact_bundle.parent.name}/bundle, 2 → 1 steps, ρ = 0 |" in card
     assert "| default decode | steps: 1, γ = 0.8 |" in card and "β_rate" not in card
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(distilled, random_bundle, images, tmp_path, monkeypatch):
-    config = distilling(random_bundle, "steps=1", **{"data.path": str(images)})
+def test_a_stopped_run_resumes_to_the_same_bits(distilled, compact_bundle, images, tmp_path, monkeypatch):
+    config = distilling(compact_bundle, "steps=1,teacher_steps=2,gamma=0.8", **{"data.path": str(images)})
     _stop_after_one_step(config, tmp_path / "run", monkeypatch)
     loop.train(config, tmp_path / "run")
     _assert_same_weights(tmp_path / "run", distilled)
@@ -211,9 +228,9 @@ def _assert_same_weights(workdir, expected) -> None:
 
 
 @pytest.mark.slow
-def test_several_stages(random_bundle, images, tmp_path, monkeypatch):
+def test_several_stages(compact_bundle, images, tmp_path, monkeypatch):
     """From 3 steps to 2 and 1, and once more, stopped in both stages: a finished stage is not trained again."""
-    config = distilling(random_bundle, "steps=1,teacher_steps=3", **{"data.path": str(images)})
+    config = distilling(compact_bundle, "steps=1,teacher_steps=3,gamma=0.8", **{"data.path": str(images)})
     loop.train(config, tmp_path / "run")
     _stop_after_one_step(config, tmp_path / "stopped", monkeypatch)
     assert not (tmp_path / "stopped" / "checkpoints").exists()
@@ -229,16 +246,15 @@ def test_several_stages(random_bundle, images, tmp_path, monkeypatch):
         bundle = load_bundle(tmp_path / "bundle")
         assert bundle.config.decode_steps == int(steps[-1])
         assert f"bundle, 3 → {steps} steps" in (tmp_path / "bundle" / "model_card.md").read_text()
-        assert bundle.coding.fingerprint == load_bundle(random_bundle).coding.fingerprint
+        assert bundle.coding.fingerprint == load_bundle(compact_bundle).coding.fingerprint
 
 
-def test_a_run_does_not_resume_with_another_teacher(distilled, random_bundle, tmp_path):
-    config = ModelConfig(width=4, decode_steps=2)
-    save_bundle(tmp_path / "other", config, initial_weights(config, 9), provenance="random weights, for tests")
+def test_a_run_does_not_resume_with_another_teacher(distilled, compact_bundle, tmp_path):
+    save_compact_bundle(tmp_path / "other", seed=9)
     with Checkpoints(distilled) as checkpoints:
         stored = checkpoints.restore_json(2, "config")
-    own, other = (load_bundle(path).params for path in (random_bundle, tmp_path / "other"))
-    settings = distilling(random_bundle, "steps=1", **{"data.path": stored["data"]["path"]})
+    own, other = (load_bundle(path).params for path in (compact_bundle, tmp_path / "other"))
+    settings = distilling(compact_bundle, "steps=1,teacher_steps=2,gamma=0.8", **{"data.path": stored["data"]["path"]})
     with pytest.raises(ConfigError, match="started with distill.teacher_sha256"):
         check_same_run(stored, with_teacher(settings, other), distilled)
     settings.model.decode_gamma = 0.5

@@ -16,8 +16,7 @@ from cdc_jax.diffusion.stages import teacher_steps_of
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.models.params import merge, shapes
 from cdc_jax.training.config import model_config
-from cdc_jax.training.distillation import teacher_unet
-from cdc_jax.training.imitation import imitation_loss
+from cdc_jax.training.imitation import imitation_loss, make_teacher
 from cdc_jax.training.loss import loss_and_metrics
 from cdc_jax.training.randomness import step_randomness
 from tests.helpers.compact import compact_training_config
@@ -71,7 +70,8 @@ STUDENT, TEACHER = (0.5, 0.1, 0.6), (0.7, 0.2, -0.4)
 def toy_loss(config, student, image, context, randomness):
     model = types.SimpleNamespace(config=model_config(config), unet=ToyUNet(student))
     importance = jnp.arange(1.0, 1 + len(image))
-    return imitation_loss(config, model, ToyUNet(TEACHER), image, context, randomness, importance)
+    networks = model, ToyUNet(TEACHER), make_teacher(config, {}).steps
+    return imitation_loss(config, *networks, image, context, randomness, importance)
 
 
 def by_hand(config, student, teacher, image, noise, importance):
@@ -145,6 +145,23 @@ def test_timesteps_choose_among_all_steps(float64):
         np.testing.assert_allclose(found, np.tanh(np.cos(7 * time.astype(np.float64))), rtol=1e-6)
 
 
+def test_all_stages_share_a_program():
+    """With inputs of training images, the numbers of steps are in the teacher's table, and the table is an argument."""
+
+    def program(steps):
+        config = distilling(steps)
+        noise = jnp.zeros((4, 8, 8, 3))
+        randomness = step_randomness(config, jnp.int32(0), 4)._replace(noise=noise)
+        model = types.SimpleNamespace(config=model_config(config), unet=ToyUNet(STUDENT))
+
+        def loss(table):
+            return imitation_loss(config, model, ToyUNet(TEACHER), table, noise, noise, randomness, jnp.ones(4))
+
+        return str(jax.make_jaxpr(loss)(make_teacher(config, {}).steps))
+
+    assert program(3) == program(33)
+
+
 @pytest.mark.parametrize("family", ["compact", "paper"])
 def test_the_whole_loss_of_both_families(family):
     """Traced, not computed: rate, LPIPS's place and all terms are there."""
@@ -159,7 +176,7 @@ def test_the_whole_loss_of_both_families(family):
         randomness = step_randomness(config, jnp.int32(0), 2)
         return loss_and_metrics(config, weights, image, randomness, 1.0, teacher=teacher)
 
-    total, terms = jax.eval_shape(loss, weights, teacher_unet(weights), image)
+    total, terms = jax.eval_shape(loss, weights, make_teacher(config, weights), image)
     assert total.shape == () and {"bpp", "diffusion_loss", "loss"} <= terms.keys()
 
 
@@ -176,11 +193,11 @@ def test_the_loss_of_the_real_networks(float64):
 
     @jax.jit
     def ours(weights):
-        return loss_and_metrics(config, weights, image, randomness, 0.0, teacher=teacher_unet(other))[1]
+        return loss_and_metrics(config, weights, image, randomness, 0.0, teacher=make_teacher(config, other))[1]
 
     @jax.jit
     def expected(weights):
-        student, teacher = merge(model, weights), merge(model, {**weights, **teacher_unet(other)})
+        student, teacher = merge(model, weights), merge(model, {**weights, **make_teacher(config, other).unet})
         context = student.compress(image).context
         networks = (lambda x, time, net=net: net.unet(x, time, context) for net in (student, teacher))
         return by_hand(config, *networks, image, randomness.noise, np.ones(3))
