@@ -25,7 +25,8 @@ from cdc_jax.errors import CdcError
 from cdc_jax.runtime.sharding import split_batch
 from cdc_jax.training.config import default_config
 from tests.aot.devices import small_program
-from tests.helpers.processes import ROOT, user_environment
+from tests.helpers.processes import user_environment
+from tests.helpers.training import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
 
 
 def run_compile(*arguments):
-    command = [sys.executable, "-m", "cdc_jax.main", f"--config={ROOT / 'configs' / 'demo.py'}", "--mode=compile"]
+    command = [sys.executable, "-m", "cdc_jax.main", f"--config={CONFIG}", "--mode=compile"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=user_environment(), timeout=1500)
 
 
