@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cdc_jax
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
+from cdc_jax.training.config import model_config
 
 
 def fresh_codec(width: int) -> cdc_jax.Codec:
@@ -20,6 +22,12 @@ def fresh_codec(width: int) -> cdc_jax.Codec:
         bundle = Path(folder) / "bundle"
         save_bundle(bundle, config, initial_weights(config, 0, latent_gain=4.0), provenance="random weights")
         return cdc_jax.load_codec(bundle)
+
+
+def compact_config() -> ModelConfig:
+    """The model of configs/compact.py."""
+    configs = Path(__file__).resolve().parents[1] / "configs"
+    return model_config(runpy.run_path(str(configs / "compact.py"))["get_config"]())
 
 
 def waves(rows: int, columns: int) -> np.ndarray:

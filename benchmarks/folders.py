@@ -22,30 +22,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from codec_case import compact_config  # noqa: E402
 
 from cdc_jax.codec.bundle import save_bundle  # noqa: E402
 from cdc_jax.io.images import read_image, write_image  # noqa: E402
-from cdc_jax.models.config import ModelConfig  # noqa: E402
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
 
 PHOTOGRAPHS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "rocket.jpg")
-COMPACT = ModelConfig(
-    width=64,
-    fold=4,
-    encoder_channels=(96, 128, 192),
-    unet_channels=(64, 128, 192),
-    latent_channels=192,
-    hyper_channels=32,
-    hyper_width=96,
-    transform=True,
-    checkerboard=True,
-    rate_anchors=8,
-    beta_max=1.0,
-    beta_min=2.0**-7,
-    decode_steps=1,
-    decode_gamma=0.0,
-)
 
 
 def make_images(folder: Path, number: int, side: int) -> None:
@@ -86,7 +71,8 @@ def main() -> None:
             (folder / part).mkdir()
         make_images(folder / "many", args.images + 1, args.side)
         shutil.move(folder / "many" / f"{args.images:03}.png", folder / "one")
-        save_bundle(folder / "bundle", COMPACT, initial_weights(COMPACT, 0), provenance="random weights")
+        config = compact_config()
+        save_bundle(folder / "bundle", config, initial_weights(config, 0), provenance="random weights")
         model = ("--model", folder / "bundle", "--force")
         commands = {
             "compress": lambda part: ("compress", folder / part, "-o", folder / f"{part}-files", *model),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import runpy
 import statistics
 import subprocess
 import sys
@@ -53,15 +52,14 @@ def core_seconds() -> float:
 
 def make_files(folder: Path, width: int, height: int) -> None:
     """Bundles with programs for any size and for this one, and a file."""
-    from codec_case import waves
+    from codec_case import compact_config, waves
 
     from cdc_jax import load_codec
     from cdc_jax.codec.bundle import save_bundle
     from cdc_jax.codec.serving import Serving
     from cdc_jax.models.initialization import initial_weights
-    from cdc_jax.training.config import model_config
 
-    config = model_config(runpy.run_path(str(ROOT / "configs" / "compact.py"))["get_config"]())
+    config = compact_config()
     weights = initial_weights(config, 0)
     padded = tuple(-(-side // 64) * 64 for side in (height, width))
     for name, size in (("any", None), ("one", padded)):

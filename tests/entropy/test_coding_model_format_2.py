@@ -8,7 +8,7 @@ import pytest
 
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
-from tests.entropy.npz import rewrite
+from tests.entropy.npz import check_damaged_files, rewrite
 from tests.helpers.coding_weights import coding_weights, compact_coding_weights
 
 _BUILD_SCRIPT = """
@@ -219,23 +219,8 @@ def test_an_odd_number_of_outputs_is_refused(saved, compact_model):
         CodingModel.load(saved)
 
 
-def test_corrupt_files_are_refused_or_harmless(saved, compact_model):
-    """Truncations and single flipped bits give a BundleError or the same model, and nothing else."""
+def test_damaged_files_are_refused_or_harmless(saved, compact_model):
     content = saved.read_bytes()
-    rng = np.random.default_rng(0)
-    for length in [0, 1, 100, *rng.integers(0, len(content), 30)]:
-        saved.write_bytes(content[:length])
-        with pytest.raises(BundleError, match="coding"):
-            CodingModel.load(saved)
-    new = content.index(b"log2_gains.npy")
+    rng, new = np.random.default_rng(0), content.index(b"log2_gains.npy")
     positions = [*rng.integers(0, len(content), 40), *rng.integers(new - 30, len(content), 300)]
-    refused = 0
-    for position in positions:
-        corrupt = bytearray(content)
-        corrupt[position] ^= 1 << int(rng.integers(8))
-        saved.write_bytes(corrupt)
-        try:
-            assert CodingModel.load(saved).fingerprint == compact_model.fingerprint
-        except BundleError:
-            refused += 1
-    assert refused > len(positions) / 2
+    check_damaged_files(saved, compact_model, positions)

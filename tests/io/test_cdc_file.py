@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 
 from cdc_jax.errors import BitstreamError
 from cdc_jax.io.cdc_file import MAGIC, MAX_SIDE, Container, counted_pixels, pack, unpack
-
-FINGERPRINT = b"\x01\x02\x03\x04"
-sides = st.one_of(st.integers(1, 300), st.integers(1, MAX_SIDE))
-
-
-def _sealed(body: bytes) -> bytes:
-    return body + zlib.crc32(body).to_bytes(4, "big")
+from tests.io.containers import FINGERPRINT, check_truncations_and_flipped_bits, sealed, sides
 
 
 @given(fingerprint=st.binary(min_size=4, max_size=4), height=sides, width=sides, stream=st.binary(max_size=50))
@@ -39,14 +33,7 @@ def test_the_magic_is_not_valid_text():
 
 def test_every_truncation_and_every_flipped_bit():
     data = pack(FINGERPRINT, 300, 70, b"some stream")
-    for length in range(len(data)):
-        with pytest.raises(BitstreamError, match="empty" if length == 0 else "cut off"):
-            unpack(data[:length])
-    for bit in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BitstreamError, match="not a .cdc file" if bit < 24 else "corrupt"):
-            unpack(bytes(flipped))
+    check_truncations_and_flipped_bits(data, "corrupt")
 
 
 @given(st.binary(max_size=60))
@@ -58,7 +45,7 @@ def test_random_bytes_are_refused(data):
 @given(st.binary(max_size=40))
 def test_random_bodies_with_a_right_checksum(body):
     """With a correct checksum, any bytes give fields in range or a BitstreamError."""
-    data = _sealed(MAGIC + b"\x01" + body)
+    data = sealed(MAGIC + b"\x01" + body)
     try:
         container = unpack(data)
     except BitstreamError:
@@ -78,15 +65,15 @@ def test_random_bodies_with_a_right_checksum(body):
         (MAGIC + b"\x01\x01\x02\x03\x04", "cut off"),
         (pack(FINGERPRINT, 9, 9, b"abc") + b"\0", "checksum"),
         (pack(FINGERPRINT, 9, 9, b"abc")[1:], "not a .cdc file"),
-        (_sealed(MAGIC + b"\x03" + bytes(20)), "version 3.*upgrade"),
-        (_sealed(MAGIC + b"\xff" + bytes(20)), "version 255.*upgrade"),
+        (sealed(MAGIC + b"\x03" + bytes(20)), "version 3.*upgrade"),
+        (sealed(MAGIC + b"\xff" + bytes(20)), "version 255.*upgrade"),
         (MAGIC + b"\x03" + bytes(20), "checksum"),
-        (_sealed(MAGIC + b"\x00" + bytes(20)), "version 0"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "empty image"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "empty image"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x00\x05"), "shortest"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x80"), "inside its header"),
-        (_sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
+        (sealed(MAGIC + b"\x00" + bytes(20)), "version 0"),
+        (sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x00\x05"), "empty image"),
+        (sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x05\x00"), "empty image"),
+        (sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x00\x05"), "shortest"),
+        (sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x85\x80"), "inside its header"),
+        (sealed(MAGIC + b"\x01" + FINGERPRINT + b"\x80\x80\x80\x80\x08" * 2), "implausible"),
     ],
 )
 def test_messages_name_the_error(data, message):

@@ -1,5 +1,3 @@
-import zlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,15 +5,10 @@ from hypothesis import strategies as st
 from cdc_jax.errors import BitstreamError
 from cdc_jax.io.cdc_file import MAGIC, MAX_LEVEL, MAX_SIDE, Container, pack, unpack
 from cdc_jax.io.chunks import Chunk
+from tests.io.containers import FINGERPRINT, check_truncations_and_flipped_bits, sealed, sides
 from tests.io.test_chunks import chunk_sets
 
-FINGERPRINT = b"\x01\x02\x03\x04"
-sides = st.one_of(st.integers(1, 300), st.integers(1, MAX_SIDE))
 levels = st.integers(0, MAX_LEVEL)
-
-
-def _sealed(body: bytes) -> bytes:
-    return body + zlib.crc32(body).to_bytes(4, "big")
 
 
 @given(sides, sides, levels, chunk_sets, st.binary(max_size=50))
@@ -60,7 +53,7 @@ def test_pack_refuses_levels(level):
 def test_every_level_that_16_bits_hold():
     """Levels up to quality 100 are read; all others are refused as corrupt."""
     for level in range(1 << 16):
-        data = _sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x05\x05" + level.to_bytes(2, "big") + b"\0" + b"stream")
+        data = sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x05\x05" + level.to_bytes(2, "big") + b"\0" + b"stream")
         if level <= MAX_LEVEL:
             assert unpack(data).level == level
         else:
@@ -70,14 +63,7 @@ def test_every_level_that_16_bits_hold():
 
 def test_every_truncation_and_every_flipped_bit():
     data = pack(FINGERPRINT, 300, 70, b"some stream", level=12345, chunks=(Chunk(b"abcd", b"data"),))
-    for length in range(len(data)):
-        with pytest.raises(BitstreamError, match="empty" if length == 0 else "cut off"):
-            unpack(data[:length])
-    for bit in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(BitstreamError, match="not a .cdc file" if bit < 24 else "checksum"):
-            unpack(bytes(flipped))
+    check_truncations_and_flipped_bits(data, "checksum")
 
 
 def test_every_truncation_with_a_right_checksum():
@@ -87,15 +73,15 @@ def test_every_truncation_with_a_right_checksum():
     for length in range(4, len(data) - 4):
         if length < header:
             with pytest.raises(BitstreamError, match="cut off|ends inside|checksum"):
-                unpack(_sealed(data[:length]))
+                unpack(sealed(data[:length]))
         else:
-            assert unpack(_sealed(data[:length])).stream == data[header:length]
+            assert unpack(sealed(data[:length])).stream == data[header:length]
 
 
 @given(st.binary(max_size=60))
 def test_random_bodies_with_a_right_checksum(body):
     """With a correct checksum, any bytes give fields in range or a BitstreamError."""
-    data = _sealed(MAGIC + b"\x02" + body)
+    data = sealed(MAGIC + b"\x02" + body)
     try:
         container = unpack(data)
     except BitstreamError:
@@ -117,6 +103,6 @@ def test_chunks_of_unknown_types_are_skipped():
 
 def test_the_limit_comes_before_chunks():
     """A file that declares too many pixels is refused for that reason, whatever its chunks are."""
-    data = _sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x80\x10\x80\x10" + b"\xff\xff\xff")
+    data = sealed(MAGIC + b"\x02" + FINGERPRINT + b"\x80\x10\x80\x10" + b"\xff\xff\xff")
     with pytest.raises(BitstreamError, match="--max-pixels"):
         unpack(data, max_pixels=2**20)
