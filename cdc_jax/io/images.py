@@ -128,8 +128,10 @@ def from_pil(pil_image: PILImage.Image, *, keep_metadata: bool = False) -> Image
 
 def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> ImageContents:
     """Converts a PIL image. Empties its `info`."""
-    notes = [_FIRST_FRAME] if getattr(pil_image, "is_animated", False) else []
+    notes = []
     try:
+        if getattr(pil_image, "is_animated", False):  # which looks for a second frame
+            notes.append(_FIRST_FRAME)
         pil_image.load()
         metadata = metadata_of(pil_image, notes) if keep_metadata else Metadata()
         pil_image = upright(pil_image)
