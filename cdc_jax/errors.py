@@ -5,6 +5,16 @@ bug of ours and keeps its traceback. Messages are sentences: they begin with a c
 subject (a path, a setting, an option), and end with a full stop.
 """
 
+from __future__ import annotations
+
+import errno
+
+_MOST_CAUSES = 10
+_NO_MEMORY = (
+    *("RESOURCE_EXHAUSTED", "std::bad_alloc", "Out of memory", "out of memory", "annot allocate memory"),
+    *("failed to map segment", "can't start new thread"),
+)
+
 
 class CdcError(Exception):
     """The base class. The message states what is wrong and what to do about it."""
@@ -40,6 +50,15 @@ class ConfigError(CdcError):
     exit_code = 2
 
 
+class OutOfMemoryError(CdcError, MemoryError):
+    """There is not enough memory for something; the message says for what, and what to do."""
+
+    @classmethod
+    def during(cls, what: str) -> OutOfMemoryError:
+        """For memory that ran out, it is not known why: `what` is "read FILE"."""
+        return cls(f"There is not enough memory to {what}: raise the limit (ulimit -v), or free some.")
+
+
 class Interrupted(CdcError):
     """A training run was asked to stop, and has saved its state."""
 
@@ -50,3 +69,17 @@ def reason_of(error: BaseException) -> str:
     """An error's message for the end of another message: its first line, without the full stop."""
     text = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0] or type(error).__name__
     return text.removesuffix(".")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it was caused by, comes from a lack of memory: Python's, XLA's or the linker's."""
+    for _ in range(_MOST_CAUSES):
+        text = str(error)
+        no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if isinstance(error, MemoryError) or no_memory or any(words in text for words in _NO_MEMORY):
+            return True
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return False
+        error = cause
+    return False

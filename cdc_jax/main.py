@@ -19,7 +19,7 @@ from ml_collections.config_flags import config_flags
 
 import cdc_jax
 from cdc_jax.aot import command
-from cdc_jax.errors import CdcError, ConfigError
+from cdc_jax.errors import CdcError, ConfigError, is_out_of_memory
 from cdc_jax.training.config_checks import check_overrides
 from cdc_jax.training.old_names import refuse_old_name_in
 
@@ -27,6 +27,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, the bun
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "compile"], "Train, or compile for TPUs that are not attached.")
 _CONFIG_HELP = "The run's settings: a file in configs/."
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
+_OUT_OF_MEMORY = (
+    "error: There is not enough memory: make data.batch_size or data.crop smaller, or raise the limit (ulimit -v); the "
+    "same command then resumes from the last checkpoint."
+)
 
 
 def run(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
@@ -84,6 +88,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(_OUT_OF_MEMORY, file=sys.stderr)
+        return CdcError.exit_code
     return 0
 
 

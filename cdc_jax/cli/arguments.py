@@ -105,6 +105,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_memory(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds --max-memory to a command whose work cannot be divided; `what` is said of images that need more."""
+    parser.add_argument(
+        "--max-memory", type=byte_size, metavar="SIZE", help=f"{what} that need more memory, such as 4G or 800M"
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Adds the options of decoding; `cdc compress` needs them for --min-psnr."""
     steps, seed = whole_number(0), whole_number(0, 2**32 - 1)

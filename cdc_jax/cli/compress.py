@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="name outputs photo.png.cdc, not photo.cdc, so that names never clash",
     )
+    arguments.add_max_memory(parser, "refuse images")
     arguments.add_decoding(parser)
 
 
@@ -71,6 +72,8 @@ def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipe
     from cdc_jax.io.images import read_contents
 
     file = paths.read_source(source) if source == paths.STANDARD else source
+    if args.max_memory is not None:
+        _check_memory(args, models, file)
     with console.silent_libraries() if _may_be_noisy(file) else contextlib.nullcontext():
         contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
     if args.drop_alpha:
@@ -88,6 +91,21 @@ def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipe
     pixels = math.prod(contents.pixels.shape[:2])
     details = f"{len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, {time.perf_counter() - start:.2f} s{chosen}"
     return pipeline.Result(data, details, pixels, len(data))
+
+
+def _check_memory(args: argparse.Namespace, models: Models, file: str | bytes) -> None:
+    """Raises ConfigError, before the image is read, if compressing it is estimated to take more than --max-memory."""
+    from cdc_jax.codec import memory, tiling
+    from cdc_jax.io.images import image_size
+    from cdc_jax.models.config import STRIDE
+
+    height, width = (side + -side % STRIDE for side in image_size(file, max_pixels=args.max_pixels))
+    for config in (models.load(path).config for path in models.paths):
+        needed_bytes = memory.encoding_bytes(height, width, config)
+        if args.min_psnr is not None:
+            decoding_bytes = memory.decoding_bytes(height, width, tiling.default_tile(height, width), config)
+            needed_bytes = max(needed_bytes, decoding_bytes)
+        memory.check_limit(args.max_memory, height, width, needed_bytes)
 
 
 def _may_be_noisy(file: str | bytes) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from cdc_jax.cli.paths import STANDARD, standard_output_errors
-from cdc_jax.errors import CdcError, reason_of
+from cdc_jax.errors import CdcError, is_out_of_memory, reason_of
 
 # Held while standard error is redirected (`silent_libraries`), and while a message is written to it.
 _STANDARD_ERROR = threading.RLock()
@@ -57,8 +57,8 @@ def describe(error: BaseException, name: str = "") -> str | None:
     """
     if isinstance(error, CdcError):
         text = str(error)
-    elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter is XLA's
-        text = "There is not enough memory for this."
+    elif is_out_of_memory(error):
+        text = "There is not enough memory for this: raise the limit (ulimit -v), or free some."
     elif isinstance(error, OSError):
         text = f"{reason_of(error)}."
         name = name or str(error.filename or "")

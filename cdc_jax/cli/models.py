@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cdc_jax.errors import ModelMismatchError
+from cdc_jax.runtime.free_memory import require_libraries
 
 if TYPE_CHECKING:
     from cdc_jax.codec.codec import Codec
@@ -38,6 +39,7 @@ class Models:
             if path not in self._codecs:
                 load_codec = self._load_codec
                 if load_codec is None:
+                    require_libraries()
                     from cdc_jax.codec.codec import load_codec
                     from cdc_jax.runtime import compilation_cache
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from cdc_jax.cli import arguments, console, paths
 from cdc_jax.cli.arguments import Environment
@@ -12,6 +13,10 @@ from cdc_jax.cli.planning import list_files
 from cdc_jax.errors import BundleError, CdcError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.files import CDC_SUFFIX
+from cdc_jax.runtime.free_memory import require_libraries
+
+if TYPE_CHECKING:
+    from cdc_jax.codec.verification import Verifier
 
 _EPILOG = """\
 Decodes the symbols of each file and encodes them again, checks the hash of the bundle's weights, and tests that the
@@ -24,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("inputs", metavar="FILE", nargs="*", help=".cdc files, folders of them, or -")
     arguments.add_model(parser)
+    arguments.add_max_memory(parser, "refuse files of images")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line and file, also on failure")
 
 
@@ -65,6 +71,8 @@ def _verify(args: argparse.Namespace, models: Models, path: str) -> dict:
     data = paths.read_source(path, magic=cdc_file.MAGIC)
     header = cdc_file.unpack(data, max_pixels=args.max_pixels)
     verifier = models.for_file(header.fingerprint, path)
+    if args.max_memory is not None:
+        _check_memory(args.max_memory, header, verifier)
     verified = verifier.verify(data)
     return {
         "file": path,
@@ -79,7 +87,17 @@ def _verify(args: argparse.Namespace, models: Models, path: str) -> dict:
     }
 
 
-def _load_verifier(path: str, max_pixels: int):
+def _check_memory(max_bytes: int, header: cdc_file.Container, verifier: Verifier) -> None:
+    """Raises ConfigError if reading the file's symbols is estimated to take more memory."""
+    from cdc_jax.codec import memory
+    from cdc_jax.codec.file_reader import padded_size
+
+    height, width = padded_size(header)
+    memory.check_limit(max_bytes, height, width, memory.reading_bytes(height, width, verifier.config))
+
+
+def _load_verifier(path: str, max_pixels: int) -> Verifier:
+    require_libraries()
     from cdc_jax.codec.verification import load_verifier
 
     return load_verifier(path, max_pixels=max_pixels)

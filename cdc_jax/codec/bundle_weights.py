@@ -13,14 +13,17 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from cdc_jax.codec.weight_budget import check_orbax, check_safetensors
-from cdc_jax.errors import BundleError, CdcError, reason_of
+from cdc_jax.codec.memory import model_bytes
+from cdc_jax.codec.weight_budget import Shapes, check_orbax, check_safetensors
+from cdc_jax.errors import BundleError, CdcError, OutOfMemoryError, is_out_of_memory, reason_of
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, check_same_weights, nest, shapes, unnest
+from cdc_jax.runtime.free_memory import enough_memory
 from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
 
 ORBAX_FOLDER = "weights"
 SAFETENSORS_FILE = "weights.safetensors"
+_ORBAX_BYTES = 128 << 20  # that orbax's threads and caches take; short of memory, they can wait for each other for ever
 
 
 def round_to_half(params: Mapping[str, Array]) -> dict[str, Float[np.ndarray, "..."]]:
@@ -59,37 +62,41 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
 
     Raises:
       BundleError: the weights are missing, corrupt, or of another architecture.
+      OutOfMemoryError: there is not enough memory for them.
     """
-    path = bundle / SAFETENSORS_FILE
-    load = _load_half if path.is_file() else _load_orbax
-    path = path if path.is_file() else bundle / ORBAX_FOLDER
+    half = (bundle / SAFETENSORS_FILE).is_file()
+    path = bundle / (SAFETENSORS_FILE if half else ORBAX_FOLDER)
     if not path.exists():
         raise BundleError(
             f"{path} is missing, and so is {SAFETENSORS_FILE}: the bundle has no weights, copy or export it again."
         )
+    check, load = (check_safetensors, _load_half) if half else (check_orbax, _load_orbax)
+    expected, num_bytes = shapes(config), model_bytes(config) + (0 if half else _ORBAX_BYTES)
+    jax.local_devices()  # whose threads take their memory first
     try:
-        return load(path, config)
+        with enough_memory(f"Loading {path}", num_bytes, least_more=num_bytes):
+            check(path, expected)
+            return load(path, expected)
     except CdcError:
         raise
     except Exception as error:  # orbax and tensorstore raise many types for corrupt files, with details of their own
+        if is_out_of_memory(error):
+            raise OutOfMemoryError.during(f"read {path}") from error
         reason = f" ({reason_of(error)})" if isinstance(error, OSError) else ""
         raise BundleError(
             f"{path} cannot be read{reason}, so the bundle is incomplete or corrupt: copy or export it again."
         ) from error
 
 
-def _load_half(path: Path, config: ModelConfig) -> Params:
+def _load_half(path: Path, expected: Shapes) -> Params:
     from safetensors.numpy import load_file
 
-    check_safetensors(path, shapes(config))
     return {name: value.astype(np.float32) for name, value in load_file(path).items()}
 
 
-def _load_orbax(path: Path, config: ModelConfig) -> Params:
-    expected = shapes(config)
+def _load_orbax(path: Path, expected: Shapes) -> Params:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in expected.items()}
-    check_orbax(path, expected)
     with quiet_orbax(), local_checkpointer() as checkpointer:
         metadata = checkpointer.metadata(path.absolute()).item_metadata
         if metadata is None:  # orbax's way to say that it cannot read it

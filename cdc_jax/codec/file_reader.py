@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cdc_jax.codec.bundle import Bundle
+from cdc_jax.codec.memory import LEAST_TO_READ, reading_bytes, room_for
 from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BitstreamError, CdcError, ModelMismatchError
 from cdc_jax.io import cdc_file
@@ -45,11 +46,13 @@ class FileReader:
         return container
 
     def read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
-        """Reads a file's header and symbols. Raises as `open`."""
+        """Reads a file's header and symbols. Raises as `open`; OutOfMemoryError where they do not fit into memory."""
         container = self.open(data)
-        cells = (pixels // STRIDE for pixels in padded_size(container))
-        shape = (*cells, self._config.hyper_channels)
-        return container, self._coder.decode(container.stream, shape, container.level)
+        height, width = padded_size(container)
+        shape = height // STRIDE, width // STRIDE, self._config.hyper_channels
+        what = f"Reading a file of {container.width}x{container.height} pixels"
+        with room_for(what, reading_bytes(height, width, self._config), LEAST_TO_READ):
+            return container, self._coder.decode(container.stream, shape, container.level)
 
     def alpha(self, data: bytes) -> Alpha | None:
         """A file's alpha channel, None where all is opaque. Raises as `open`; BitstreamError also for a corrupt one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from cdc_jax.codec import tiling
 from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
+from cdc_jax.codec.memory import decoding_bytes, room_for
 from cdc_jax.codec.preview import preview
 from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
 from cdc_jax.codec.unusable_weights import unusable_decoder
@@ -105,6 +107,10 @@ class ImageDecoder:
           tile: largest side of a tile in pixels; None for the default of the image's size. An image that is not larger
             is decoded whole.
           progress: called as `progress(done, total)` after each tile of each step, or once for a whole image.
+
+        Raises:
+          BundleError: the pixels are not finite.
+          OutOfMemoryError: there is not enough memory.
         """
         tile = _tile_for(symbols, tile)
         if settings.steps and tile is not None:
@@ -112,7 +118,7 @@ class ImageDecoder:
         if settings.steps == 0:
             image = preview(symbols.y_hat, self._synthesis)
         else:
-            with self._devices.one() as params:
+            with self._room(symbols, None), self._devices.one() as params:
                 [image] = self._synthesize(params, [symbols], settings)
         if progress is not None:
             progress(1, 1)
@@ -143,16 +149,21 @@ class ImageDecoder:
                 yield self._in_tiles(one, settings, tile)
             return
         filled = [symbols[i % len(symbols)] for i in range(batch_size)]
-        with self._devices.all() as (params, mesh):
+        with self._room(symbols[0], None), self._devices.all() as (params, mesh):
             images = self._synthesize(params, filled, settings, mesh)
         yield from images
 
     def _in_tiles(
         self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int, progress: Progress | None = None
     ) -> Image:
-        with self._devices.all() as (params, mesh):
+        with self._room(symbols, tile), self._devices.all() as (params, mesh):
             options = {**self._tile_options(symbols, settings, tile), "progress": progress}
             return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
+
+    def _room(self, symbols: DecodedSymbols, tile: int | None) -> AbstractContextManager[None]:
+        height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
+        needed_bytes = decoding_bytes(height, width, tile, self._config, len(self._devices))
+        return room_for(f"Decoding {width}x{height} pixels", needed_bytes)
 
     def _tile_options(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> dict:
         quality = self._qualities([symbols])

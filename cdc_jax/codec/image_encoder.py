@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from cdc_jax.codec.bundle import Bundle
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import image_latents, rate_bits
+from cdc_jax.codec.memory import encoding_bytes, room_for
 from cdc_jax.codec.unusable_weights import unusable_encoder
 from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
 from cdc_jax.entropy.latents import Pass
@@ -89,13 +90,16 @@ class ImageEncoder:
 
         Raises:
           BundleError: the latents are not finite, or far too large.
+          OutOfMemoryError: there is not enough memory.
         """
-        with self._devices.one() as params:
+        height, width, _ = image.shape
+        room = room_for(f"Compressing {width}x{height} pixels", encoding_bytes(height, width, self._config))
+        with room, self._devices.one() as params:
             y, z = image_latents(self._config, params, pad_to_multiple(image, STRIDE))
             for values, part in ((y, "encoder"), (z, "hyper_encoder")):
                 if not np.abs(values).max() <= _MAX_LATENT:
                     raise unusable_encoder(params, part)
-        return ImageLatents(*image.shape[:2], y, _to_symbols(z - self._medians), chunks)
+        return ImageLatents(height, width, y, _to_symbols(z - self._medians), chunks)
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:
         """The bytes of the file with a level of `quality_level`."""

@@ -1,19 +1,33 @@
-"""Estimates the memory of decoding, and finds the largest tile within a limit."""
+"""Estimates the memory of encoding, reading and decoding, and finds the largest tile within a limit.
+
+The coefficients were measured on a CPU and rounded up.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 
+import jax
+
+from cdc_jax.codec import encoding
 from cdc_jax.codec.tiling import MIN_TILE, default_tile, tile_shape
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
 from cdc_jax.models.params import shapes
+from cdc_jax.runtime.free_memory import enough_memory, free_address_bytes, used_bytes
 
 _PROCESS_BYTES = 700 << 20  # Python, JAX, the compiler
+_ENCODER_PROCESS_BYTES = 400 << 20  # the same without the U-Net's programs
 _WEIGHT_BYTES = 13  # per weight: as read, on the device, and prepared for the U-Net
 _IMAGE_BYTES = 40  # per pixel: the noisy image and its prediction in float32, the result, its file
+_SOURCE_BYTES = 8  # per pixel: the image as read, and padded
 _LATENT_BYTES = 64  # per value of y: symbol, mean, scale index and their order
 _MAP_BYTES = 36  # per value of one map at each level of the U-Net: its activations
+_ENCODER_MAP_BYTES = 20  # likewise of the encoder
+LEAST_TO_READ, LEAST_TO_RUN = 64 << 20, 320 << 20  # address space of a step: with less, libraries end the process
+_TRUTH = 0.5  # of an estimate, at least: of all that was measured, nothing took less
 
 
 def tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, devices: int = 1) -> int:
@@ -36,9 +50,8 @@ def tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, de
     for tile in range(max(height, width) - STRIDE, MIN_TILE - 1, -STRIDE):
         if decoding_bytes(height, width, tile, config, devices) <= max_bytes:
             return max(tile_shape(height, width, tile))
-    needed = decoding_bytes(height, width, MIN_TILE, config, devices)
-    needed_mib = math.ceil(needed / 2**20)
-    raise ConfigError(f"An image of {width}x{height} pixels needs at least {needed_mib} MiB with this model.")
+    check_limit(max_bytes, height, width, decoding_bytes(height, width, MIN_TILE, config, devices))
+    return MIN_TILE
 
 
 def special_tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, devices: int = 1) -> int | None:
@@ -48,27 +61,76 @@ def special_tile_within(max_bytes: int, height: int, width: int, config: ModelCo
     return None if tile_shape(height, width, tile) == tile_shape(height, width, default) else tile
 
 
+def check_limit(max_bytes: int, height: int, width: int, needed_bytes: int) -> None:
+    """Raises ConfigError, which names the need, if an image needs more than a limit."""
+    if needed_bytes > max_bytes:
+        needed_mib = math.ceil(needed_bytes / 2**20)
+        raise ConfigError(f"An image of {width}x{height} pixels needs at least {needed_mib} MiB with this model.")
+
+
 def decoding_bytes(height: int, width: int, tile: int | None, config: ModelConfig, devices: int = 1) -> int:
     """Estimates the peak memory of a process that decodes an image, in bytes.
 
-    The coefficients were measured on a CPU and rounded up. An image without tiles is decoded on one device.
-
     Args:
-      height, width, config, devices: as `tile_within`.
+      height, width, config, devices: as `tile_within`. An image without tiles is decoded on one device.
       tile: largest side of a tile in pixels; None without tiles.
     """
     pixels = height * width
     program_pixels = (1 if tile is None else devices) * math.prod(tile_shape(height, width, tile))
     return math.ceil(
         _PROCESS_BYTES
-        + _WEIGHT_BYTES * sum(math.prod(leaf.shape) for leaf in shapes(config).values())
-        + (_IMAGE_BYTES + _LATENT_BYTES * config.latent_channels / LATENT_STRIDE**2) * pixels
-        + _MAP_BYTES * _map_values(config) * program_pixels
+        + model_bytes(config)
+        + (_IMAGE_BYTES + _latent_bytes(config)) * pixels
+        + _MAP_BYTES * _map_values(config, config.unet_channels) * program_pixels
     )
 
 
-def _map_values(config: ModelConfig) -> float:
-    """Values per pixel of the image in the folded image and in one map at each level of the U-Net."""
-    sides = (config.fold * 2**level for level in range(len(config.unet_channels)))
-    levels = zip(config.unet_channels, sides, strict=True)
+def encoding_bytes(height: int, width: int, config: ModelConfig) -> int:
+    """Estimates the peak memory of a process that encodes an image of this size, in bytes."""
+    pixels = height * width
+    program_pixels = pixels if pixels <= encoding.WHOLE_PIXELS else encoding.TILE**2
+    return math.ceil(
+        _ENCODER_PROCESS_BYTES
+        + model_bytes(config)
+        + (_SOURCE_BYTES + _latent_bytes(config)) * pixels
+        + _ENCODER_MAP_BYTES * _map_values(config, config.encoder_channels) * program_pixels
+    )
+
+
+def reading_bytes(height: int, width: int, config: ModelConfig) -> int:
+    """Estimates the peak memory of a process that reads the symbols of a file of this size, in bytes."""
+    return math.ceil(_ENCODER_PROCESS_BYTES + model_bytes(config) + _latent_bytes(config) * height * width)
+
+
+@functools.lru_cache(maxsize=16)
+def model_bytes(config: ModelConfig) -> int:
+    """Estimates the memory that a model's weights take in use, in bytes."""
+    return _WEIGHT_BYTES * sum(math.prod(leaf.shape) for leaf in shapes(config).values())
+
+
+def room_for(
+    what: str, estimated_bytes: int, least_more: int = LEAST_TO_RUN
+) -> contextlib.AbstractContextManager[None]:
+    """`enough_memory` for a step of an estimated peak memory of the process.
+
+    Args:
+      what: "Decoding 100x200 pixels".
+      estimated_bytes: the estimate.
+      least_more: address space that the step takes at least, however small the image.
+    """
+    least = _TRUTH * estimated_bytes
+    least_more = max(least - used_bytes(), least_more) if free_address_bytes() < math.inf else 0
+    least_whole = least if jax.default_backend() == "cpu" else 0  # other devices have memory of their own
+    return enough_memory(what, estimated_bytes, least_more=least_more, least_whole=least_whole)
+
+
+def _latent_bytes(config: ModelConfig) -> float:
+    """Bytes per pixel of the image for y, while it is coded."""
+    return _LATENT_BYTES * config.latent_channels / LATENT_STRIDE**2
+
+
+def _map_values(config: ModelConfig, level_channels: tuple[int, ...]) -> float:
+    """Values per pixel of the image in the folded image and in one map at each level of a network."""
+    sides = (config.fold * 2**level for level in range(len(level_channels)))
+    levels = zip(level_channels, sides, strict=True)
     return config.folded_channels / config.fold**2 + sum(channels / side**2 for channels, side in levels)

@@ -42,11 +42,12 @@ class Verifier:
     """Verifies files with a bundle, whose weights `load_bundle` has checked.
 
     Attributes:
+      config: the model's settings.
       weights_sha256: SHA-256 of the weights, as hexadecimal digits.
     """
 
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS):
-        self.weights_sha256 = bundle.weights_sha256
+        self.config, self.weights_sha256 = bundle.config, bundle.weights_sha256
         self._codec = Codec(bundle, max_pixels=max_pixels)
         self._latents = bundle.coding.latents
 

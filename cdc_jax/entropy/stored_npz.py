@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdc_jax.errors import BundleError
+from cdc_jax.errors import BundleError, OutOfMemoryError
 from cdc_jax.io.limited_reads import read_limited
 
 _MAX_BYTES = 1 << 30  # of an archive; the paper's model has 18 MB
@@ -71,6 +71,8 @@ def read_npz(path: Path, names_of: Callable[[int, set[str]], tuple[str, ...]]) -
             return {name: _parse_npy(archive, info, len(content)) for name, info in zip(names, members, strict=True)}
     except BundleError:
         raise
+    except MemoryError as error:
+        raise OutOfMemoryError.during(f"read {path}") from error
     except Exception as error:  # zipfile and NumPy raise many types for corrupt files
         raise BundleError(f"{path} is not a readable coding model ({error}): export the bundle again.") from error
 

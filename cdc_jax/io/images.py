@@ -105,6 +105,13 @@ def read_contents(source: Source, *, max_pixels: int = MAX_PIXELS, keep_metadata
         return _contents(open_image(stream, name, max_pixels), name, keep_metadata)
 
 
+def image_size(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an image file as it is stored, from its header. Raises as `read_image`."""
+    name = _name_of(source)
+    with _opened(source, name) as stream, open_image(stream, name, max_pixels) as pil_image:
+        return pil_image.height, pil_image.width
+
+
 def from_pil(pil_image: PILImage.Image, *, keep_metadata: bool = False) -> ImageContents:
     """Converts a PIL image as `read_contents` converts a file. Of several frames, it converts the current one.
 
@@ -121,8 +128,10 @@ def from_pil(pil_image: PILImage.Image, *, keep_metadata: bool = False) -> Image
 
 def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> ImageContents:
     """Converts a PIL image. Empties its `info`."""
-    notes = [_FIRST_FRAME] if getattr(pil_image, "is_animated", False) else []
+    notes = []
     try:
+        if getattr(pil_image, "is_animated", False):  # which looks for a second frame
+            notes.append(_FIRST_FRAME)
         pil_image.load()
         metadata = metadata_of(pil_image, notes) if keep_metadata else Metadata()
         pil_image = upright(pil_image)

@@ -133,7 +133,8 @@ def test_too_little_memory_for_one_does_not_stop_the_others(cdc, monkeypatch, wo
     for name in "abcd":
         put(f"{name}.cdc", size=(8, 16 if name == "b" else 8))
     code, _, err = cdc("decompress", *(f"{name}.cdc" for name in "abcd"), "--model=b", "--quiet", *words)
-    assert code == 1 and err == ["cdc: b.cdc: There is not enough memory for this."]
+    line = "cdc: b.cdc: There is not enough memory for this: raise the limit (ulimit -v), or free some."
+    assert (code, err) == (1, [line])
     assert [name for name in tree() if name.endswith(".png")] == ["a.png", "c.png", "d.png"]
 
 

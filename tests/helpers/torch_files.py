@@ -53,10 +53,12 @@ def tensor(key: str | bytes, dtype: str, length: int, shape=(), strides=(), offs
     return name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
 
 
-def write_zip(path: Path, value: bytes, storages: Mapping[str, np.ndarray] | None = None) -> Path:
-    """The layout since PyTorch 1.6; `value` are the opcodes of what it holds."""
+def write_zip(
+    path: Path, value: bytes, storages: Mapping[str, np.ndarray] | None = None, *, pickled: bytes | None = None
+) -> Path:
+    """The layout since PyTorch 1.6; `value` are the opcodes of what it holds, `pickled` a whole pickle instead."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", START + value + STOP)
+        archive.writestr("archive/data.pkl", START + value + STOP if pickled is None else pickled)
         archive.writestr("archive/byteorder", "little")
         for key, array in (storages or {}).items():
             archive.writestr(f"archive/data/{key}", array.tobytes())

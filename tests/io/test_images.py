@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -173,6 +174,24 @@ def test_corruption_raises_image_errors_only(format):
             assert "\n" not in str(error)
             refused += 1
     assert refused > 0
+
+
+def test_a_second_frame_that_is_cut_off():
+    """Found by fuzzing: Pillow looks for it when asked whether there are several."""
+    stream = io.BytesIO()
+    first, second = (Image.new("L", (9, 8), value) for value in (0, 200))
+    first.save(stream, "GIF", save_all=True, append_images=[second])
+    data = stream.getvalue()
+    assert load_image(data)[1] == ["Only the first of several frames was read."]
+    outcomes = Counter()
+    for length in range(len(data)):
+        try:
+            load_image(data[:length])
+        except ImageError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["read"] += 1
+    assert outcomes["refused"] > 20 and outcomes["read"] > 5
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])

@@ -1,0 +1,110 @@
+"""How much memory this process may still take, as far as limits on it say. Standard library only.
+
+Limits that end a process without a word are looked at before the memory is asked for: the address space (`ulimit -v`),
+beyond which XLA and its libraries abort, and the memory of the machine or of the container, beyond which the kernel
+kills.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cdc_jax.errors import OutOfMemoryError, is_out_of_memory
+
+_MIB = 1 << 20
+_LIBRARY_BYTES, _CORE_BYTES = 1400 * _MIB, 16 * _MIB  # of address space that JAX and its threads take, measured
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_ADVICE = "raise the limit (ulimit -v)"
+
+
+def free_address_bytes() -> float:
+    """What this process may still map of its address space; infinity without a limit."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit - _status_bytes("VmSize")
+
+
+@functools.cache
+def total_bytes() -> float:
+    """The memory of the machine, or of the container that this process is in; infinity where that is not known."""
+    totals = [_number_in(path) for path in _CGROUP_LIMITS]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        totals.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min([total for total in totals if total is not None and total > 0], default=math.inf)
+
+
+def used_bytes() -> int:
+    """The memory that this process has now; 0 where that is not known."""
+    return _status_bytes("VmRSS")
+
+
+def require_libraries() -> None:
+    """Raises OutOfMemoryError where JAX, if it is not imported yet, would not fit into the address space."""
+    import sys
+
+    needed = _LIBRARY_BYTES + _CORE_BYTES * (os.cpu_count() or 1)
+    if "jax" not in sys.modules and free_address_bytes() < needed:
+        raise OutOfMemoryError(_sentence("JAX", needed))
+
+
+@contextmanager
+def enough_memory(what: str, about_bytes: float, *, least_more: float = 0, least_whole: float = 0) -> Iterator[None]:
+    """Raises an error of one line where a `with` block lacks memory; it names the need.
+
+    Args:
+      what: subject of the sentence, such as "Decoding 100x200 pixels".
+      about_bytes: estimate of what it takes, for the message.
+      least_more: bytes of address space that the block takes at least, beyond what the process has.
+      least_whole: bytes that the process then has at least.
+
+    Raises:
+      OutOfMemoryError: a limit is below these numbers, before the block; or the block ran out of memory.
+    """
+    if least_more > 0 and free_address_bytes() < least_more:
+        raise OutOfMemoryError(_sentence(what, about_bytes))
+    if total_bytes() < least_whole:
+        text = f"{what} takes about {_mib(about_bytes)} MiB, more than the {_mib(total_bytes())} MiB of this machine"
+        raise OutOfMemoryError(f"{text} or container: give it more, or a smaller image.")
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        need = f"{what} takes about {_mib(about_bytes)} MiB"
+        raise OutOfMemoryError(f"There is not enough memory: {need}; {_ADVICE}, or free some.") from error
+
+
+def _sentence(what: str, about_bytes: float) -> str:
+    left = f"the process may have {_mib(free_address_bytes())} MiB more of address space"
+    return f"{what} takes about {_mib(about_bytes)} MiB, and {left}: {_ADVICE}."
+
+
+def _mib(num_bytes: float) -> int:
+    return max(0, math.ceil(num_bytes / _MIB))
+
+
+def _status_bytes(field: str) -> int:
+    """A field of Linux's description of this process; 0 elsewhere."""
+    try:
+        match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(match[1]) * 1024 if match else 0
+
+
+def _number_in(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):  # there is none, or it says "max"
+        return None
