@@ -3,6 +3,7 @@
 #
 #   PYTHON=…      the interpreter for creating .venv (default: the newest tested one that is installed)
 #   PYTEST_ARGS=… more arguments for pytest, for instance PYTEST_ARGS='-k cdc_file'
+#   TEST_PROCESSES=…  processes that share the fast tests (default: 2; each needs up to 5 GB of memory)
 #   CONFORMANCE_PYTHON=…  the interpreter for creating .venv-conformance: Python 3.9 to 3.11
 #   BUNDLES=…             bundles that `make conformance` compares in addition to its own cases
 
@@ -13,6 +14,9 @@ PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 WORKDIR := runs/demo
 # Contains the weights of DISTS. Installed without its requirements, among them PyTorch.
 TEST_DATA := 'DISTS_pytorch==0.1'
+# Each file's tests stay in one process.
+TEST_PROCESSES := 2
+PARALLEL := --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 # Time limit of a slow test.
 SLOW_TEST_SECONDS := 1800
 CONFORMANCE_VENV := .venv-conformance
@@ -33,7 +37,7 @@ demo: $(VENV)/.installed-demo ## train a small codec on photographs, then compre
 test: $(VENV)/.installed-test ## ruff and the fast tests
 	@status=0; \
 	$(PY) -m ruff check --quiet --output-format=concise . || status=1; \
-	$(PY) -m pytest -q -m 'not slow' $(PYTEST_ARGS) || status=$$?; \
+	$(PY) -m pytest -q $(PARALLEL) -m 'not slow' $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 
 test-all: $(VENV)/.installed-test ## ruff and all tests, the slow ones too

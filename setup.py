@@ -78,6 +78,7 @@ TEST = [
     "mpmath>=1.3",
     "pytest>=8.3",
     "pytest-timeout>=2.3.1",
+    "pytest-xdist>=3.6",
     "ruff>=0.15,<0.18",
     "scipy>=1.14",
     "setuptools>=77",

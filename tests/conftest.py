@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,19 @@ settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
 
 
+# Linux kills a process that maps more than about 65,000 regions of memory, and each compiled program is several.
+_MAX_MAPPED_REGIONS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_mapped_regions():
+    """Forgets compiled programs between test files before the kernel's limit is near."""
+    yield
+    regions = Path("/proc/self/maps")
+    if "jax" in sys.modules and regions.exists() and regions.read_bytes().count(b"\n") > _MAX_MAPPED_REGIONS:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of reference material next to the repository, which is not part of it."""
@@ -56,18 +70,24 @@ def golden(request, shared_dir):
 def trained_workdir(tmp_path_factory) -> Path:
     """The workdir of a finished training run: a model of width 8, trained for about a minute on photographs.
 
-    If CDC_TEST_RUN is a folder, the run is kept there for later test sessions. Delete it after changes to training.
+    Parallel test processes share it. If CDC_TEST_RUN is a folder, the run is kept there for later test sessions. Delete
+    it after changes to training.
     """
     pytest.importorskip("skimage", reason="the photographs come with scikit-image")
+    from filelock import FileLock
+
     from tests.helpers.training import run_main, tiny_settings
 
-    workdir = Path(os.environ.get("CDC_TEST_RUN") or tmp_path_factory.mktemp("trained") / "run")
-    if (workdir / "stdout.txt").exists():
-        return workdir
-    finished = run_main(workdir, **tiny_settings())
-    if finished.returncode:
-        raise RuntimeError(f"training the tiny model failed:\n{finished.stderr[-3000:]}")
-    (workdir / "stdout.txt").write_text(finished.stdout)
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    workdir = Path(os.environ.get("CDC_TEST_RUN") or session / "trained-run")
+    with FileLock(f"{workdir}.lock"):
+        if not (workdir / "stdout.txt").exists():
+            finished = run_main(workdir, **tiny_settings())
+            if finished.returncode:
+                raise RuntimeError(f"training the tiny model failed:\n{finished.stderr[-3000:]}")
+            (workdir / "stdout.txt").write_text(finished.stdout)
     return workdir
 
 
