@@ -64,11 +64,17 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     models = Models(args, environment.load_codec)
     if args.quality is not None and plan.tasks:
         models.load(models.paths[0]).check_quality(args.quality)
-    convert = pipeline.one_by_one(runner.target_check(args, plan), functools.partial(_compress_one, args, models))
-    return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
+    rounded: list[str] = []
+    compress = functools.partial(_compress_one, args, models, rounded)
+    convert = pipeline.one_by_one(runner.target_check(args, plan), compress)
+    code = runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
+    if rounded and not args.quiet:
+        _log_rounded(sorted(rounded))
+    return code
 
 
-def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipeline.Result:
+def _compress_one(args: argparse.Namespace, models: Models, rounded: list[str], source: str) -> pipeline.Result:
+    """Compresses an image. Adds its name to `rounded` if it has more than 8 bits a sample."""
     from cdc_jax.io.images import read_contents
 
     file = paths.read_source(source) if source == paths.STANDARD else source
@@ -78,8 +84,12 @@ def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipe
         contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
     if args.drop_alpha:
         contents = contents._replace(alpha=None)
+    notes = contents.notes
+    if contents.bits > 8:
+        rounded.append(console.shown(source))
+        notes = notes[:-1]  # said once, for all images
     if not args.quiet:
-        for note in contents.notes:
+        for note in notes:
             console.log(f"warning: {note}")
     codec = models.load(models.paths[0])
     start = time.perf_counter()
@@ -121,6 +131,15 @@ def _may_be_noisy(file: str | bytes) -> bool:
 
 def _log_skipped(names: Sequence[str]) -> None:
     if names:
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        console.log(f"{files} skipped, without the suffix of an image format: {', '.join(names[:_MOST_NAMES])}{more}.")
+        console.log(f"{files} skipped, without the suffix of an image format: {_list(names)}.")
+
+
+def _log_rounded(names: Sequence[str]) -> None:
+    images = "1 image has" if len(names) == 1 else f"{len(names)} images have"
+    console.log(f"warning: {images} more than 8 bits a sample, which were rounded to 8: {_list(names)}.")
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

@@ -201,3 +201,17 @@ def test_images_are_read_at_the_same_time(cdc, monkeypatch):
     for name in ("a.png", "b.jpg", "c.webp", "d.bmp"):
         put(name)
     assert cdc("compress", "a.png", "b.jpg", "c.webp", "d.bmp", "--model=b", "--quiet") == (0, "", [])
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image has"), (3, "3 images have")])
+def test_images_of_16_bits_are_one_warning(cdc, number, words):
+    deep = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    names = [f"{index}.png" for index in range(number)]
+    for name in names:
+        Image.fromarray(deep).save(name)
+    put("eight.png")
+    code, _, err = cdc("compress", *names, "eight.png", "-o", "out/", "--model=b")
+    assert code == 0 and [line for line in err if "warning" in line] == [
+        f"cdc: warning: {words} more than 8 bits a sample, which were rounded to 8: {', '.join(names)}."
+    ]
+    assert cdc("compress", *names, "-o", "out/", "--model=b", "--quiet", "--force") == (0, "", [])
