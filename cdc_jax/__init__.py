@@ -88,7 +88,7 @@ _IMPORTED_ON_USE = {  # public name → (module, its name there)
 }
 
 
-_EXTRAS = {"export_bundle": "train", "train": "train"}  # public name → the pip extra that it needs
+_EXTRAS = {"train": "train"}  # public name → the pip extra that it needs
 
 
 def __getattr__(name: str):
