@@ -113,7 +113,8 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
 
     concurrent = args.max_memory is None and args.tile is None
-    convert = pipeline.in_batches(runner.target_check(args, plan), read, decode, finish, concurrent=concurrent)
+    check = runner.target_check(args, plan)
+    convert = pipeline.in_batches(check, read, decode, finish, concurrent=concurrent, workers=args.jobs)
     return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
 
 

