@@ -33,6 +33,7 @@ help: ## list the targets
 
 demo: $(VENV)/.installed-demo ## train a small codec on photographs, then compress one and back (under 10 minutes)
 	@$(PY) -m cdc_jax.main --config=configs/demo.py --workdir='$(WORKDIR)'
+	@echo "use it: $(VENV)/bin/cdc compress PHOTO --model $(WORKDIR)/bundle; leave --model out for the shipped model"
 
 test: $(VENV)/.installed-test ## ruff and the fast tests
 	@status=0; \

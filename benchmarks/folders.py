@@ -1,10 +1,11 @@
 """Folders at speed: images per second of `cdc compress FOLDER` and `cdc decompress FOLDER`, as a user runs them.
 
-  python benchmarks/folders.py [--images 40] [--side 512] [--repeats 3] [TREE ...]
+  python benchmarks/folders.py [--images 40] [--side 512] [--repeats 3] [--jobs 1 4] [TREE ...]
 
 Crops of scikit-image's photographs as PNG files, and a compact model of random weights. Each TREE is a checkout of this
-repository (default: this one). Trees are timed interleaved. Start-up is measured with one image and subtracted; cores
-busy are the processes' CPU time over the time by the clock.
+repository (default: this one). --jobs passes on this option, once for each number: 1 is one file after the other. All
+are timed interleaved. Start-up is measured with one image and subtracted; cores busy are the processes' CPU time over
+the time by the clock. On a machine with other work, compare only the ratios within a run.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[None])
     args = parser.parse_args()
-    trees = [tree.resolve() for tree in args.trees]
+    variants = [(tree.resolve(), jobs) for tree in args.trees for jobs in args.jobs]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("many", "one"):
@@ -82,17 +84,19 @@ def main() -> None:
         for _ in range(args.repeats + 1):  # the first compiles
             for kind, words in commands.items():
                 for part in ("one", "many"):
-                    for tree in trees:
-                        key = kind, tree, part
-                        fastest[key] = min(fastest.get(key, (np.inf, np.inf)), seconds_of(tree, *words(part)))
+                    for tree, jobs in variants:
+                        key, option = (kind, tree, jobs, part), () if jobs is None else ("--jobs", jobs)
+                        measured = seconds_of(tree, *words(part), *option)
+                        fastest[key] = min(fastest.get(key, (np.inf, np.inf)), measured)
         sizes = f"{args.images} images of {args.side}×{args.side}"
         print(f"{sizes}, fastest of {args.repeats}; load {os.getloadavg()[0]:.1f}")
         for kind in commands:
-            for tree in trees:
-                (start, start_cores), (all_of_them, cores) = (fastest[kind, tree, part] for part in ("one", "many"))
-                seconds = all_of_them - start
+            for tree, jobs in variants:
+                (start, start_cores), (whole, cores) = (fastest[kind, tree, jobs, part] for part in ("one", "many"))
+                seconds = whole - start
                 rate, busy = (args.images - 1) / seconds, (cores - start_cores) / seconds
-                print(f"{kind:10} {tree}: {rate:.2f} images/s, {busy:.2f} cores busy, start-up {start:.1f} s")
+                name = tree.name + (f" --jobs {jobs}" if jobs else "")
+                print(f"{kind:10} {name}: {rate:.2f} images/s, {busy:.2f} cores busy, start-up {start:.1f} s")
 
 
 if __name__ == "__main__":

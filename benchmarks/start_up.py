@@ -39,27 +39,31 @@ from cdc_jax.runtime import compilation_cache
 compilation_cache.enable()
 done("import jax")
 import numpy as np
-from cdc_jax.codec import codec, image_decoder
+from cdc_jax.codec import codec, decoding
+from cdc_jax.io.cdc_file import MAX_LEVEL
+from cdc_jax.models.params import merge
 done("import cdc_jax.codec.codec")
 opened = codec.load_codec(os.environ["BENCHMARK_MODEL"])
 done("load the bundle")
-container, symbols = opened._reader.read(open(os.environ["BENCHMARK_FILE"], "rb").read())
-y_hat = (symbols.y.astype(np.float32) + symbols.mean)[None]
+symbols = opened.decode_symbols(open(os.environ["BENCHMARK_FILE"], "rb").read())
+y_hat = symbols.y_hat[None]
+quality = np.array([symbols.level / MAX_LEVEL], np.float32) if opened.config.variable_rate else None
 done("entropy decoding")
-arguments = (opened.config, opened.config.decode_steps, False, opened._params, y_hat)
-traced = image_decoder.synthesize.trace(*arguments, np.uint32(0), np.float32(0.8), np.float32(0))
+arguments = (opened.config, opened.config.decode_steps, False, opened.params, y_hat)
+numbers = np.uint32(0), np.float32(opened.config.decode_gamma), np.float32(0)
+traced = decoding.synthesize.trace(*arguments, *numbers, quality, compute_type="float32")
 done("trace")
 lowered = traced.lower()
 done("lower")
 lowered.compile()
 done("compile, or load the program")
 import jax
-def share(params, y_hat):
-    model = codec.merge(opened.config, params)
-    return model.unet.prepare(model.compressor.context_decoder(y_hat))
-program = jax.jit(share).lower(opened._params, y_hat).compile()
+def share(params, y_hat, quality):
+    model = merge(opened.config, params)
+    return model.unet.prepare(model.compressor.context(y_hat, quality))
+program = jax.jit(share).lower(opened.params, y_hat, quality).compile()
 done("its program", counts=False)
-jax.block_until_ready(program(opened._params, y_hat))
+jax.block_until_ready(program(opened.params, y_hat, quality))
 done("the image's share")
 print(f"{'total':32} {total[0]:8.2f} {total[1]:8.2f}")
 """

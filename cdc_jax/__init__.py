@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cdc_jax.codec.codec import Codec, load_codec
     from cdc_jax.codec.import_torch import import_torch
     from cdc_jax.codec.verification import verify
+    from cdc_jax.codec.warm_up import warm_up
     from cdc_jax.evaluation.evaluate import Settings as EvaluationSettings
     from cdc_jax.evaluation.evaluate import evaluate
     from cdc_jax.io.header import Header, read_header
@@ -64,6 +65,7 @@ __all__ = [
     "read_metadata",
     "train",
     "verify",
+    "warm_up",
     "write_image",
 ]
 
@@ -84,11 +86,12 @@ _IMPORTED_ON_USE = {  # public name → (module, its name there)
     "read_metadata": ("io.metadata", "read_metadata"),
     "train": ("training.loop", "train"),
     "verify": ("codec.verification", "verify"),
+    "warm_up": ("codec.warm_up", "warm_up"),
     "write_image": ("io.images", "write_image"),
 }
 
 
-_EXTRAS = {"export_bundle": "train", "train": "train"}  # public name → the pip extra that it needs
+_EXTRAS = {"train": "train"}  # public name → the pip extra that it needs
 
 
 def __getattr__(name: str):

@@ -100,7 +100,18 @@ class CdcImageFile(ImageFile.ImageFile):
         for key, kind in (("icc_profile", b"ICCP"), ("xmp", b"XMPP")):
             if kind in chunks:
                 self.info[key] = chunks[kind]
-        self.tile = [("cdc", (0, 0, *self.size), 0, (self.info,))]
+        self._decode_whole(is_draft=False)
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:
+        """Prepares for an image of at most half the size, as `thumbnail` asks: decodes the preview, without a network.
+
+        An entry `steps` of `info` has priority. Models without a transform have no preview, and decode as always.
+        """
+        if self.tile and size is not None and 2 * size[0] <= self.width and 2 * size[1] <= self.height:
+            self._decode_whole(is_draft=True)
+
+    def _decode_whole(self, *, is_draft: bool) -> None:
+        self.tile = [("cdc", (0, 0, *self.size), 0, (self.info, is_draft))]
 
     def _read_header(self) -> cdc_file.Container:
         start = self.fp.read(_START_BYTES)
@@ -111,15 +122,17 @@ class CdcImageFile(ImageFile.ImageFile):
 
 
 class CdcDecoder(ImageFile.PyDecoder):
-    """Decodes a whole file when Pillow loads it. Its one argument is the image's `info`."""
+    """Decodes a whole file when Pillow loads it. Its arguments: the image's `info`, and whether a preview is enough."""
 
     _pulls_fd = True
 
     def decode(self, buffer: bytes) -> tuple[int, int]:
-        [info] = self.args
+        info, is_draft = self.args
         settings = {key: info.get(key, _defaults[key]) for key in _DECODING}
         try:
             codec = _codecs.get(info.get("model", _defaults["model"]))
+            if is_draft and codec.config.transform and "steps" not in info:
+                settings["steps"] = 0
             image = codec.decompress(self.fd.read(), return_alpha=self.mode == "RGBA", **settings)
         except CdcError as error:
             raise OSError(str(error)) from error

@@ -250,3 +250,12 @@ class TestMakefile:
         result = self.make(f"VENV={venv}", f"{venv}/.created", f"PYTHON={bad}")
         assert result.returncode != 0 and "is not a working Python 3.11" in result.stderr
         assert not venv.exists()
+
+    def test_the_demo_ends_with_how_to_call_the_command(self, tmp_path):
+        (tmp_path / "venv" / "bin").mkdir(parents=True)
+        self.fake_python(tmp_path / "venv" / "bin", "python", "exit 0")
+        for stamp in (".created", ".installed-demo"):
+            (tmp_path / "venv" / stamp).touch()
+        result = self.make("demo", f"VENV={tmp_path / 'venv'}", "WORKDIR=runs/other")
+        assert result.returncode == 0, result.stderr
+        assert f"{tmp_path / 'venv'}/bin/cdc compress PHOTO --model runs/other/bundle" in result.stdout

@@ -100,6 +100,39 @@ def test_decoding_is_chosen_by_info_and_by_defaults(compact_bundle, compact_code
     np.testing.assert_array_equal(np.asarray(image), compact_codec.decompress(data, steps=0))
 
 
+def test_thumbnails_are_made_of_the_preview(compact_bundle, compact_codec, path, monkeypatch):
+    cdc_jax.pillow.set_defaults(model=compact_bundle)
+    data, decoded = path.read_bytes(), []
+    decompress = type(compact_codec).decompress
+
+    def noted(self, data, **settings):
+        decoded.append(settings["steps"])
+        return decompress(self, data, **settings)
+
+    monkeypatch.setattr(type(compact_codec), "decompress", noted)
+    for size, steps in (((28, 20), None), ((29, 20), None), ((28, 20), 1)):
+        image = Image.open(path)
+        image.info.update({"steps": steps} if steps else {})
+        image.thumbnail(size)
+        assert image.size[0] in (28, 29)
+    assert decoded == [0, None, 1]
+    expected = Image.fromarray(compact_codec.decompress(data, steps=0))
+    expected.thumbnail((28, 20))
+    image = Image.open(path)
+    image.thumbnail((28, 20))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_thumbnails_of_models_without_a_preview(random_bundle, random_codec, photo, tmp_path):
+    cdc_jax.pillow.set_defaults(model=random_bundle)
+    photo.save(tmp_path / "a.cdc")
+    image = Image.open(tmp_path / "a.cdc")
+    image.thumbnail((20, 20))
+    expected = Image.fromarray(random_codec.decompress((tmp_path / "a.cdc").read_bytes()))
+    expected.thumbnail((20, 20))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
 def test_models_of_saving(random_bundle, random_codec, photo, tmp_path):
     photo.save(tmp_path / "a.cdc", model=random_bundle)
     assert (tmp_path / "a.cdc").read_bytes() == random_codec.compress(photo)

@@ -91,11 +91,9 @@ sys.modules["optax"] = None  # importing it raises ModuleNotFoundError, as in an
 """
 
 
-@pytest.mark.parametrize("name", ["train", "export_bundle"])
-def test_without_an_extra_the_error_names_the_command_to_install_it(name):
-    code = f"import cdc_jax\ntry: cdc_jax.{name}\nexcept cdc_jax.CdcError as error: print(error)"
-    expected = f"cdc_jax.{name} needs the package optax: pip install '.[train]'.\n"
-    assert run_python(WITHOUT_OPTAX + code) == expected
+def test_without_an_extra_the_error_names_the_command_to_install_it():
+    code = "import cdc_jax\ncdc_jax.export_bundle\ntry: cdc_jax.train\nexcept cdc_jax.CdcError as error: print(error)"
+    assert run_python(WITHOUT_OPTAX + code) == "cdc_jax.train needs the package optax: pip install '.[train]'.\n"
 
 
 def test_headers_of_both_formats(tmp_path):

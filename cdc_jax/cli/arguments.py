@@ -83,6 +83,13 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace existing outputs")
     existing.add_argument("--skip-existing", action="store_true", help="leave out inputs whose output exists")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=whole_number(1, 64),
+        default=4,
+        help="files that are read, coded or written at the same time (default: %(default)s); fewer take less memory",
+    )
     add_quiet(parser)
 
 

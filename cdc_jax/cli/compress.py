@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name outputs photo.png.cdc, not photo.cdc, so that names never clash",
     )
     arguments.add_max_memory(parser, "refuse images")
+    parser.add_argument("--print-metrics", action="store_true", help="decode each file, and print its PSNR and SSIM")
     arguments.add_decoding(parser)
 
 
@@ -64,11 +65,17 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     models = Models(args, environment.load_codec)
     if args.quality is not None and plan.tasks:
         models.load(models.paths[0]).check_quality(args.quality)
-    convert = pipeline.one_by_one(runner.target_check(args, plan), functools.partial(_compress_one, args, models))
-    return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
+    rounded: list[str] = []
+    compress = functools.partial(_compress_one, args, models, rounded)
+    convert = pipeline.one_by_one(runner.target_check(args, plan), compress, workers=args.jobs)
+    code = runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
+    if rounded and not args.quiet:
+        _log_rounded(sorted(rounded))
+    return code
 
 
-def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipeline.Result:
+def _compress_one(args: argparse.Namespace, models: Models, rounded: list[str], source: str) -> pipeline.Result:
+    """Compresses an image. Adds its name to `rounded` if it has more than 8 bits a sample."""
     from cdc_jax.io.images import read_contents
 
     file = paths.read_source(source) if source == paths.STANDARD else source
@@ -78,8 +85,12 @@ def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipe
         contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
     if args.drop_alpha:
         contents = contents._replace(alpha=None)
+    notes = contents.notes
+    if contents.bits > 8:
+        rounded.append(console.shown(source))
+        notes = notes[:-1]  # said once, for all images
     if not args.quiet:
-        for note in contents.notes:
+        for note in notes:
             console.log(f"warning: {note}")
     codec = models.load(models.paths[0])
     start = time.perf_counter()
@@ -90,6 +101,8 @@ def _compress_one(args: argparse.Namespace, models: Models, source: str) -> pipe
         data, chosen = codec.compress(contents, quality=args.quality), ""
     pixels = math.prod(contents.pixels.shape[:2])
     details = f"{len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, {time.perf_counter() - start:.2f} s{chosen}"
+    if args.print_metrics:
+        details += f", {_metrics(args, models, contents.pixels, data)}"
     return pipeline.Result(data, details, pixels, len(data))
 
 
@@ -102,10 +115,22 @@ def _check_memory(args: argparse.Namespace, models: Models, file: str | bytes) -
     height, width = (side + -side % STRIDE for side in image_size(file, max_pixels=args.max_pixels))
     for config in (models.load(path).config for path in models.paths):
         needed_bytes = memory.encoding_bytes(height, width, config)
-        if args.min_psnr is not None:
+        if args.min_psnr is not None or args.print_metrics:
             decoding_bytes = memory.decoding_bytes(height, width, tiling.default_tile(height, width), config)
             needed_bytes = max(needed_bytes, decoding_bytes)
         memory.check_limit(args.max_memory, height, width, needed_bytes)
+
+
+def _metrics(args: argparse.Namespace, models: Models, original, data: bytes) -> str:
+    """The quality of what a file decodes to. SSIM is nan for images with a side of less than 11 pixels."""
+    from cdc_jax.io.header import read_header
+    from cdc_jax.metrics import load_metric, psnr_db
+
+    codec = models.for_file(read_header(data).fingerprint, "the file")
+    decoded = codec.decompress(data, steps=args.steps, seed=args.seed, gamma=args.gamma)
+    ssim = load_metric("ssim")
+    [score] = ssim.score(ssim.reference(original), decoded[None])
+    return f"PSNR {psnr_db(original, decoded):.2f} dB, SSIM {score:.4f}"
 
 
 def _may_be_noisy(file: str | bytes) -> bool:
@@ -121,6 +146,15 @@ def _may_be_noisy(file: str | bytes) -> bool:
 
 def _log_skipped(names: Sequence[str]) -> None:
     if names:
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        console.log(f"{files} skipped, without the suffix of an image format: {', '.join(names[:_MOST_NAMES])}{more}.")
+        console.log(f"{files} skipped, without the suffix of an image format: {_list(names)}.")
+
+
+def _log_rounded(names: Sequence[str]) -> None:
+    images = "1 image has" if len(names) == 1 else f"{len(names)} images have"
+    console.log(f"warning: {images} more than 8 bits a sample, which were rounded to 8: {_list(names)}.")
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

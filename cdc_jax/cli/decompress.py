@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cdc_jax.cli import arguments, console, paths, pipeline, planning, runner
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.models import Models
-from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, image_format
+from cdc_jax.io.files import CDC_SUFFIX, IMAGE_FORMATS, LOSSY_FORMATS, image_format
 
 
 @dataclass
@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser, ".cdc files")
     formats = list(IMAGE_FORMATS)
     parser.add_argument("--format", choices=formats, help="format of outputs without a known suffix (default: png)")
+    parser.add_argument(
+        "--output-quality",
+        type=arguments.whole_number(1, 100),
+        metavar="Q",
+        help="quality of JPEG and WebP outputs, 1 to 100 (default: 95 for JPEG, lossless WebP)",
+    )
     tiles = parser.add_mutually_exclusive_group()
     tiles.add_argument(
         "--max-memory",
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     plan = planning.plan_tasks(args.inputs, args.output, naming, skip_existing=args.skip_existing)
     if args.output not in (None, paths.STANDARD) and plan.folder is None:
         format = _format_of_output(args.output, args.format)
+    _check_quality(args.output_quality, format)
     runner.check_plan(args, plan)
     models = Models(args, environment.load_codec)
 
@@ -102,11 +109,12 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
             image = add_alpha(image, stream.alpha)
         height, width = stream.header.height, stream.header.width
         seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # of a batch, nobody knows
-        data = encode_image(image, format, stream.metadata)
+        data = encode_image(image, format, stream.metadata, args.output_quality)
         return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
 
     concurrent = args.max_memory is None and args.tile is None
-    convert = pipeline.in_batches(runner.target_check(args, plan), read, decode, finish, concurrent=concurrent)
+    check = runner.target_check(args, plan)
+    convert = pipeline.in_batches(check, read, decode, finish, concurrent=concurrent, workers=args.jobs)
     return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
 
 
@@ -136,6 +144,11 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
         return stream.codec.decompress(stream.data, **settings)
     except Exception as error:  # such as too little memory: the files after it may be smaller
         return error
+
+
+def _check_quality(quality: int | None, format: str) -> None:
+    if quality is not None and format not in LOSSY_FORMATS:
+        raise paths.UsageError(f"--output-quality is for {' and '.join(LOSSY_FORMATS)}; the output is {format}.")
 
 
 def _format_of_output(output: str, requested: str | None) -> str:

@@ -7,24 +7,31 @@ import sys
 
 from cdc_jax.cli import arguments, console
 from cdc_jax.cli.arguments import Environment
-from cdc_jax.cli.paths import check_folder
+from cdc_jax.cli.paths import UsageError, check_folder
 from cdc_jax.evaluation.settings import DEFAULT_CODECS, DEFAULT_METRICS, MIN_OVERLAP, SAME_SIZE_METRICS, Settings
 from cdc_jax.io.files import MAX_PIXELS
 
-USAGE = "--images DIR --out DIR [--model BUNDLE...] [options]"
+USAGE = "--images DIR --out DIR [--model BUNDLE...] [options], or --compare DIR DIR [--metrics NAME...]"
 _EPILOG = """\
 Every --model is a curve: one variable-rate model with a point per --quality, or several single-rate models. Every step
 count gives a separate curve. --target-bpp instead compares the codecs' largest files within a size, image by image.
 Results in the folder --out are reused, so the same command resumes after an interruption. --released DIR evaluates the
-authors' checkpoints at the paper's settings. docs/evaluation.md describes every output. Needs: pip install '.[eval]'
+authors' checkpoints at the paper's settings. --compare scores the images of one folder against those of another.
+docs/evaluation.md describes every output. Needs: pip install '.[eval]'
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc evaluate`."""
     parser.epilog = _EPILOG
-    parser.add_argument("--images", metavar="DIR", required=True, help="the images to evaluate on")
-    parser.add_argument("--out", metavar="DIR", required=True, help="the folder for results, plots and report.html")
+    parser.add_argument("--images", metavar="DIR", help="the images to evaluate on")
+    parser.add_argument("--out", metavar="DIR", help="the folder for results, plots and report.html")
+    parser.add_argument(
+        "--compare",
+        metavar="DIR",
+        nargs=2,
+        help="print the scores of the images of the second folder against those of the same name in the first, as CSV",
+    )
     _add_models(parser)
     _add_metrics(parser)
     _add_baselines(parser)
@@ -121,6 +128,10 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
     """Runs `cdc evaluate`; returns the exit code, which is 1 if an image was excluded."""
+    if args.compare:
+        return _compare(args)
+    if not (args.images and args.out):
+        raise UsageError("Give --images and --out, or --compare with two folders.")
     from cdc_jax.evaluation.evaluate import evaluate
     from cdc_jax.runtime import compilation_cache
 
@@ -154,6 +165,24 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     if not args.quiet:
         console.log(f"{len(result.measured.records)} of {_total(result)} images evaluated, see {result.report}")
     return console.exit_code_of([1] * len(result.measured.left_out))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Prints a line for each image, the means, and half of their 95 % confidence intervals."""
+    if args.images or args.out:
+        raise UsageError("--compare takes two folders, and neither --images nor --out.")
+    from cdc_jax.evaluation.folder_comparison import compare_folders
+
+    names = args.metrics or DEFAULT_METRICS
+    result = compare_folders(*args.compare, names, max_pixels=args.max_pixels)
+    for line in result.failed.values():
+        console.log(line)
+    means = [result.mean(name) for name in names]
+    rows = [[image, *(f"{scores[name]:.6g}" for name in names)] for image, scores in result.scores.items()]
+    rows += [["mean", *(f"{mean.value:.6g}" for mean in means)], ["±", *(f"{mean.half_width:.2g}" for mean in means)]]
+    for row in [["image", *names], *rows]:
+        console.print_line(",".join(f'"{cell}"' if "," in cell else cell for cell in row))
+    return console.exit_code_of([1] * len(result.failed))
 
 
 def _bits_per_pixel(text: str) -> float:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from cdc_jax.cli import console
 from cdc_jax.cli.planning import Task
 
-WORKERS = 4
+WORKERS = 4  # threads, unless the command line says otherwise
 WINDOW = 64  # files that are read together, so that images of the same size share batches
 WAITING_BYTES = 64 << 20  # limit on decoded images that are queued for encoding
 
@@ -57,12 +57,13 @@ class Outcome:
 Convert = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 
-def one_by_one(check: Callable[[Task], None], convert: Callable[[str], Result]) -> Convert:
+def one_by_one(check: Callable[[Task], None], convert: Callable[[str], Result], *, workers: int = WORKERS) -> Convert:
     """Converts each file separately, several at a time.
 
     Args:
       check: raises an error if a task's target must not be written.
       convert: maps a source to its result; called in threads.
+      workers: the number of threads.
 
     Returns:
       A function from tasks to their outcomes.
@@ -78,7 +79,7 @@ def one_by_one(check: Callable[[Task], None], convert: Callable[[str], Result]) 
             return Outcome(task, error=error, subject=console.shown(task.source))
 
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
-        return _parallel(outcome, tasks)
+        return _parallel(outcome, tasks, workers)
 
     return outcomes
 
@@ -90,6 +91,7 @@ def in_batches(
     finish: Callable[[File, Image], Result],
     *,
     concurrent: bool = True,
+    workers: int = WORKERS,
 ) -> Convert:
     """Converts files in batches, since devices process several at once.
 
@@ -101,17 +103,18 @@ def in_batches(
       finish: makes the result of a file and its image; called in threads.
       concurrent: whether to read the next files and finish earlier images during a decode. If False, the steps run one
         after the other, so that at most one decoded image is in memory.
+      workers: the number of threads that read, and the number of those that finish.
 
     Returns:
       A function from tasks to their outcomes.
     """
 
-    batches = _Batches(check, read, decode, finish)
+    batches = _Batches(check, read, decode, finish, workers)
 
     def outcomes(tasks: Sequence[Task]) -> Iterator[Outcome]:
         if not concurrent or len(tasks) < 2:
             return (batches.complete(item) for item in batches.decoded(tasks))
-        return _in_threads(batches.complete, _in_background(batches.decoded(tasks)))
+        return _in_threads(batches.complete, _in_background(batches.decoded(tasks)), workers)
 
     return outcomes
 
@@ -124,6 +127,7 @@ class _Batches:
     read: Callable[[str], File]
     decode: Callable[[Sequence[File]], Iterator[tuple[int, Image | Exception]]]
     finish: Callable[[File, Image], Result]
+    workers: int
 
     def load(self, task: Task) -> Outcome | tuple[Task, File]:
         """Reads a task's file. Returns the task with the file, or the outcome if that failed."""
@@ -137,7 +141,7 @@ class _Batches:
 
     def decoded(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, File, Image | Exception] | Outcome]:
         """Yields the outcomes of files that cannot be read, and (task, file, image or error) for the others."""
-        for loaded in _windows(self.load, tasks):
+        for loaded in _windows(self.load, tasks, self.workers):
             yield from (outcome for outcome in loaded if isinstance(outcome, Outcome))
             yield from self._images([item for item in loaded if not isinstance(item, Outcome)])
 
@@ -175,15 +179,15 @@ def _in_background(items: Iterator) -> Iterator:
     return in_background(items, image_bytes, most=WAITING_BYTES)
 
 
-def _windows(function: Callable, items: Sequence) -> Iterator[list]:
+def _windows(function: Callable, items: Sequence, workers: int) -> Iterator[list]:
     """Yields the function's results for `WINDOW` items at a time, and computes the next window in the background."""
     windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
     if len(windows) < 2:
-        yield from (list(_parallel(function, window)) for window in windows)
+        yield from (list(_parallel(function, window, workers)) for window in windows)
         return
     from cdc_jax.runtime.prefetch import prefetch_one
 
-    for _, results in prefetch_one(lambda window: list(_parallel(function, window)), windows):
+    for _, results in prefetch_one(lambda window: list(_parallel(function, window, workers)), windows):
         yield results
 
 
@@ -195,12 +199,12 @@ def _problem(check: Callable[[Task], None], task: Task) -> Outcome | None:
     return None
 
 
-def _parallel(function: Callable, items: Sequence) -> Iterator:
-    yield from map(function, items) if len(items) < 2 else _in_threads(function, items)
+def _parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
+    yield from map(function, items) if len(items) < 2 or workers == 1 else _in_threads(function, items, workers)
 
 
-def _in_threads(function: Callable, items: Iterable) -> Iterator:
+def _in_threads(function: Callable, items: Iterable, workers: int) -> Iterator:
     from cdc_jax.runtime.prefetch import in_threads
 
-    for _, result in in_threads(function, items, workers=WORKERS):
+    for _, result in in_threads(function, items, workers=workers):
         yield result

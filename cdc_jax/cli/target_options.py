@@ -37,7 +37,7 @@ def check_decoding(args: argparse.Namespace) -> None:
     """Refuses options of decoding where nothing is decoded.
 
     Raises:
-      UsageError: one is given without --min-psnr.
+      UsageError: one is given without --min-psnr and --print-metrics.
     """
     given = {
         "--steps": args.steps is not None,
@@ -46,8 +46,10 @@ def check_decoding(args: argparse.Namespace) -> None:
         "--bfloat16": args.bfloat16,
     }
     names = [name for name, is_given in given.items() if is_given]
-    if names and args.min_psnr is None:
-        raise UsageError(f"{names[0]} is for --min-psnr: without it, `cdc compress` decodes nothing.")
+    if names and args.min_psnr is None and not args.print_metrics:
+        raise UsageError(
+            f"{names[0]} is for --min-psnr and --print-metrics: without them, `cdc compress` decodes nothing."
+        )
 
 
 def has_target(args: argparse.Namespace) -> bool:

@@ -9,7 +9,8 @@ from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import DecodeSettings, ImageDecoder
 from cdc_jax.errors import CdcError
-from cdc_jax.io.images import Image
+from cdc_jax.io.alpha import add_alpha
+from cdc_jax.io.images import Image, ImageWithAlpha
 from cdc_jax.runtime.prefetch import prefetch_one
 
 
@@ -20,7 +21,8 @@ def decode_files(
     devices: LocalDevices,
     settings: DecodeSettings,
     tile: int | None,
-) -> Iterator[tuple[int, Image | CdcError]]:
+    return_alpha: bool = False,
+) -> Iterator[tuple[int, Image | ImageWithAlpha | CdcError]]:
     """Yields (index, image) in order of completion, and (index, error) for an invalid file.
 
     Args:
@@ -28,6 +30,7 @@ def decode_files(
       reader, decoder, devices: those of the model.
       settings: how to decode.
       tile: largest side of a tile in pixels; None for the default of the image's size.
+      return_alpha: yield images with the alpha channels of their files.
     """
     sizes = []
     for index, data in enumerate(files):
@@ -40,11 +43,14 @@ def decode_files(
     for batch, read in prefetch_one(lambda batch: [reader.read_or_error(files[i]) for i in batch.members], batches):
         valid = []
         for index, result in zip(batch.members, read, strict=True):
-            if isinstance(result, CdcError):
-                yield index, result
-            else:
-                valid.append((index, *result))
+            try:
+                if isinstance(result, CdcError):
+                    raise result
+                valid.append((index, *result, reader.alpha(files[index]) if return_alpha else None))
+            except CdcError as error:
+                yield index, error
         if valid:
-            images = decoder.decode_batch([symbols for _, _, symbols in valid], settings, tile, batch.size)
-            for (index, container, _), image in zip(valid, images, strict=False):
-                yield index, image[: container.height, : container.width]
+            images = decoder.decode_batch([symbols for _, _, symbols, _ in valid], settings, tile, batch.size)
+            for (index, container, _, alpha), image in zip(valid, images, strict=False):
+                image = image[: container.height, : container.width]
+                yield index, add_alpha(image, alpha) if return_alpha else image

@@ -225,8 +225,8 @@ class Codec:
           ConfigError: as `compress`.
         """
         compress = functools.partial(self.compress, quality=quality, drop_alpha=drop_alpha, keep_metadata=keep_metadata)
-        results = in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS)
-        return collect(((index, data) for index, (_, data) in enumerate(results)), len(images), progress)
+        results = (data for _, data in in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS))
+        return collect(enumerate(results), len(images), progress)
 
     def decompress_batch(
         self,
@@ -237,22 +237,23 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
+        return_alpha: bool = False,
         progress: Progress | None = None,
-    ) -> list[Image]:
+    ) -> list[Image | ImageWithAlpha]:
         """`decompress` for many files, on all local devices. Images of the same padded size share batches.
 
         The images equal those of `decompress`, on one CPU device exactly, otherwise within ±1 of 255 in float32.
 
         Args:
           files: the files' bytes.
-          steps, seed, gamma, eta, tile: as `decompress`; every image starts from the same noise.
+          steps, seed, gamma, eta, tile, return_alpha: as `decompress`; every image starts from the same noise.
           progress: called as `progress(done, total)` after each image.
 
         Raises:
           BitstreamError, ModelMismatchError, ConfigError: as `decompress`, for the first such file.
         """
-        results = self.decompress_each(files, steps=steps, seed=seed, gamma=gamma, eta=eta, tile=tile)
-        return collect(results, len(files), progress)
+        settings = {"steps": steps, "seed": seed, "gamma": gamma, "eta": eta, "tile": tile}
+        return collect(self.decompress_each(files, return_alpha=return_alpha, **settings), len(files), progress)
 
     def decompress_each(
         self,
@@ -263,7 +264,8 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
-    ) -> Iterator[tuple[int, Image | CdcError]]:
+        return_alpha: bool = False,
+    ) -> Iterator[tuple[int, Image | ImageWithAlpha | CdcError]]:
         """Yields (index, image) of `decompress_batch` in order of completion, or (index, error) for an invalid file.
 
         The streams of the next batch are decoded while the devices process the current one.
@@ -272,7 +274,7 @@ class Codec:
           ConfigError: as `decompress`.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta, tile)
-        yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile)
+        yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile, return_alpha)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
         """The symbols of a file with means, scale indices and ŷ, for the padded image. Raises as `decompress`."""

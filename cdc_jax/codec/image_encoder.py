@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from numbers import Real
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.encoding import image_latents, rate_bits
 from cdc_jax.codec.memory import encoding_bytes, room_for
 from cdc_jax.codec.unusable_weights import unusable_encoder
-from cdc_jax.entropy.coder import MAX_ABS_SYMBOL, EntropyCoder
-from cdc_jax.entropy.latents import Pass
+from cdc_jax.entropy.coder import EntropyCoder, rounded, to_symbols
 from cdc_jax.errors import ConfigError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
@@ -99,7 +99,7 @@ class ImageEncoder:
             for values, part in ((y, "encoder"), (z, "hyper_encoder")):
                 if not np.abs(values).max() <= _MAX_LATENT:
                     raise unusable_encoder(params, part)
-        return ImageLatents(height, width, y, _to_symbols(z - self._medians), chunks)
+        return ImageLatents(height, width, y, to_symbols(z - self._medians), chunks)
 
     def write(self, latents: ImageLatents, level: int | None) -> bytes:
         """The bytes of the file with a level of `quality_level`."""
@@ -118,14 +118,5 @@ class ImageEncoder:
         return float(rate_bits(self._config, self._params, pad_to_multiple(image, STRIDE)[None], rate)[0])
 
     def _symbols(self, latents: ImageLatents, level: int | None):
-        def rounded(step: Pass) -> Int[np.ndarray, "h w c"]:
-            distance = latents.y - step.mean
-            return _to_symbols(distance if step.gain is None else distance * step.gain)
-
-        coded = self._coding.latents.code(latents.z, level or 0, rounded)
+        coded = self._coding.latents.code(latents.z, level or 0, functools.partial(rounded, latents.y))
         return latents.z, coded.symbols, coded.scale_index
-
-
-def _to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Rounds half to even, and clips to ±2²³, which no trained model reaches."""
-    return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)

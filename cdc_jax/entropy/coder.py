@@ -200,6 +200,17 @@ class EntropyCoder:
         return _shortest_stream(encoder)
 
 
+def to_symbols(values: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Rounds half to even, and clips to ±2²³, which no trained model reaches."""
+    return np.clip(np.rint(values), -MAX_ABS_SYMBOL, MAX_ABS_SYMBOL).astype(np.int32)
+
+
+def rounded(y: Float[np.ndarray, "h w c"], step: Pass) -> Int[np.ndarray, "h w c"]:
+    """The symbols of latents in a pass: their distance from its means in quantization steps, rounded."""
+    distance = y - step.mean
+    return to_symbols(distance if step.gain is None else distance * step.gain)
+
+
 def _at(positions: np.ndarray | None, values: np.ndarray) -> np.ndarray:
     """The values at these positions (None: all), flattened in raster order."""
     return (values if positions is None else values[positions]).reshape(-1)

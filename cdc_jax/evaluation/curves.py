@@ -19,6 +19,7 @@ from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.evaluation.settings import MIN_OVERLAP
 
 MIN_POINTS = 3
+_NORMAL_95 = 1.96  # 95 % of a normal distribution lie within this many standard deviations
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Curve:
       steps: number of diffusion steps of our codec; None for others.
       description: a description for result files and the report.
       side_shares: mean fraction of the file that is side information, 0 to 1; None for other codecs.
+      intervals: for each score, half of the 95 % confidence interval of the mean over images; NaN if there is none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Curve:
     steps: int | None = None
     description: str = ""
     side_shares: list[float | None] = field(default_factory=list)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class _Averages:
             steps=points[0].steps,
             description=points[0].description,
             side_shares=[None if p.side_share is None else self._mean(p, "side_share") for p in points],
+            intervals={metric.name: [half_width(self._values(p, metric.name)) for p in points] for metric in metrics},
         )
 
     def _mean(self, point: RatePoint, attribute: str) -> float:
@@ -138,8 +142,19 @@ class _Averages:
     def _score(self, point: RatePoint, metric: str) -> float:
         if metric in self.measured.set_scores:
             return self.measured.set_scores[metric][point.slug]
-        records = {n: r[point.slug] for n, r in self.measured.records.items() if n not in self.excluded[metric]}
-        return _mean([record.scores[metric] for record in records.values()])
+        return _mean(self._values(point, metric))
+
+    def _values(self, point: RatePoint, metric: str) -> list[float]:
+        """The scores that are averaged; none for metrics of sets."""
+        if metric in self.measured.set_scores:
+            return []
+        records = self.measured.records.items()
+        return [by_slug[point.slug].scores[metric] for name, by_slug in records if name not in self.excluded[metric]]
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % confidence interval of a mean, 1.96 standard errors; NaN for fewer than 2 values."""
+    return float(_NORMAL_95 * np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -111,6 +111,7 @@ def _curve_rows(curve: Curve) -> Iterable[dict[str, Any]]:
             "bpp": curve.bpp[i],
             "side_share": curve.side_shares[i],
             **{name: finite(scores[i]) for name, scores in curve.scores.items()},
+            **{f"{name}_interval": finite(widths[i]) for name, widths in curve.intervals.items()},
             "encoding_seconds": curve.encoding_seconds[i],
             "decoding_seconds": curve.decoding_seconds[i],
         }

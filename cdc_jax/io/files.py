@@ -22,6 +22,7 @@ IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "bmp": (".bmp",),
 }
 IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+LOSSY_FORMATS = ("jpeg", "webp")  # of `IMAGE_FORMATS`: those that take a quality
 CDC_SUFFIX = ".cdc"
 
 MAX_PIXELS = 2**28  # default limit on height × width of images to read, which bounds the memory of hostile files

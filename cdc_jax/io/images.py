@@ -21,9 +21,9 @@ from PIL import Image as PILImage
 
 from cdc_jax.errors import ImageError, reason_of
 from cdc_jax.io.alpha import Alpha
-from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, image_format, write_atomically
+from cdc_jax.io.files import IMAGE_FORMATS, IMAGE_SUFFIXES, LOSSY_FORMATS, MAX_PIXELS, image_format, write_atomically
 from cdc_jax.io.metadata import Metadata, fit_metadata, metadata_of, save_options
-from cdc_jax.io.pillow_files import open_image, unreadable
+from cdc_jax.io.pillow_files import bits_per_sample, open_image, unreadable
 from cdc_jax.io.srgb import profile_to_srgb, split_alpha, to_rgb, upright
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -41,10 +41,11 @@ _SAVE_OPTIONS = {
 }
 _DROPPED_ALPHA = "The alpha channel was dropped."
 _FIRST_FRAME = "Only the first of several frames was read."
+_ROUNDED = " bits a sample were rounded to 8."
 
 
 class ImageWarning(UserWarning):
-    """A part of an image file was ignored: the alpha channel, further frames, metadata, a corrupt colour profile."""
+    """A part of an image file was ignored: alpha, further frames, bits beyond 8, metadata, a corrupt colour profile."""
 
 
 class ImageContents(NamedTuple):
@@ -55,12 +56,14 @@ class ImageContents(NamedTuple):
       alpha: uint8 [h, w], 0 (transparent) to 255; None if every pixel is opaque.
       metadata: EXIF, XMP and profile, if they were requested.
       notes: what was left out, as sentences.
+      bits: bits a sample in the file. More than 8 are rounded to 8, which is the last of the notes.
     """
 
     pixels: Image
     alpha: Alpha | None = None
     metadata: Metadata = Metadata()
     notes: tuple[str, ...] = ()
+    bits: int = 8
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -77,7 +80,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
       ImageError: the file is missing, unreadable, in an unknown format, corrupt, or larger than `max_pixels`.
 
     Warns:
-      ImageWarning: alpha channel dropped, only the first frame read, corrupt colour profile ignored.
+      ImageWarning: alpha channel dropped, only the first frame read, more than 8 bits a sample rounded to 8, corrupt
+        colour profile ignored.
     """
     image, notes = load_image(source, max_pixels=max_pixels)
     for note in notes:
@@ -132,6 +136,7 @@ def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> Imag
     try:
         if getattr(pil_image, "is_animated", False):  # which looks for a second frame
             notes.append(_FIRST_FRAME)
+        bits = bits_per_sample(pil_image)
         pil_image.load()
         metadata = metadata_of(pil_image, notes) if keep_metadata else Metadata()
         pil_image = upright(pil_image)
@@ -142,10 +147,14 @@ def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> Imag
         raise type(error)(f"{name}{error}") from None
     except Exception as error:
         raise unreadable(error, name) from None
-    return ImageContents(pixels, alpha, replace(metadata, icc_profile=profile), tuple(name + note for note in notes))
+    notes += [f"{bits}{_ROUNDED}"] if bits > 8 else []
+    notes = tuple(name + note for note in notes)
+    return ImageContents(pixels, alpha, replace(metadata, icc_profile=profile), notes, bits)
 
 
-def encode_image(image: Image | ImageWithAlpha, format: str, metadata: Metadata | None = None) -> bytes:
+def encode_image(
+    image: Image | ImageWithAlpha, format: str, metadata: Metadata | None = None, quality: int | None = None
+) -> bytes:
     """Encodes an image to the bytes of a file, lossless except for JPEG (quality 95 without chroma subsampling).
 
     Args:
@@ -153,13 +162,20 @@ def encode_image(image: Image | ImageWithAlpha, format: str, metadata: Metadata 
         get the colours alone.
       format: a key of `cdc_jax.io.files.IMAGE_FORMATS`.
       metadata: written as far as the format can hold it. Pixels become sRGB if it holds no profile.
+      quality: of `LOSSY_FORMATS`, 1 to 100; WebP is then lossy.
 
     Raises:
-      ImageError: the image has another type or shape, the format is unknown, or it does not allow this size.
+      ImageError: the image has another type or shape, the format is unknown, or it does not allow this size or quality.
     """
     if format not in IMAGE_FORMATS:
         raise ImageError(f"{format!r} is not an image format that can be written: use {', '.join(IMAGE_FORMATS)}.")
     check_image(image, channels=(3, 4))
+    options = _SAVE_OPTIONS[format]
+    if quality is not None:
+        if format not in LOSSY_FORMATS or not 1 <= quality <= 100:
+            formats = " and ".join(LOSSY_FORMATS)
+            raise ImageError(f"quality is {quality}; it must be 1 to 100, for the formats {formats}.")
+        options = {**options, "lossless": False, "quality": quality}
     metadata = metadata or Metadata()
     fitting, _ = fit_metadata(metadata, format)
     pil_image = PILImage.fromarray(np.ascontiguousarray(image if format in ALPHA_FORMATS else image[..., :3]))
@@ -167,7 +183,7 @@ def encode_image(image: Image | ImageWithAlpha, format: str, metadata: Metadata 
         pil_image = profile_to_srgb(pil_image, metadata.icc_profile)
     buffer = io.BytesIO()
     try:
-        pil_image.save(buffer, format.upper(), **{**_SAVE_OPTIONS[format], **save_options(fitting, format)})
+        pil_image.save(buffer, format.upper(), **{**options, **save_options(fitting, format)})
     except (OSError, ValueError, SystemError) as error:
         size = f"{image.shape[1]}x{image.shape[0]} pixels"
         raise ImageError(f"An image of {size} cannot be written as {format} ({reason_of(error)}).") from None
@@ -186,12 +202,13 @@ def write_image(
     *,
     format: str | None = None,
     metadata: Metadata | None = None,
+    quality: int | None = None,
 ) -> None:
     """Writes an image file, completely or not at all.
 
     Args:
       path: the file.
-      image, metadata: as `encode_image`.
+      image, metadata, quality: as `encode_image`.
       format: a key of `cdc_jax.io.files.IMAGE_FORMATS`; by default that of the path's suffix.
 
     Raises:
@@ -203,7 +220,7 @@ def write_image(
     format = format or image_format(path)
     if format is None:
         raise ImageError(f"{os.fspath(path)}: The suffix names no image format; use {', '.join(IMAGE_SUFFIXES)}.")
-    data = encode_image(image, format, metadata)
+    data = encode_image(image, format, metadata, quality)
     for note in lost_in(format, alpha=image.shape[2] == 4, metadata=metadata or Metadata()):
         warnings.warn(f"{os.fspath(path)}: {note}", ImageWarning, stacklevel=2)
     try:

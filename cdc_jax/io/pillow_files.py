@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
@@ -14,6 +16,9 @@ from cdc_jax.io.image_folders import image_formats, register_heif
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _PILLOW_LIMIT = threading.Lock()
+_TIFF_BITS_PER_SAMPLE = 258
+# Pillow's names of how samples are stored: `I;16B`, `L;4`, `RGB;16L`. `BGR;16` is 16 bits a pixel, not a sample.
+_STORED_BITS = re.compile(r"(?:[IL];|(?:LA|RGB[AX]?|CMYK);(?=16[BLN]))(\d+)")
 
 
 def open_image(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
@@ -73,3 +78,21 @@ def open_header(stream: BinaryIO, formats: Sequence[str]) -> PILImage.Image:
             return PILImage.open(stream, formats=formats)
         finally:
             PILImage.MAX_IMAGE_PIXELS = pillow_limit
+
+
+def bits_per_sample(pil_image: PILImage.Image) -> int:
+    """Bits a sample in the file of an image that is not loaded yet; 8 where Pillow does not say.
+
+    Pillow says nothing of JPEG 2000 in colour and of AVIF.
+    """
+    stored = [8]
+    if pil_image.format == "HEIF":
+        stored.append(pil_image.info.get("bit_depth", 8))
+    stored += np.atleast_1d(getattr(pil_image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, 8)).tolist()
+    for codec, _, _, arguments in getattr(pil_image, "tile", []):
+        for argument in arguments if isinstance(arguments, tuple) else (arguments,):
+            if isinstance(argument, str) and (match := _STORED_BITS.match(argument)):
+                stored.append(int(match[1]))
+            elif isinstance(argument, int) and codec.startswith("ppm"):
+                stored.append(argument.bit_length())  # the largest sample of a PNM file in colour
+    return 16 if max(stored) == 8 and pil_image.mode.startswith("I;16") else max(stored)

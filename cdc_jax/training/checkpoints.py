@@ -25,7 +25,7 @@ from cdc_jax.models.params import check_same_weights, nest, unnest
 from cdc_jax.runtime.orbax import quiet_orbax
 from cdc_jax.runtime.sharding import make_mesh, replicated
 from cdc_jax.training.old_names import current_data_state, current_metrics
-from cdc_jax.training.step import TrainState
+from cdc_jax.training.state import TrainState
 
 OBJECTIVE = "validation_objective"  # the metric whose lowest value makes a checkpoint the best
 _ARRAYS = ("state", "weights", "ema")

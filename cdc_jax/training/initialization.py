@@ -30,7 +30,7 @@ from cdc_jax.models.transform import PATCH_VALUES
 from cdc_jax.training.checkpoints import Checkpoints, check_architecture, choose_step
 from cdc_jax.training.config import model_config, stored_config
 from cdc_jax.training.klt import KLT, image_klt
-from cdc_jax.training.step import is_trained
+from cdc_jax.training.state import is_trained
 
 CODING_FILE = "coding.npz"
 

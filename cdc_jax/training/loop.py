@@ -37,12 +37,11 @@ from cdc_jax.training.metrics_writer import RunLog
 from cdc_jax.training.monitoring import Due, StepClock, StepMonitor, due_after
 from cdc_jax.training.preemption import Interruption
 from cdc_jax.training.profiling import StepTrace
+from cdc_jax.training.state import TrainState, best_params
 from cdc_jax.training.step import (
     Metrics,
     Perceptual,
-    TrainState,
     abstract_state,
-    best_params,
     check_divisible,
     jit_train_step,
     new_state,

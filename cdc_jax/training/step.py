@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,47 +15,21 @@ import ml_collections
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.errors import ConfigError
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.params import Params, shapes
-from cdc_jax.models.weight_groups import Part, decides_symbols, part_of
 from cdc_jax.runtime.sharding import DATA, make_mesh, replicated, split_batch
 from cdc_jax.training.config import model_config
 from cdc_jax.training.imitation import Teacher
 from cdc_jax.training.loss import beta_at, hyper_weight_at, loss_and_metrics
 from cdc_jax.training.optimizer import ema_decay, learning_rate_schedule, make_optimizer, update_ema
 from cdc_jax.training.randomness import StepRandomness, step_randomness
+from cdc_jax.training.state import TrainState, is_trained
 
 Metrics = dict[str, Float[Array, ""]]
 Perceptual = Mapping[str, Array]
-
-
-class TrainState(NamedTuple):
-    """The state of training: everything that a step changes.
-
-    Attributes:
-      step: the number of completed steps.
-      params: all weights by name.
-      ema: the moving averages of the trained weights; empty if `ema.enabled` is false.
-      optimizer: the optimizer's state, for the trained weights concatenated to one vector.
-    """
-
-    step: Int[Array, ""]
-    params: Params
-    ema: Params
-    optimizer: optax.OptState
-
-
-def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
-    """Whether a weight is trained.
-
-    With `freeze_entropy`, weights that a file's symbols depend on are not. Distillation trains the U-Net alone.
-    """
-    if config.distill.steps:
-        return part_of(name) is Part.UNET
-    return not (config.freeze_entropy and decides_symbols(name))
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
@@ -76,11 +49,6 @@ def abstract_state(config: ml_collections.ConfigDict) -> TrainState:
     optimizer = jax.eval_shape(_fresh_optimizer(config), trained)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, trained if config.ema.enabled else {}, optimizer)
-
-
-def best_params(state: TrainState) -> Params:
-    """The weights to measure and export: the moving average of every weight that has one."""
-    return {**state.params, **state.ema}
 
 
 def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: int = 1) -> None:

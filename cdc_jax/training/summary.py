@@ -28,7 +28,7 @@ from cdc_jax.metrics.lpips import load_lpips, lpips
 from cdc_jax.training.export import export_params
 from cdc_jax.training.initialization import read_coding
 from cdc_jax.training.metrics_writer import RunLog
-from cdc_jax.training.step import TrainState, best_params
+from cdc_jax.training.state import TrainState, best_params
 
 _CAPTION_HEIGHT = 28
 

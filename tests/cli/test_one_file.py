@@ -9,7 +9,8 @@ from PIL import Image
 
 from cdc_jax.errors import ConfigError
 from cdc_jax.io import cdc_file
-from cdc_jax.io.images import read_image
+from cdc_jax.io.files import image_format
+from cdc_jax.io.images import encode_image, read_image
 from tests.cli.fake_codec import StoringCodec, Stream, fails, put, tree
 
 
@@ -43,6 +44,26 @@ def test_format_decides_where_the_name_does_not(cdc, photo):
     fails(cdc("decompress", "a.cdc", "-o", "x.png", "--format=jpeg", "--model=b"), 2, "suffix means png")
     fails(cdc("decompress", "a.cdc", "-o", "x.xyz", "--model=b"), 2, "x.xyz", "--format")
     assert len(tree()) == 5
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_the_quality_of_outputs(cdc, photo, name):
+    sizes = []
+    assert cdc("compress", "photo.png", "-o", "x.cdc", "--model=b")[0] == 0
+    for quality in ("20", "90"):
+        assert cdc("decompress", "x.cdc", "-o", name, "--output-quality", quality, "--model=b", "--force")[0] == 0
+        assert Path(name).read_bytes() == encode_image(photo, image_format(name), quality=int(quality))
+        sizes.append(Path(name).stat().st_size)
+    assert cdc("decompress", "x.cdc", "-o", name, "--model=b", "--force")[0] == 0
+    assert sizes[0] < sizes[1] < Path(name).stat().st_size
+
+
+def test_formats_without_a_quality(cdc, bundles):
+    put("a.cdc")
+    for words in (["-o", "a.png"], [], ["-o", "a", "--format=tiff"]):
+        fails(cdc("decompress", "a.cdc", *words, "--output-quality=50", "--model=b"), 2, "for jpeg and webp")
+    fails(cdc("decompress", "a.cdc", "-o", "a.jpg", "--output-quality=0", "--model=b"), 2, "from 1 to 100")
+    assert tree() == ["a.cdc"] and bundles.loaded == []
 
 
 def test_only_known_suffixes_are_replaced(cdc):

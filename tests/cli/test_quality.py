@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cdc_jax.cli import main
 from cdc_jax.io import cdc_file
+from cdc_jax.io.images import write_image
+from cdc_jax.metrics import psnr_db
 from tests.cli.fake_codec import fails, put, tree
 
 MODEL = "--model=every-rate"
@@ -81,3 +84,17 @@ def test_the_choice_is_logged_for_every_file(cdc):
     logged = [line for line in err if "by every-rate, quality" in line]
     assert code == 0 and sorted(line.split(" -> ")[0] for line in logged) == ["cdc: in/a.png", "cdc: in/b.png"]
     assert cdc("compress", "in", MODEL, "--target-bytes=200", "--force", "--quiet") == (0, "", [])
+
+
+def test_metrics_are_printed_on_request(cdc, bundles, photo):
+    code, _, err = cdc("compress", "photo.png", "--print-metrics", "--steps=3", "--model=b")
+    assert code == 0 and err[0].endswith(" s, PSNR inf dB, SSIM 1.0000")
+    assert bundles.codecs["b"].calls == [{"steps": 3, "seed": 0, "gamma": None, "eta": 0.0}]
+
+
+def test_metrics_are_those_of_the_decoded_image(compact_bundle, compact_codec, photograph, tmp_path, capsys):
+    write_image(tmp_path / "a.png", photograph)
+    words = ["--print-metrics", "--steps=0", "-q40", "--model", str(compact_bundle)]
+    assert main(["compress", str(tmp_path / "a.png"), *words]) == 0
+    decoded = compact_codec.decompress((tmp_path / "a.cdc").read_bytes(), steps=0)
+    assert f"PSNR {psnr_db(photograph, decoded):.2f} dB, SSIM 0." in capsys.readouterr().err

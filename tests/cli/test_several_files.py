@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,31 @@ def test_files_are_compressed_in_parallel(cdc, monkeypatch):
     assert [read_header(f"{name}.cdc") for name in "abcd"] == [(8, 8)] * 4
 
 
+@pytest.mark.parametrize("words", [["compress"], ["decompress"]])
+def test_one_job_is_one_file_at_a_time(cdc, monkeypatch, words):
+    busy, most = [], []
+
+    def alone(function):
+        def call(*args, **kwargs):
+            busy.append(1)
+            most.append(len(busy))
+            time.sleep(0.01)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                busy.pop()
+
+        return call
+
+    monkeypatch.setattr("cdc_jax.io.images.read_contents", alone(cdc_jax.io.images.read_contents))
+    monkeypatch.setattr("cdc_jax.io.images.encode_image", alone(cdc_jax.io.images.encode_image))
+    for name in "abcd":
+        put(f"in/{name}.png", ord(name)), put(f"in/{name}.cdc", ord(name))
+    assert cdc(*words, "in", "-o", "out/", "--jobs=1", "--model=b", "--quiet") == (0, "", [])
+    assert len(tree("out")) == 4 and set(most) == {1}
+    fails(cdc(*words, "in", "-o", "out/", "--jobs=0", "--model=b"), 2, "from 1 to 64")
+
+
 def read_header(path):
     return read_header_of(Path(path).read_bytes())
 
@@ -201,3 +227,17 @@ def test_images_are_read_at_the_same_time(cdc, monkeypatch):
     for name in ("a.png", "b.jpg", "c.webp", "d.bmp"):
         put(name)
     assert cdc("compress", "a.png", "b.jpg", "c.webp", "d.bmp", "--model=b", "--quiet") == (0, "", [])
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image has"), (3, "3 images have")])
+def test_images_of_16_bits_are_one_warning(cdc, number, words):
+    deep = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    names = [f"{index}.png" for index in range(number)]
+    for name in names:
+        Image.fromarray(deep).save(name)
+    put("eight.png")
+    code, _, err = cdc("compress", *names, "eight.png", "-o", "out/", "--model=b")
+    assert code == 0 and [line for line in err if "warning" in line] == [
+        f"cdc: warning: {words} more than 8 bits a sample, which were rounded to 8: {', '.join(names)}."
+    ]
+    assert cdc("compress", *names, "-o", "out/", "--model=b", "--quiet", "--force") == (0, "", [])

@@ -61,6 +61,8 @@ def test_alpha_is_kept_and_the_colours_are_the_same(codec, image):
     np.testing.assert_array_equal(codec.decompress_batch([with_alpha], steps=1)[0], plain)
     opaque = codec.decompress(without, steps=1, return_alpha=True)
     assert opaque.shape == (40, 60, 4) and (opaque[..., 3] == 255).all()
+    both = codec.decompress_batch([with_alpha, without], steps=1, return_alpha=True)
+    np.testing.assert_array_equal(both, [decoded, opaque])
     for read in zip(codec.read_symbols(with_alpha), codec.read_symbols(without), strict=True):
         np.testing.assert_array_equal(*read)
 
@@ -111,6 +113,9 @@ def test_a_corrupt_chunk_stops_only_those_who_read_it(codec, image):
         with pytest.raises(BitstreamError, match="alpha channel .* corrupt"):
             codec.decompress(data, steps=1, return_alpha=True)
         assert codec.decompress(data, steps=1).shape == (40, 60, 3)
+        results = dict(codec.decompress_each([data, good], steps=1, return_alpha=True))
+        assert isinstance(results[0], BitstreamError)
+        np.testing.assert_array_equal(results[1], codec.decompress(good, steps=1, return_alpha=True))
 
 
 def test_a_wrong_checksum_stops_all(codec, image):

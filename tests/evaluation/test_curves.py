@@ -73,4 +73,6 @@ def test_averages_are_means_over_images(finished):
             records = [by_slug[slug] for by_slug in evaluation.measured.records.values()]
             assert c.bpp[i] == pytest.approx(np.mean([8 * r.file_bytes / (r.width * r.height) for r in records]))
             assert c.scores["psnr-rgb"][i] == pytest.approx(np.mean([r.scores["psnr-rgb"] for r in records]))
+            scores = [record.scores["psnr-rgb"] for record in records]
+            assert c.intervals["psnr-rgb"][i] == pytest.approx(1.96 * np.std(scores, ddof=1) / len(scores) ** 0.5)
         assert c.bpp == sorted(c.bpp)

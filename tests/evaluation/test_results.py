@@ -38,7 +38,10 @@ def test_rows_per_image_and_rate_point(finished):
     assert as_json["left_out"] == {} and len(as_json["images"]) == len(rows)
     assert as_json["images"][0]["psnr-rgb"] == pytest.approx(float(rows[0]["psnr-rgb"]))
     with open(folder / "curves.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 3 * 2 + 6 + 6
+        averages = list(csv.DictReader(file))
+    assert len(averages) == 3 * 2 + 6 + 6
+    written = [float(row["psnr-rgb_interval"]) for row in averages]
+    assert written == pytest.approx([width for curve in evaluation.curves for width in curve.intervals["psnr-rgb"]])
 
 
 def test_bd_rates_are_written_with_their_reasons(finished):

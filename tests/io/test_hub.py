@@ -133,6 +133,24 @@ def test_private_repositories_and_the_token(hub, hub_client):
     assert hub.token not in "".join(lines)
 
 
+def test_no_failure_shows_the_token(hub, hub_client, tmp_path):
+    """Of a download or an upload: nothing there, no network, a changed byte, a connection that keeps breaking."""
+    hub.add("me/model", FILES)
+    hub.swapped["config.json"], hub.cuts["coding.npz"] = b"[]", (0, 1000)
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    said = []
+    for changes in ({}, nowhere, {"HF_HUB_OFFLINE": "1"}):
+        token = {"HF_TOKEN": hub.token}
+        said += hub_client.fetch("hf://me/model", "hf://me/none", "hf://me/none/a.pt", **token, **changes)
+        export = hub_client.cdc("export", tmp_path, "hf://me/model", **token, **changes)
+        assert export.returncode == 1
+        said += [export.stdout, export.stderr]
+    hub.cuts.clear()
+    said += hub_client.fetch("hf://me/model", HF_TOKEN=hub.token)
+    assert "is not the file that the hub has" in said[-1]
+    assert f"Bearer {hub.token}" in hub.authorizations and hub.token not in "".join(said)
+
+
 @pytest.mark.parametrize("file", ["config.json", "weights.safetensors"])
 def test_a_changed_byte_is_refused(hub, hub_client, file):
     """Of the same length, so that the library does not notice; whether it changed on its way or in the cache."""

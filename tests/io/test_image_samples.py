@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cdc_jax.errors import ImageError
 from cdc_jax.io.images import ImageWarning, from_pil, load_image, read_contents, read_image
@@ -13,6 +14,14 @@ from tests.io.image_files import grey_profile, png, quietly, saved, smooth, tiff
 RAMP_8 = np.arange(256, dtype=np.uint16).reshape(4, 64)
 RAMP_16 = RAMP_8 * 257
 RAMP_RGB = np.repeat(RAMP_8[..., None], 3, 2)
+
+
+def _texts(**texts):
+    info = PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    return info
+
 
 RAMPS_16 = {
     "PNG": png(RAMP_16[..., None], 0),
@@ -29,28 +38,68 @@ RAMPS_16 = {
 @pytest.mark.parametrize("kind", RAMPS_16)
 def test_a_16_bit_ramp_reads_like_its_8_bit_twin(kind):
     twin = quietly(saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG"))
-    np.testing.assert_array_equal(quietly(RAMPS_16[kind]), twin)
+    bits = 32 if "32 bits" in kind else 16
+    np.testing.assert_array_equal(quietly(RAMPS_16[kind], bits), twin)
+    assert read_contents(RAMPS_16[kind]).bits == bits
 
 
 def test_16_bit_grey_is_rounded_to_the_nearest():
     every = np.arange(65536).reshape(256, 256)
-    np.testing.assert_array_equal(quietly(png(every[..., None], 0))[..., 0], np.floor(every / 257 + 0.5))
+    np.testing.assert_array_equal(quietly(png(every[..., None], 0), 16)[..., 0], np.floor(every / 257 + 0.5))
 
 
 def test_16_bit_grey_keeps_its_profile_and_its_transparency():
     eight = saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG", icc_profile=grey_profile(1.0))
     sixteen = png(RAMP_16[..., None], 0, profile=grey_profile(1.0))
-    np.testing.assert_array_equal(quietly(sixteen), quietly(eight))
-    assert quietly(sixteen)[2, 0, 0] > 128 + 20
-    assert "alpha" in load_image(png(RAMP_16[..., None], 0, transparent=257))[1][0]
+    np.testing.assert_array_equal(quietly(sixteen, 16), quietly(eight))
+    assert quietly(sixteen, 16)[2, 0, 0] > 128 + 20
+    assert "alpha" in load_image(png(RAMP_16[..., None], 0, transparent=257))[1][1]
 
 
 def test_12_bit_tiff():
     samples = np.arange(0, 4096, 2)
     high, low = samples[0::2], samples[1::2]
     packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], -1).astype(np.uint8).tobytes()
-    read = quietly(tiff(packed, len(samples), 1, bits=12))
+    read = quietly(tiff(packed, len(samples), 1, bits=12), 12)
     np.testing.assert_array_equal(read[0, :, 0], np.floor(samples * 255 / 4095 + 0.5))
+
+
+def bmp_of_16_bits_a_pixel():
+    image = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "BMP")
+    header = bytearray(image.getvalue()[:54])
+    header[28] = 16
+    return bytes(header) + bytes(4 * 4 * 2)
+
+
+SAMPLE_BITS = {
+    "PPM": (b"P6 4 4 65535\n" + bytes(96), 16),
+    "PPM of 8 bits": (b"P6 4 4 255\n" + bytes(48), 8),
+    "PPM of 7 bits": (b"P6 4 4 100\n" + bytes(48), 8),
+    "JPEG 2000": (saved(Image.fromarray(RAMP_16), "JPEG2000"), 16),
+    "BMP of 16 bits a pixel": (bmp_of_16_bits_a_pixel(), 8),
+    "palette": (saved(Image.fromarray(smooth()).quantize(16), "PNG"), 8),
+    "a text that looks like a depth": (saved(Image.fromarray(smooth()), "PNG", pnginfo=_texts(bit_depth="16")), 8),
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLE_BITS)
+def test_more_than_8_bits_a_sample_are_a_note(kind):
+    data, bits = SAMPLE_BITS[kind]
+    assert read_contents(data).bits == bits
+    quietly(data, bits)
+
+
+def test_heic_of_10_bits_is_a_note():
+    heif = pytest.importorskip("pillow_heif", reason="the package is not installed: pip install '.[heif]'")
+    data = io.BytesIO()
+    heif.from_bytes(mode="RGB;16", size=(64, 64), data=bytes(64 * 64 * 6)).save(data)
+    assert read_contents(data.getvalue()).bits == 10
+
+
+def test_a_loaded_16_bit_image_is_a_note():
+    image = Image.fromarray(RAMP_16)
+    assert from_pil(image).notes == ("16 bits a sample were rounded to 8.",)
 
 
 @pytest.mark.parametrize("values, sample_format", [([0, -5], 2), ([0, 70000], 1)])
@@ -91,9 +140,10 @@ ALPHA = {
 @pytest.mark.parametrize("kind", ALPHA)
 def test_alpha_is_dropped_with_a_warning(kind):
     data, colours = ALPHA[kind]
-    with pytest.warns(ImageWarning, match="alpha channel was dropped") as warned:
+    with pytest.warns(ImageWarning) as warned:
         read = read_image(data)
-    assert len(warned) == 1
+    rounded = ["16 bits a sample were rounded to 8."] if "16-bit" in kind else []
+    assert [str(warning.message) for warning in warned] == [*rounded, "The alpha channel was dropped."]
     np.testing.assert_array_equal(read, colours)
 
 
@@ -118,7 +168,8 @@ SEE_THROUGH = {kind: data for kind, (data, _) in ALPHA.items()} | {
 @pytest.mark.parametrize("kind", SEE_THROUGH)
 def test_alpha_is_read_beside_the_colours(kind):
     contents = read_contents(SEE_THROUGH[kind])
-    assert contents.alpha.dtype == np.uint8 and contents.notes == ()
+    assert contents.alpha.dtype == np.uint8
+    assert contents.notes == (("16 bits a sample were rounded to 8.",) if "16-bit" in kind else ())
     np.testing.assert_array_equal(contents.alpha, ALPHA_CHANNELS[kind])
 
 

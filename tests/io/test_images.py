@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cdc_jax.errors import ImageError
-from cdc_jax.io.files import IMAGE_FORMATS
+from cdc_jax.io.files import IMAGE_FORMATS, LOSSY_FORMATS
 from cdc_jax.io.images import (
     ALPHA_FORMATS,
     ImageWarning,
@@ -44,6 +44,21 @@ def test_lossless_formats_round_trip(format, size):
 def test_jpeg_is_close():
     image = smooth()
     assert np.abs(quietly(encode_image(image, "jpeg")).astype(int) - image).max() <= 8
+
+
+@pytest.mark.parametrize("format", LOSSY_FORMATS)
+def test_lossy_formats_take_a_quality(tmp_path, format):
+    write_image(tmp_path / "a", smooth(), format=format, quality=100)
+    best = read_image(tmp_path / "a")
+    worst = read_image(encode_image(smooth(), format, quality=1))
+    assert 0 < np.abs(best.astype(int) - smooth()).max() <= 12
+    assert np.abs(worst.astype(int) - smooth()).max() > 20
+
+
+@pytest.mark.parametrize(("format", "quality"), [("png", 90), ("jpeg", 0), ("webp", 101)])
+def test_qualities_that_are_refused(format, quality):
+    with pytest.raises(ImageError, match=f"quality is {quality}; it must be 1 to 100, for the formats jpeg and webp"):
+        encode_image(smooth(), format, quality=quality)
 
 
 @pytest.mark.parametrize("suffix, format", [(s, f) for f, suffixes in IMAGE_FORMATS.items() for s in suffixes])

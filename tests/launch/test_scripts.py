@@ -67,3 +67,9 @@ def test_documented_commands_can_work(command, random_bundle, tmp_path):
     if "slurm.sbatch" in command or "tpu_vm.sh" in command:
         devices = 8 * int(given.get("nodes", 1))
     assert int(settings.get("data.batch_size", config.data.batch_size)) % devices == 0
+
+
+def test_no_documented_launch_continues_the_demo():
+    """After `make demo`, runs/demo holds a run with other settings, which the trainer refuses to continue."""
+    commands = [command for command in documented_commands() if "local.sh" in command]
+    assert len(commands) >= 2 and not any("runs/demo" in command for command in commands)

@@ -16,7 +16,7 @@ from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config import model_config
 from cdc_jax.training.config_checks import check_config
 from cdc_jax.training.initialization import frozen_coding, keep_coding, read_coding, starting_weights
-from cdc_jax.training.step import is_trained
+from cdc_jax.training.state import is_trained
 from tests.helpers.object_store import unreachable_store
 from tests.helpers.training import run_main, tiny_config
 
