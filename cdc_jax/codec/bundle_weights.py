@@ -6,6 +6,7 @@ weights.safetensors    float16, half the size, memory-mapped: the format of the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
 
 ORBAX_FOLDER = "weights"
 SAFETENSORS_FILE = "weights.safetensors"
-_ORBAX_BYTES = 128 << 20  # that orbax's threads and caches take; short of memory, they can wait for each other for ever
+# Address space that orbax's and tensorstore's threads take, measured; short of it, they end the process, print tracebacks
+# of their own, or wait for each other for ever.
+_ORBAX_BYTES, _ORBAX_CORE_BYTES = 352 << 20, 16 << 20
 
 
 def round_to_half(params: Mapping[str, Array]) -> dict[str, Float[np.ndarray, "..."]]:
@@ -71,7 +74,7 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
             f"{path} is missing, and so is {SAFETENSORS_FILE}: the bundle has no weights, copy or export it again."
         )
     check, load = (check_safetensors, _load_half) if half else (check_orbax, _load_orbax)
-    expected, num_bytes = shapes(config), model_bytes(config) + (0 if half else _ORBAX_BYTES)
+    expected, num_bytes = shapes(config), model_bytes(config) + (0 if half else _orbax_bytes())
     jax.local_devices()  # whose threads take their memory first
     try:
         with enough_memory(f"Loading {path}", num_bytes, least_more=num_bytes):
@@ -86,6 +89,10 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
         raise BundleError(
             f"{path} cannot be read{reason}, so the bundle is incomplete or corrupt: copy or export it again."
         ) from error
+
+
+def _orbax_bytes() -> int:
+    return _ORBAX_BYTES + _ORBAX_CORE_BYTES * (os.cpu_count() or 1)
 
 
 def _load_half(path: Path, expected: Shapes) -> Params:

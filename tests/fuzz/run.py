@@ -2,7 +2,7 @@
 
   python -m tests.fuzz.run TARGET FOLDER [-max_total_time=60 and other options of libFuzzer]
 
-FOLDER keeps the inputs that reached something new; it starts with the target's seeds. A finding ends the run with a
+FOLDER keeps the inputs that reached something new; it starts with the target's seeds and kept inputs. A finding ends the run with a
 traceback, and is written into FOLDER as `crash-…`, `timeout-…` or `oom-…`. Needs `pip install '.[fuzz]'`.
 """
 
@@ -20,11 +20,14 @@ def main() -> None:
     name, folder, *options = sys.argv[1:]
     # The readers, and what they are made of; NumPy and JAX would only cost time.
     with atheris.instrument_imports(include=["cdc_jax", "zipfile", "pickletools", "PIL"]):
+        from tests.fuzz.corpus import read
         from tests.fuzz.targets import TARGETS
-    target = TARGETS[name]
+
+        target = TARGETS[name]
+        assert all(map(target.run, target.seeds()))  # which imports what is imported late
     corpus = Path(folder)
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(target.seeds()):
+    for number, seed in enumerate([*target.seeds(), *read(name)]):
         (corpus / f"seed-{number}").write_bytes(seed)
     largest = max(len(seed) for seed in target.seeds())
     sizes = [f"-max_len={2 * largest}"] if largest > 4096 else []

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.fuzz.corpus import MAX_BYTES, choose, read
 from tests.fuzz.targets import TARGETS, damaged
 from tests.helpers.processes import ROOT, user_environment
 
@@ -19,11 +20,21 @@ FINDINGS = ("crash-", "timeout-", "oom-", "leak-")
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_and_damaged_seeds(name):
-    """Without coverage, everywhere: seeds are accepted, and nothing close to them is a finding."""
-    target = TARGETS[name]
+    """Without coverage, everywhere: seeds are accepted, and neither what fuzzing found nor what is close is a finding."""
+    target, kept = TARGETS[name], read(name)
+    assert sum(map(len, kept)) <= MAX_BYTES and bool(kept) == (name != "coding_npz")
+    for data in kept:
+        target.run(data)
     assert all(map(target.run, target.seeds()))
     accepted = [target.run(data) for data in damaged(target.seeds(), 100)]
     assert not all(accepted)
+
+
+def test_what_is_kept_reaches_new_lines(tmp_path):
+    target = TARGETS["container"]
+    inputs = [*target.seeds(), b"", b"\xc3", b"\xc3D", target.seeds()[0] + b"\0"]
+    chosen = choose(inputs, target.run)
+    assert b"" in chosen and target.seeds()[2] in chosen and len(chosen) < len(inputs)
 
 
 @pytest.mark.slow

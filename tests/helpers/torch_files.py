@@ -74,3 +74,26 @@ def write_legacy(path: Path, value: bytes, storages: Mapping[str, np.ndarray] | 
     data += b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
     path.write_bytes(data)
     return path
+
+
+def write_fake_checkpoint(path: Path, width: int = 2) -> Path:
+    """A checkpoint of the original program's layout, x-prediction, with all weights at 0.1."""
+    from cdc_jax.codec.import_torch import torch_modules, torch_name
+    from cdc_jax.models.config import ModelConfig
+    from cdc_jax.models.params import shapes, transposed_convolutions
+
+    config, modules = ModelConfig(width=width), torch_modules("x")
+    transposed, views, storages = transposed_convolutions(config), {}, {}
+    for index, (ours, leaf) in enumerate(shapes(config).items()):
+        shape = leaf.shape
+        if ours.endswith("kernel") and len(shape) == 4:
+            rows, columns, inputs, outputs = shape
+            ends = (inputs, outputs) if ours.removesuffix(".kernel") in transposed else (outputs, inputs)
+            shape = (*ends, rows, columns)
+        elif ours.endswith("kernel"):
+            shape = shape[::-1]
+        count = int(np.prod(shape))
+        strides = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+        views[torch_name(ours, modules)] = tensor(f"{index}", "<f4", count, shape, strides)
+        storages[f"{index}"] = np.full(count, 0.1, "<f4")
+    return write_zip(path, mapping({"step": number(1), "model": mapping(views)}), storages)
