@@ -2,8 +2,9 @@
 
   python -m tests.fuzz.run TARGET FOLDER [-max_total_time=60 and other options of libFuzzer]
 
-FOLDER keeps the inputs that reached something new; it starts with the target's seeds and kept inputs. A finding ends the run with a
-traceback, and is written into FOLDER as `crash-…`, `timeout-…` or `oom-…`. Needs `pip install '.[fuzz]'`.
+FOLDER keeps the inputs that reached something new; it starts with the target's seeds and kept inputs. A finding ends
+the run with a traceback, and is written into FOLDER as `crash-…`, `timeout-…` or `oom-…`. Needs
+`pip install '.[fuzz]'`.
 """
 
 from __future__ import annotations
