@@ -20,7 +20,7 @@ FINDINGS = ("crash-", "timeout-", "oom-", "leak-")
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_and_damaged_seeds(name):
-    """Without coverage, everywhere: seeds are accepted, and what was found before or is close to a seed is no finding."""
+    """Without coverage, everywhere: seeds are accepted; what was kept and what is close to a seed is no finding."""
     target, kept = TARGETS[name], read(name)
     assert sum(map(len, kept)) <= MAX_BYTES and bool(kept) == (name != "coding_npz")
     for data in kept:
