@@ -24,8 +24,8 @@ from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
 
 ORBAX_FOLDER = "weights"
 SAFETENSORS_FILE = "weights.safetensors"
-# Address space that orbax's and tensorstore's threads take, measured; short of it, they end the process, print tracebacks
-# of their own, or wait for each other for ever.
+# Address space that orbax's and tensorstore's threads take, measured. Short of it, they end the process, print
+# tracebacks of their own, or wait for each other for ever.
 _ORBAX_BYTES, _ORBAX_CORE_BYTES = 352 << 20, 16 << 20
 
 

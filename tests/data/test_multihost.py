@@ -12,7 +12,7 @@ from cdc_jax.data.multihost import open_shared_batches, shared_state
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError
 from tests.data.conftest import corrupt_images, save_image
-from tests.helpers.processes import free_address, user_environment
+from tests.helpers.processes import fast_environment, free_address
 
 # Opens each of the folders in turn, reads two batches, and prints the state of the data, or the error.
 _OPENING = """
@@ -43,7 +43,7 @@ def start(index: int, address: str, *folders) -> subprocess.Popen:
     variables = {"CDC_COORDINATOR": address, "CDC_PROCESS_COUNT": "2", "CDC_PROCESS_INDEX": str(index)}
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-c", _OPENING, *map(str, folders)]
-    return subprocess.Popen(command, env=user_environment(**variables, JAX_PLATFORMS="cpu"), text=True, **pipes)
+    return subprocess.Popen(command, env=fast_environment(**variables, JAX_PLATFORMS="cpu"), text=True, **pipes)
 
 
 def test_two_processes_agree_about_their_images(folder, data_config, tmp_path):

@@ -15,7 +15,7 @@ from cdc_jax.data.sources import open_sources, validation_images
 from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.io.images import read_image
 from tests.data.array_record import write_data_set
-from tests.helpers.processes import user_environment
+from tests.helpers.processes import fast_environment
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="TFDS comes with pip install '.[train]'")
 
@@ -106,7 +106,7 @@ def test_tensorflow_is_not_imported(data_dir, tmp_path):
     (tmp_path / "tensorflow" / "__init__.py").write_text("")
     (tmp_path / "read.py").write_text(READING)  # beside the empty package, so that this one is found first
     command = [sys.executable, str(tmp_path / "read.py"), str(data_dir)]
-    finished = subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, env=fast_environment(), timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
     shapes, validation, imported = json.loads(finished.stdout.splitlines()[-1])
     assert shapes == [[4, 64, 64, 3]] * 3 and validation == 2

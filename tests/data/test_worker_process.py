@@ -13,7 +13,7 @@ import pytest
 
 from cdc_jax.data.pipeline import open_batches
 from cdc_jax.errors import CdcError
-from tests.helpers.processes import user_environment
+from tests.helpers.processes import fast_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX'")
 
@@ -45,7 +45,7 @@ def test_a_worker_lives_as_long_as_the_trainer(folder, tmp_path):
     (tmp_path / "read.py").write_text(_READING)
     command = [sys.executable, tmp_path / "read.py", folder]
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-    with subprocess.Popen(command, env=user_environment(), text=True, start_new_session=True, **pipes) as trainer:
+    with subprocess.Popen(command, env=fast_environment(), text=True, start_new_session=True, **pipes) as trainer:
 
         def read_batch() -> int:
             print(file=trainer.stdin, flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import user_environment
+from tests.helpers.processes import fast_environment
 from tests.helpers.training import CONFIG, main_command
 
 _RUN = """
@@ -44,7 +44,7 @@ def test_training_on_array_records_without_tensorflow(tmp_path):
     command = main_command(tmp_path / "run", **settings)
     assert command[1:3] == ["-m", "cdc_jax.main"] and f"--config={CONFIG}" in command
     finished = subprocess.run(
-        [sys.executable, "-c", _RUN, *command[3:]], env=user_environment(), capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", _RUN, *command[3:]], env=fast_environment(), capture_output=True, text=True, timeout=600
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert (tmp_path / "run" / "bundle" / "coding.npz").exists()

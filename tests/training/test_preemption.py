@@ -21,7 +21,7 @@ from cdc_jax.models.params import shapes
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config import model_config
 from cdc_jax.training.step import new_state
-from tests.helpers.processes import ROOT, user_environment
+from tests.helpers.processes import ROOT, fast_environment
 from tests.helpers.training import main_command, run_main, tiny_config, tiny_settings
 
 FIRST, LAST = 60, 120  # the checkpoints of the tiny run
@@ -45,7 +45,7 @@ def start_and_signal(workdir, number: signal.Signals, step: int, later_seconds: 
     """Starts the run, and sends it a signal some time after a step has been logged."""
     pipe = subprocess.PIPE
     command = main_command(workdir, **tiny_settings())
-    process = subprocess.Popen(command, env=user_environment(), stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(command, env=fast_environment(), stdout=pipe, stderr=pipe, text=True)
     while process.poll() is None and max(line["step"] for line in lines_of(workdir)) < step:
         time.sleep(0.01)
     time.sleep(later_seconds)
@@ -108,7 +108,7 @@ def save_on_a_full_disk(workdir: str) -> None:
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
     script = f"from tests.training.test_preemption import *; save_on_a_full_disk({str(tmp_path)!r})"
     finished = subprocess.run(
-        [sys.executable, "-c", script], env=user_environment(), cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], env=fast_environment(), cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert "refused:" in finished.stdout, finished.stderr[-3000:]
     state, _ = _state_and_config()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.helpers.processes import user_environment
+from tests.helpers.processes import fast_environment
 
 PROGRAM = """
 import sys
@@ -25,7 +25,7 @@ for name in ("profile", "again"):  # a trace that still ran would refuse another
 
 def run(folder, first: int, steps: int) -> None:
     command = [sys.executable, "-c", PROGRAM, str(first), str(steps), str(folder)]
-    finished = subprocess.run(command, env=user_environment(), capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, env=fast_environment(), capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
 
 
