@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,49 +74,64 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     runner.check_plan(args, plan)
     models = Models(args, environment.load_codec)
 
-    def read(source: str) -> _Stream:
-        from cdc_jax.io import cdc_file
-        from cdc_jax.io.alpha import read_alpha
-        from cdc_jax.io.metadata import metadata_in
-
-        data = paths.read_source(source, magic=cdc_file.MAGIC)
-        header = cdc_file.unpack(data, max_pixels=args.max_pixels)
-        codec = models.for_file(header.fingerprint, source)
-        alpha = read_alpha(header.chunks, header.height, header.width)
-        return _Stream(source, data, header, codec, alpha, metadata_in(header.chunks))
-
-    def decode(streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
-        settings = {"steps": args.steps, "seed": args.seed, "gamma": args.gamma, "eta": args.eta}
-        if len(plan.tasks) == 1 or args.max_memory is not None or args.tile is not None:
-            for index, stream in enumerate(streams):
-                start = time.perf_counter()
-                image = _decode_one(args, stream, settings)
-                stream.decode_seconds = time.perf_counter() - start
-                yield index, image
-            return
-        for codec in dict.fromkeys(stream.codec for stream in streams):
-            members = [index for index, stream in enumerate(streams) if stream.codec is codec]
-            for index, image in codec.decompress_each([streams[i].data for i in members], **settings):
-                yield members[index], image
-
-    def finish(stream: _Stream, image) -> pipeline.Result:
-        from cdc_jax.io.alpha import add_alpha
-        from cdc_jax.io.images import encode_image, lost_in
-
-        lost = lost_in(format, alpha=stream.alpha is not None, metadata=stream.metadata)
-        if lost and not args.quiet:
-            console.log(f"warning: {console.shown(stream.source)}: {' '.join(lost)}")
-        if stream.alpha is not None:
-            image = add_alpha(image, stream.alpha)
-        height, width = stream.header.height, stream.header.width
-        seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # of a batch, nobody knows
-        data = encode_image(image, format, stream.metadata, args.output_quality)
-        return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
-
+    alone = len(plan.tasks) == 1 or args.max_memory is not None or args.tile is not None
+    steps = (
+        functools.partial(_read, args, models),
+        functools.partial(_decode_each if alone else _decode_together, args),
+        functools.partial(_finish, args, format),
+    )
     concurrent = args.max_memory is None and args.tile is None
     check = runner.target_check(args, plan)
-    convert = pipeline.in_batches(check, read, decode, finish, concurrent=concurrent, workers=args.jobs)
+    convert = pipeline.in_batches(check, *steps, concurrent=concurrent, workers=args.jobs)
     return runner.run_tasks(args, plan, convert, interruptible=environment.is_process)
+
+
+def _read(args: argparse.Namespace, models: Models, source: str) -> _Stream:
+    from cdc_jax.io import cdc_file
+    from cdc_jax.io.alpha import read_alpha
+    from cdc_jax.io.metadata import metadata_in
+
+    data = paths.read_source(source, magic=cdc_file.MAGIC)
+    header = cdc_file.unpack(data, max_pixels=args.max_pixels)
+    codec = models.for_file(header.fingerprint, source)
+    alpha = read_alpha(header.chunks, header.height, header.width)
+    return _Stream(source, data, header, codec, alpha, metadata_in(header.chunks))
+
+
+def _settings(args: argparse.Namespace) -> dict:
+    return {"steps": args.steps, "seed": args.seed, "gamma": args.gamma, "eta": args.eta}
+
+
+def _decode_each(args: argparse.Namespace, streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
+    """Yields (index, image or exception) of one file after the other."""
+    for index, stream in enumerate(streams):
+        start = time.perf_counter()
+        image = _decode_one(args, stream, _settings(args))
+        stream.decode_seconds = time.perf_counter() - start
+        yield index, image
+
+
+def _decode_together(args: argparse.Namespace, streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
+    """Yields (index, image or exception) in order of completion; the files of one model share programs and devices."""
+    for codec in dict.fromkeys(stream.codec for stream in streams):
+        members = [index for index, stream in enumerate(streams) if stream.codec is codec]
+        for index, image in codec.decompress_each([streams[i].data for i in members], **_settings(args)):
+            yield members[index], image
+
+
+def _finish(args: argparse.Namespace, format: str, stream: _Stream, image) -> pipeline.Result:
+    from cdc_jax.io.alpha import add_alpha
+    from cdc_jax.io.images import encode_image, lost_in
+
+    lost = lost_in(format, alpha=stream.alpha is not None, metadata=stream.metadata)
+    if lost and not args.quiet:
+        console.log(f"warning: {console.shown(stream.source)}: {' '.join(lost)}")
+    if stream.alpha is not None:
+        image = add_alpha(image, stream.alpha)
+    height, width = stream.header.height, stream.header.width
+    seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # of a batch, nobody knows
+    data = encode_image(image, format, stream.metadata, args.output_quality)
+    return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
 
 
 def _tile(text: str) -> int:

@@ -125,13 +125,7 @@ def save_bundle(
         with new_bundle(out_dir, license=license, overwrite=overwrite) as folder:
             (save_half if half else save_orbax)(folder, params)
             coding.save(folder / "coding.npz")
-            facts = {
-                "bundle_version": BUNDLE_VERSION,
-                "cdc_jax_version": __version__,
-                "model": config.to_dict(),
-                "fingerprint": coding.fingerprint.hex(),
-                "weights_sha256": weights_hash(params),
-            }
+            facts = _facts(config, coding, params)
             (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
             (folder / CARD_FILE).write_text(_model_card(facts, coding, provenance, measurements or {}), "utf-8")
             if serving is not None:
@@ -142,6 +136,17 @@ def save_bundle(
         raise BundleError(exists_already(out_dir)) from error
     except OSError as error:
         raise BundleError(f"Cannot write the bundle {out_dir}: {reason_of(error)}.") from error
+
+
+def _facts(config: ModelConfig, coding: CodingModel, params: Mapping[str, Array]) -> dict[str, object]:
+    """The content of config.json."""
+    return {
+        "bundle_version": BUNDLE_VERSION,
+        "cdc_jax_version": __version__,
+        "model": config.to_dict(),
+        "fingerprint": coding.fingerprint.hex(),
+        "weights_sha256": weights_hash(params),
+    }
 
 
 def load_bundle(path: str | Path) -> Bundle:

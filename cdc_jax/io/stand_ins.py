@@ -6,6 +6,7 @@ import os
 
 _GIT_LFS = b"version https://git-lfs"
 _HTML = (b"<!doctype html", b"<html")
+_NOT_FOUND = (b"Entry not found", b"Repository not found", b"Invalid username or password")  # what a hub answers
 
 
 def stand_in(path: str | os.PathLike[str]) -> str | None:
@@ -20,4 +21,6 @@ def stand_in(path: str | os.PathLike[str]) -> str | None:
         return "it is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
     if start.lstrip().lower().startswith(_HTML):
         return "it is an HTML page, not the file itself: download it again, by the link to the raw file"
+    if start.startswith(_NOT_FOUND):
+        return "it is a hub's answer that there is no such file: check its address, and your login if it is private"
     return None

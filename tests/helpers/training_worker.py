@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 
 from cdc_jax.runtime.multihost import join_processes
@@ -22,10 +23,8 @@ from cdc_jax.runtime.multihost import join_processes
 def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     join_processes()
     jax.config.update("jax_enable_x64", bits == 64)
-    from cdc_jax.models.initialization import initial_weights
     from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
     from cdc_jax.training.checkpoints import Checkpoints
-    from cdc_jax.training.config import model_config
     from cdc_jax.training.imitation import make_teacher
     from cdc_jax.training.step import jit_train_step, new_state
     from tests.helpers.training import image_rows, parallel_config
@@ -34,12 +33,8 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     config = parallel_config(**distilled if what == "distill" else {})
     mesh = make_mesh()
 
-    def weights(seed: int) -> dict[str, np.ndarray]:
-        initial = initial_weights(model_config(config), seed, latent_gain=4.0)
-        return {name: np.asarray(value, f"f{bits // 8}") for name, value in initial.items()}
-
-    state = new_state(config, weights(config.seed), mesh)
-    networks = ({}, make_teacher(config, weights(config.seed + 1))) if what == "distill" else ({},)
+    state = new_state(config, _weights(config, 0, bits), mesh)
+    networks = ({}, make_teacher(config, _weights(config, 1, bits))) if what == "distill" else ({},)
     share = config.data.batch_size // jax.process_count()
     first = jax.process_index() * share
 
@@ -60,11 +55,23 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
         with Checkpoints(_wait_for(workdir, steps - 1), sharding=replicated(mesh)) as checkpoints:
             state = checkpoints.restore(state, steps - 1)
         restored_loss = float(compiled(state, batch(steps - 1), *networks)[1]["loss"])
-    operations = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", compiled.as_text())
-    collectives = {name: operations.count(name) for name in set(operations)}
     if jax.process_index() == 0:
-        facts = {"losses": losses, "norms": norms, "collectives": collectives, "devices": mesh.size}
-        print(json.dumps(facts | {"restored_loss": restored_loss}))
+        facts = {"losses": losses, "norms": norms, "restored_loss": restored_loss, "devices": mesh.size}
+        print(json.dumps(facts | {"collectives": _collectives(compiled.as_text())}))
+
+
+def _weights(config: ml_collections.ConfigDict, number: int, bits: int) -> dict[str, np.ndarray]:
+    from cdc_jax.models.initialization import initial_weights
+    from cdc_jax.training.config import model_config
+
+    initial = initial_weights(model_config(config), config.seed + number, latent_gain=4.0)
+    return {name: np.asarray(value, f"f{bits // 8}") for name, value in initial.items()}
+
+
+def _collectives(program: str) -> dict[str, int]:
+    """How often each collective operation occurs in a compiled program."""
+    operations = re.findall(r"= .*? ((?:all-|reduce-scatter|collective-)[a-z-]*?)(?:-start)?\(", program)
+    return {name: operations.count(name) for name in set(operations)}
 
 
 def _wait_for(workdir: str, step: int) -> str:
