@@ -27,6 +27,7 @@ from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
+from cdc_jax.runtime import programs
 from cdc_jax.runtime.sharding import split_batch
 
 
@@ -179,8 +180,9 @@ class ImageDecoder:
         if mesh is not None and mesh.size > 1:
             latents, quality = jax.device_put((latents, quality), split_batch(mesh))
         compute = {"compute_type": self._compute_type}
-        made = synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
-        if not np.all(made.finite):
+        static, given = (self._config, steps, eta > 0), (params, latents, *numbers, quality)
+        made = programs.call(synthesize, static, given, **compute)
+        if not np.asarray(made.finite).all():  # NumPy's own `all`: JAX's would be a program of its own
             raise unusable_decoder(self._config, params, latents, quality)
         return np.array(made.images)
 
