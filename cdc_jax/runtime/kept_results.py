@@ -2,8 +2,8 @@
 
 A key covers the arguments of `read` and `write`, this package's source, the versions of the libraries that trace and
 compile programs, the environment variables that they read, the processors and the device. A result therefore never
-outlives what it was made with. An entry starts with the SHA-256 of its contents: a damaged one counts as missing, and is
-written again.
+outlives what it was made with. An entry starts with the SHA-256 of its contents: a damaged one counts as missing, and
+is written again.
 
 Off until `enable` is called, which only the command `cdc` does: a program may change JAX's settings after that, and a
 key would not show it.
