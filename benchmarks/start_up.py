@@ -96,7 +96,9 @@ def _commands(checkouts: dict[str, Path], sides: dict[str, Path], image: Path, a
     for run in range(1 + args.runs):
         for name, root in checkouts.items():
             for command in ("compress", "decompress"):
-                source, target = (image.resolve(), "a.cdc") if command == "compress" else (sides[name] / "a.cdc", "a.png")
+                source, target = (
+                    (image.resolve(), "a.cdc") if command == "compress" else (sides[name] / "a.cdc", "a.png")
+                )
                 words = [command, "--quiet", "--force", source, "-o", sides[name] / target]
                 words += [] if args.model is None else ["--model", args.model.resolve()]
                 figures = _run(["-m", "cdc_jax", *words], _environment(root, sides[name]), sides[name] / target)
