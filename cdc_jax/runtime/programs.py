@@ -19,6 +19,7 @@ from collections.abc import Callable
 import jax
 from jax.experimental import serialize_executable
 
+from cdc_jax.errors import is_out_of_memory
 from cdc_jax.runtime import compilation_cache, kept_results
 
 _loaded: dict[tuple, jax.stages.Compiled] = {}
@@ -75,7 +76,7 @@ def _try(name: str, key: str, structure, arguments: tuple) -> tuple[jax.stages.C
         program = serialize_executable.deserialize_and_load(executable, structure, outputs)
         return program, jax.block_until_ready(program(*arguments))
     except Exception as error:  # of many types
-        if "RESOURCE_EXHAUSTED" in str(error):
+        if is_out_of_memory(error):
             raise
         return None, None
 
