@@ -14,7 +14,6 @@ import argparse
 import collections
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -106,22 +105,26 @@ def _commands(checkouts: dict[str, Path], sides: dict[str, Path], image: Path, a
                     first[command, name] = figures
                 else:
                     later[command, name].append(figures)
-    print(f"{'':24} {'first start':>17}   {'later starts: min, median':>31}   {'to leave':>9}")
-    print(f"{'':24} {'s':>8} {'core s':>8}   {'s':>7} {'s':>7} {'core s':>7} {'core s':>7}   {'s':>9}")
-    for (command, name), (seconds, core, _) in first.items():
-        walls, cores, leaving = zip(*later[command, name], strict=True)
+    print(f"{'':24} {'first start':>17}   {'later starts: min, median':>31}   {'to leave':>9} {'peak':>6}")
+    print(f"{'':24} {'s':>8} {'core s':>8}   {'s':>7} {'s':>7} {'core s':>7} {'core s':>7}   {'s':>9} {'MiB':>6}")
+    for (command, name), (seconds, core, *_) in first.items():
+        walls, cores, leaving, mib = zip(*later[command, name], strict=True)
         middle = [min(walls), statistics.median(walls), min(cores), statistics.median(cores)]
         shown = " ".join(f"{value:7.2f}" for value in middle)
-        print(f"{command:12} {name:11} {seconds:8.2f} {core:8.2f}   {shown}   {min(leaving):9.2f}")
+        print(f"{command:12} {name:11} {seconds:8.2f} {core:8.2f}   {shown}   {min(leaving):9.2f} {max(mib):6.0f}")
 
 
-def _run(words: list, environment: dict[str, str], target: Path) -> tuple[float, float, float]:
-    """Wall-clock and CPU seconds of a process, and the seconds from the last write of its target to its end."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    subprocess.run([sys.executable, *map(str, words)], env=environment, cwd=target.parent, check=True)
-    end, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    core = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return end - start, core, end - target.stat().st_mtime
+def _run(words: list, environment: dict[str, str], target: Path) -> tuple[float, float, float, float]:
+    """A process: wall-clock and CPU seconds, those from its target's last write to its end, and its peak memory in MiB."""
+    start = time.time()
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, cwd=target.parent)
+    _, status, usage = os.wait4(process.pid, 0)
+    end = time.time()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{words[:3]} failed with exit code {process.returncode}.")
+    mib = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return end - start, usage.ru_utime + usage.ru_stime, end - target.stat().st_mtime, mib
 
 
 def _compare(this: Path, other: Path) -> None:
