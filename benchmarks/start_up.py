@@ -115,7 +115,7 @@ def _commands(checkouts: dict[str, Path], sides: dict[str, Path], image: Path, a
 
 
 def _run(words: list, environment: dict[str, str], target: Path) -> tuple[float, float, float, float]:
-    """A process: wall-clock and CPU seconds, seconds from the last write of its target to its end, peak memory in MiB."""
+    """Wall-clock and CPU seconds of a process, seconds from its target's last write to its end, peak memory in MiB."""
     start = time.time()
     process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, cwd=target.parent)
     _, status, usage = os.wait4(process.pid, 0)
