@@ -41,9 +41,9 @@ class Models:
                 if load_codec is None:
                     require_libraries()
                     from cdc_jax.codec.codec import load_codec
-                    from cdc_jax.runtime import compilation_cache
+                    from cdc_jax.runtime import programs
 
-                    compilation_cache.enable()
+                    programs.keep()
                 folder = None if path == SHIPPED else path
                 self._codecs[path] = load_codec(folder, **self._options)
             return self._codecs[path]

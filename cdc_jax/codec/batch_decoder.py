@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cdc_jax.codec.batching import plan_batches
+from cdc_jax.codec.canvases import shared_canvases
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.codec.file_reader import FileReader, padded_size
 from cdc_jax.codec.image_decoder import DecodeSettings, ImageDecoder
@@ -39,7 +40,9 @@ def decode_files(
         except CdcError as error:
             sizes.append(None)
             yield index, error
-    batches = plan_batches(sizes, len(devices), devices.batch_pixels)
+    canvases = [None] * len(sizes) if tile is not None else shared_canvases(sizes, settings.steps)
+    programs = [canvas or size for canvas, size in zip(canvases, sizes, strict=True)]
+    batches = plan_batches(programs, len(devices), devices.batch_pixels)
     for batch, read in prefetch_one(lambda batch: [reader.read_or_error(files[i]) for i in batch.members], batches):
         valid = []
         for index, result in zip(batch.members, read, strict=True):
@@ -50,7 +53,9 @@ def decode_files(
             except CdcError as error:
                 yield index, error
         if valid:
-            images = decoder.decode_batch([symbols for _, _, symbols, _ in valid], settings, tile, batch.size)
+            canvas = canvases[batch.members[0]]
+            symbols = [each for _, _, each, _ in valid]
+            images = decoder.decode_batch(symbols, settings, tile, batch.size, canvas)
             for (index, container, _, alpha), image in zip(valid, images, strict=False):
                 image = image[: container.height, : container.width]
                 yield index, add_alpha(image, alpha) if return_alpha else image

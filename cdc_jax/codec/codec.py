@@ -242,7 +242,7 @@ class Codec:
     ) -> list[Image | ImageWithAlpha]:
         """`decompress` for many files, on all local devices. Images of the same padded size share batches.
 
-        The images equal those of `decompress`, on one CPU device exactly, otherwise within ±1 of 255 in float32.
+        The images equal those of `decompress`: exactly on one CPU device for up to 8 padded sizes, else within ±1.
 
         Args:
           files: the files' bytes.

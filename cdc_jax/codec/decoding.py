@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
+from cdc_jax.models.valid_region import valid_region
 
 COMPUTE_TYPES = {"float32": None, "bfloat16": "bfloat16"}  # name → dtype of the U-Net's products; None: the weights'
 
@@ -44,6 +46,7 @@ def sample(
     gamma: Float[Array, ""],
     eta: Float[Array, ""],
     quality: Float[Array, " b"] | None = None,
+    cells: Int[Array, "b 2"] | None = None,
     *,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
@@ -57,11 +60,19 @@ def sample(
       y_hat: latents; h and w are multiples of 64.
       seed, gamma, eta: scalars, as in `Codec.decompress`. All images of a batch get the same noise.
       quality: one value from 0 to 1 per image; None in a single-rate model.
+      cells: height and width in cells of y of each image, which is at the top left of its ŷ; what is outside changes
+        nothing inside. None: all of ŷ.
       compute_type: a key of COMPUTE_TYPES.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
     """
+    canvas = y_hat.shape[1:3]
+    with contextlib.nullcontext() if cells is None else valid_region(cells[:, 0], cells[:, 1], canvas):
+        return _sample(config, steps, stochastic, params, y_hat, seed, gamma, eta, quality, compute_type)
+
+
+def _sample(config, steps, stochastic, params, y_hat, seed, gamma, eta, quality, compute_type):
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
     context = model.compressor.context(y_hat, quality)
     batch, height, width = y_hat.shape[0], *(LATENT_STRIDE * cells for cells in y_hat.shape[1:3])

@@ -18,6 +18,7 @@ from cdc_jax.codec.tiling import Axis
 from cdc_jax.io.pixels import to_unit_range
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
+from cdc_jax.runtime import programs
 
 WHOLE_PIXELS = 1 << 20  # images of up to this many pixels are encoded whole
 TILE = 1024
@@ -71,16 +72,17 @@ def image_latents(
     if tile is None:
         tile = TILE if height * width > WHOLE_PIXELS else max(height, width)
     if tile >= max(height, width):
-        y, z = encode_latents(config, params, image[None])
-        return np.asarray(y[0]), np.asarray(z[0])
+        y, z = programs.call(encode_latents, (config,), (params, image[None]))
+        return np.asarray(y)[0], np.asarray(z)[0]  # `y[0]` would be a program of its own
     overlap = COMPACT_OVERLAP if config.compact else OVERLAP
     rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
     y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)
     for row, (top, bottom) in zip(rows.spans, rows.cores, strict=True):
         for column, (left, right) in zip(columns.spans, columns.cores, strict=True):
-            tile_y = np.asarray(_encode_y(config, params, image[None, slice(*row), slice(*column)])[0])
+            part = image[None, slice(*row), slice(*column)]
+            tile_y = np.asarray(programs.call(_encode_y, (config,), (params, part)))[0]
             y[top // LATENT_STRIDE : bottom // LATENT_STRIDE, left // LATENT_STRIDE : right // LATENT_STRIDE] = tile_y[
                 (top - row[0]) // LATENT_STRIDE : (bottom - row[0]) // LATENT_STRIDE,
                 (left - column[0]) // LATENT_STRIDE : (right - column[0]) // LATENT_STRIDE,
             ]
-    return y, np.asarray(_encode_z(config, params, y[None])[0])
+    return y, np.asarray(programs.call(_encode_z, (config,), (params, y[None])))[0]

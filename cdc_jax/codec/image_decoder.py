@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from cdc_jax.codec import tiling
 from cdc_jax.codec.batching import Progress
@@ -27,6 +27,7 @@ from cdc_jax.io.cdc_file import MAX_LEVEL
 from cdc_jax.io.images import Image
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
+from cdc_jax.runtime import programs
 from cdc_jax.runtime.sharding import split_batch
 
 
@@ -137,9 +138,17 @@ class ImageDecoder:
                 yield from estimates_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
     def decode_batch(
-        self, symbols: list[DecodedSymbols], settings: DecodeSettings, tile: int | None, batch_size: int
+        self,
+        symbols: list[DecodedSymbols],
+        settings: DecodeSettings,
+        tile: int | None,
+        batch_size: int,
+        canvas: tuple[int, int] | None = None,
     ) -> Iterator[Image]:
-        """Decodes images of one padded size. Yields one per element of `symbols`, and then possibly padding."""
+        """Decodes images of one padded size, or of a common canvas (`canvases`), whose height and width are in pixels.
+
+        Yields one image per element of `symbols`, and then possibly padding. An image is at the top left of its canvas.
+        """
         if settings.steps == 0:
             yield from (preview(one.y_hat, self._synthesis) for one in symbols)
             return
@@ -149,8 +158,8 @@ class ImageDecoder:
                 yield self._in_tiles(one, settings, tile)
             return
         filled = [symbols[i % len(symbols)] for i in range(batch_size)]
-        with self._room(symbols[0], None), self._devices.all() as (params, mesh):
-            images = self._synthesize(params, filled, settings, mesh)
+        with self._room(symbols[0], None, canvas), self._devices.all() as (params, mesh):
+            images = self._synthesize(params, filled, settings, mesh, canvas)
         yield from images
 
     def _in_tiles(
@@ -160,8 +169,10 @@ class ImageDecoder:
             options = {**self._tile_options(symbols, settings, tile), "progress": progress}
             return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
-    def _room(self, symbols: DecodedSymbols, tile: int | None) -> AbstractContextManager[None]:
-        height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
+    def _room(
+        self, symbols: DecodedSymbols, tile: int | None, canvas: tuple[int, int] | None = None
+    ) -> AbstractContextManager[None]:
+        height, width = canvas or (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
         needed_bytes = decoding_bytes(height, width, tile, self._config, len(self._devices))
         return room_for(f"Decoding {width}x{height} pixels", needed_bytes)
 
@@ -171,16 +182,23 @@ class ImageDecoder:
         return {**settings._asdict(), "tile": tile, "compute_type": self._compute_type, "quality": quality}
 
     def _synthesize(
-        self, params: Params, symbols: list[DecodedSymbols], settings: DecodeSettings, mesh: Mesh | None = None
+        self,
+        params: Params,
+        symbols: list[DecodedSymbols],
+        settings: DecodeSettings,
+        mesh: Mesh | None = None,
+        canvas: tuple[int, int] | None = None,
     ) -> UInt8[np.ndarray, "b h w 3"]:
         steps, seed, gamma, eta = settings
         numbers = np.uint32(seed), np.float32(gamma), np.float32(eta)
-        latents, quality = np.stack([one.y_hat for one in symbols]), self._qualities(symbols)
+        latents, cells = _on_canvas([one.y_hat for one in symbols], canvas)
+        quality = self._qualities(symbols)
         if mesh is not None and mesh.size > 1:
-            latents, quality = jax.device_put((latents, quality), split_batch(mesh))
+            latents, quality, cells = jax.device_put((latents, quality, cells), split_batch(mesh))
         compute = {"compute_type": self._compute_type}
-        made = synthesize(self._config, steps, eta > 0, params, latents, *numbers, quality, **compute)
-        if not np.all(made.finite):
+        static, given = (self._config, steps, eta > 0), (params, latents, *numbers, quality, cells)
+        made = programs.call(synthesize, static, given, **compute)
+        if not np.asarray(made.finite).all():  # NumPy's own `all`: JAX's would be a program of its own
             raise unusable_decoder(self._config, params, latents, quality)
         return np.array(made.images)
 
@@ -189,6 +207,18 @@ class ImageDecoder:
         if not self._config.variable_rate:
             return None
         return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)
+
+
+def _on_canvas(
+    latents: list[Float[np.ndarray, "_ _ c"]], canvas: tuple[int, int] | None
+) -> tuple[Float[np.ndarray, "b h w c"], Int[np.ndarray, "b 2"] | None]:
+    """ŷ as a batch, and the height and width of each in cells if they are on a canvas, a size in pixels."""
+    if canvas is None:
+        return np.stack(latents), None
+    batch = np.zeros((len(latents), *(side // LATENT_STRIDE for side in canvas), latents[0].shape[-1]), np.float32)
+    for place, one in zip(batch, latents, strict=True):
+        place[: one.shape[0], : one.shape[1]] = one
+    return batch, np.array([one.shape[:2] for one in latents], np.int32)
 
 
 def _tile_for(symbols: DecodedSymbols, tile: int | None) -> int | None:

@@ -32,6 +32,7 @@ from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
+from cdc_jax.runtime import programs
 from cdc_jax.runtime.sharding import split_batch
 
 Region = tuple[slice, slice]
@@ -101,7 +102,7 @@ def _denoise(
     seed, gamma, eta, stochastic = np.uint32(seed), np.float32(gamma), np.float32(eta), eta > 0
     x = np.empty((height, width, 3), np.float32)
     for region in _strips(height, width):
-        x[region] = _start(region[1].stop - region[1].start, seed, gamma, _block(region))
+        x[region] = programs.call(_start, (region[1].stop - region[1].start,), (seed, gamma, _block(region)))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
     network = config, params, mesh, quality, compute_type
@@ -115,14 +116,14 @@ def _denoise(
         numbers = np.float32(alpha_bar), np.float32(alpha_bar_next), seed, eta, np.int32(k)
         for region in _strips(height, width):
             arguments = predicted[region], x[region], *numbers, _block(region)
-            x[region], predicted[region] = _advance(config.prediction, stochastic, *arguments)
+            x[region], predicted[region] = programs.call(_advance, (config.prediction, stochastic), arguments)
         yield x, predicted
 
 
 def _as_pixels(x: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     image = np.empty(x.shape, np.uint8)
     for region in _strips(*x.shape[:2]):
-        image[region] = _to_uint8(x[region])
+        image[region] = programs.call(_to_uint8, (), (x[region],))
     return image
 
 
@@ -146,7 +147,8 @@ def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[
         batch = np.stack(latents), np.stack([x[region] for region, _ in filled])
         if mesh.size > 1:
             batch = jax.device_put(batch, split_batch(mesh))
-        outputs = np.asarray(predict(config, params, *batch, np.float32(time), quality, compute_type=compute_type))
+        given = params, *batch, np.float32(time), quality
+        outputs = np.asarray(programs.call(predict, (config,), given, compute_type=compute_type))
         if not np.isfinite(outputs).all():
             raise unusable_decoder(config, params, batch[0], quality)
         for (region, weights), prediction in zip(group, outputs, strict=False):

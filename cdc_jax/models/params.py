@@ -1,31 +1,39 @@
 """A model's weights as one flat dict, and conversions from and to it.
 
 Keys are dotted module paths such as `compressor.encoder.blocks.0.block1.conv.kernel`. Jitted functions, checkpoints
-and bundles all use this form; inside a traced function, `merge` makes a callable model of it.
+and bundles all use this form; inside a traced function, `merge` makes a callable model of it. Flax is imported only
+where a model is built: a command whose programs are kept on disk builds none.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from cdc_jax.entropy import exact_math
 from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import BundleError
-from cdc_jax.models.blocks import TransposedConv
-from cdc_jax.models.cdc import CDC
 from cdc_jax.models.config import ModelConfig
+from cdc_jax.runtime import kept_results
+
+if TYPE_CHECKING:
+    from cdc_jax.models.cdc import CDC
 
 Params = dict[str, Array]
 
 
 @functools.lru_cache(maxsize=16)
 def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str | None):
+    from flax import nnx
+
+    from cdc_jax.models.cdc import CDC
+
     model = CDC(config, unet_dtype=unet_dtype, unet_precision=unet_precision)
     graphdef, state = nnx.split(model, nnx.Param)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
@@ -35,6 +43,11 @@ def _structure(config: ModelConfig, unet_dtype: str | None, unet_precision: str 
 @functools.lru_cache(maxsize=16)
 def transposed_convolutions(config: ModelConfig) -> frozenset[str]:
     """Dotted names of the model's transposed convolutions."""
+    from flax import nnx
+
+    from cdc_jax.models.blocks import TransposedConv
+    from cdc_jax.models.cdc import CDC
+
     modules = nnx.iter_modules(CDC(config))
     return frozenset(".".join(map(str, path)) for path, module in modules if isinstance(module, TransposedConv))
 
@@ -59,14 +72,22 @@ def merge(
       unet_dtype: type of the U-Net's products, such as "bfloat16"; None: that of the weights.
       unet_precision: precision of the U-Net's products, as in `jax.lax`.
     """
+    from flax import nnx
+
     graphdef, treedef, shapes = _structure(config, unet_dtype, unet_precision)
     return nnx.merge(graphdef, jax.tree.unflatten(treedef, [params[name] for name in shapes]))
 
 
 def shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every weight, by name."""
-    leaves = _structure(config, None, "highest")[2]
-    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    """Shape and dtype of every weight, by name. Kept for the next process, so that it need not build the model."""
+    kept = kept_results.read("shapes", repr(config))
+    if kept is None:
+        leaves = _structure(config, None, "highest")[2]
+        plain = {name: (leaf.shape, leaf.dtype.name) for name, leaf in leaves.items()}
+        kept_results.write("shapes", repr(config), json.dumps(plain).encode())
+    else:
+        plain = json.loads(kept)
+    return {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in plain.items()}
 
 
 def prior_arrays(params: Mapping[str, Array]) -> dict:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from cdc_jax.models.convolution import Padding, Phases, convolve, transposed
 from cdc_jax.models.transform import fold, unfold
+from cdc_jax.models.valid_region import clear_outside, inside
 
 NORM_EPSILON = 1e-5
 # Positions per partial sum in attention's product of keys and values, the first that divides their number. As many as
@@ -59,6 +60,7 @@ class Conv:
         """The output in float32, whatever the type of the products."""
         total = self.offset
         for x, kernel in zip(maps, self.kernels, strict=True):
+            x = x if kernel.shape[0] == 1 else clear_outside(x)
             total = convolve(x.astype(kernel.dtype), kernel, self.padding, self.stride, self.precision) + total
         return total
 
@@ -73,6 +75,7 @@ class TransposedConv:
     precision: str | None = _static()
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
+        x = clear_outside(x)
         return transposed(x.astype(self.kernel.dtype), self.kernel, self.phases, self.precision) + self.bias
 
 
@@ -142,6 +145,9 @@ class LinearAttention:
         normalized = _normalized(x).reshape(batch, height * width, channels)
         narrow = normalized.astype(self.key.dtype)
         keys = self._product("bnc,cd->bnd", narrow, self.key)
+        valid = inside(height, width)
+        if valid is not None:
+            keys = jnp.where(valid.reshape(-1, height * width, 1), keys, -jnp.inf)
         # Softmax over all positions; the division by its sums is done on the C×C matrix, which is smaller.
         weights = jnp.exp(keys - jax.lax.stop_gradient(jnp.max(keys, axis=1, keepdims=True)))
         sums = jnp.sum(weights, axis=1)

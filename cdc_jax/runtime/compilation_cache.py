@@ -35,14 +35,24 @@ def enable() -> Path | None:
     """
     import jax
 
-    folder = cache_folder()
-    if folder is None or jax.config.jax_compilation_cache_dir or not _is_usable(folder):
+    folder = usable_folder()
+    if folder is None:
         return None
-    prune(folder, MAX_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     _forget_what_cannot_be_read(folder)
+    return folder
+
+
+def usable_folder() -> Path | None:
+    """The cache's folder, which exists and is pruned; None where `enable` does nothing."""
+    import jax
+
+    folder = cache_folder()
+    if folder is None or jax.config.jax_compilation_cache_dir or not _is_usable(folder):
+        return None
+    prune(folder, MAX_BYTES)
     return folder
 
 

@@ -167,3 +167,30 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(command, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     run = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "cdc: Interrupted.\n")
+
+
+LEAVING = """
+import atexit, sys, types
+import cdc_jax.cli
+sys.modules["jax"] = types.ModuleType("jax")  # in place of the real one, which takes long to import
+atexit.register(print, "taken down")
+cdc_jax.cli.main = lambda: print("done") or 3
+{setup}
+from cdc_jax.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "setup", "output"),
+    [
+        ("compress", "", b"done\n"),
+        ("decompress", "", b"done\n"),
+        ("evaluate", "", b"done\ntaken down\n"),
+        ("compress", "sys.setprofile(lambda *_: None)", b"done\ntaken down\n"),  # the profiler's results come last
+        ("compress", "del sys.modules['jax']", b"done\ntaken down\n"),
+    ],
+)
+def test_coding_commands_leave_without_taking_down_the_interpreter(command, setup, output):
+    run = process(command, code=LEAVING.format(setup=setup))
+    assert (run.communicate(timeout=60), run.returncode) == ((output, b""), 3)

@@ -1,0 +1,96 @@
+"""Results that a process keeps on disk for the next one, each under a key of everything that it depends on.
+
+A key covers the arguments of `read` and `write`, this package's source, the versions of the libraries that trace and
+compile programs, the environment variables that they read, the processors and the device. A result therefore never
+outlives what it was made with. An entry starts with the SHA-256 of its contents: a damaged one counts as missing, and
+is written again.
+
+Off until `enable` is called, which only the command `cdc` does: a program may change JAX's settings after that, and a
+key would not show it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from cdc_jax.io.files import write_atomically
+
+SUFFIX = ".kept"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
+_VARIABLES = ("JAX_", "XLA_", "TF_", "LIBTPU_", "CUDA_", "NVIDIA_")  # the beginnings of their names
+_DIGEST_BYTES = 32
+
+_folder: Path | None = None
+_environment = b""
+
+
+def enable(folder: Path | None) -> None:
+    """Keeps results in an existing folder from now on; None turns this off."""
+    global _folder, _environment
+    _environment = b"" if folder is None else _describe_environment()
+    _folder = folder if _environment else None
+
+
+def is_enabled() -> bool:
+    """Whether results are kept."""
+    return _folder is not None
+
+
+def read(name: str, key: str) -> bytes | None:
+    """The result that was kept with this name and key; None if there is none, or it is damaged."""
+    if _folder is None:
+        return None
+    try:
+        entry = _path(_folder, name, key).read_bytes()
+    except OSError:
+        return None
+    digest, data = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES:]
+    return data if hashlib.sha256(data).digest() == digest else None
+
+
+def write(name: str, key: str, data: bytes) -> None:
+    """Keeps a result. If it cannot be written, the next process makes it again.
+
+    Args:
+      name: the beginning of the file's name.
+      key: what the result depends on, besides what all keys cover.
+      data: the result.
+    """
+    if _folder is None:
+        return
+    try:
+        write_atomically(_path(_folder, name, key), hashlib.sha256(data).digest() + data)
+    except OSError:  # such as a full disk
+        pass
+
+
+def _path(folder: Path, name: str, key: str) -> Path:
+    return folder / f"{name}-{hashlib.sha256(_environment + key.encode()).hexdigest()[:32]}{SUFFIX}"
+
+
+def _describe_environment() -> bytes:
+    """A digest of what all results depend on; empty if that cannot be found out."""
+    import jax
+
+    try:
+        versions = [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
+        sources = [path.read_bytes() for path in sorted(_PACKAGE.rglob("*.py"))]
+    except (OSError, metadata.PackageNotFoundError):
+        return b""
+    variables = sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
+    device = jax.local_devices()[0]
+    facts = [sys.version, versions, variables, device.platform, device.device_kind, _processors()]
+    digest = hashlib.sha256("\n".join(map(repr, facts)).encode())
+    for source in sources:
+        digest.update(hashlib.sha256(source).digest())
+    return digest.digest()
+
+
+def _processors() -> int | None:
+    """How many processors this process may use, by which XLA divides the work of a program."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
