@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from cdc_jax.codec.tiling import default_tile
 
 FEW_SIZES = 8  # sets with up to this many sizes are decoded without canvases, exactly as the files alone
-# A program counts as much as decoding this many pixels in one step. On a CPU, compiling takes as long as 3 to 5 million.
-# Up to twice that, the total hardly changes, and fewer programs take less memory and disk.
+# A program counts as much as decoding this many pixels in one step. On a CPU, compiling takes as long as 3 to 5
+# million; up to twice that, the total hardly changes, and fewer programs take less memory and disk.
 PROGRAM_PIXELS = 8 << 20
 
 Size = tuple[int, int]

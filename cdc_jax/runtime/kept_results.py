@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -84,7 +85,7 @@ def _describe_environment() -> bytes:
         return b""
     variables = sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
     device = jax.local_devices()[0]
-    facts = [sys.version, versions, variables, device.platform, device.device_kind, _processors()]
+    facts = [sys.version, versions, variables, device.platform, device.device_kind, _processors(), _instructions()]
     digest = hashlib.sha256("\n".join(map(repr, facts)).encode())
     for source in sources:
         digest.update(hashlib.sha256(source).digest())
@@ -94,3 +95,13 @@ def _describe_environment() -> bytes:
 def _processors() -> int | None:
     """How many processors this process may use, by which XLA divides the work of a program."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _instructions() -> str:
+    """The instructions that the processor has: a program for others ends a process that shares the folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    listed = (line for line in lines if line.startswith(("flags", "Features")))  # x86, Arm
+    return next(listed, f"{platform.machine()} {platform.processor()}")

@@ -55,6 +55,7 @@ def test_results_are_not_shared_between_environments(folder, monkeypatch):
         lambda: monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
         lambda: monkeypatch.setattr(kept_results.metadata, "version", lambda name: "0"),
         lambda: monkeypatch.setattr(kept_results, "_processors", lambda: 1000),
+        lambda: monkeypatch.setattr(kept_results, "_instructions", lambda: "those of another processor"),
         lambda: monkeypatch.setattr(kept_results, "_PACKAGE", folder),  # another source
     ):
         change()
