@@ -20,6 +20,7 @@ from tests.helpers.processes import user_environment
 
 IMAGE = np.zeros((64, 128, 3), np.uint8)
 MIB = 1 << 20
+LIMITS = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 
 
 @pytest.fixture
@@ -119,21 +120,39 @@ def test_a_size_that_fits(random_codec):
     memory.check_limit(math.inf, 64, 64, memory.reading_bytes(64, 64, config))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-@pytest.mark.parametrize("mebibytes", [300, 600, 1000, 1450, 1600, 1800, 2200])
-def test_commands_under_a_limit(random_bundle, files, mebibytes):
-    """Whatever the limit, a command succeeds or says in one line that memory is short."""
+def run_limited(folder, mebibytes: int, bundle: str, model: list[str]) -> list[int]:
+    """Exit codes of three commands under a limit. Each succeeds, or says in one line that memory is short."""
+    codes = []
     for words in (
         ["compress", "a.png", "-o", "new.cdc"],
-        ["decompress", "a.cdc", "-o", "new.png"],
-        ["verify", "a.cdc"],
+        ["decompress", f"{bundle}.cdc", "-o", "new.png"],
+        ["verify", f"{bundle}.cdc"],
     ):
-        command = [sys.executable, "-m", "cdc_jax", *words, "--model", str(random_bundle)]
+        command = [sys.executable, "-m", "cdc_jax", *words, *model]
         limited = ["bash", "-c", f'ulimit -v {mebibytes * 1024}; exec "$@"', "bash", *command]
-        done = subprocess.run(limited, env=user_environment(), cwd=files, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(limited, env=user_environment(), cwd=folder, capture_output=True, text=True, timeout=300)
         lines = done.stderr.splitlines()
         assert done.returncode in (0, 1) and len(lines) <= 1, done.stderr
         assert done.returncode == 0 or "(ulimit -v)" in lines[0]
         for name in ("new.cdc", "new.png"):
-            (files / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+        codes.append(done.returncode)
+    return codes
+
+
+@pytest.mark.slow
+@LIMITS
+@pytest.mark.parametrize("mebibytes", [300, 600, 1000, 1450, 1500, 1550, 1600, 1800, 2200])
+def test_commands_under_a_limit(random_bundle, files, mebibytes):
+    run_limited(files, mebibytes, "a", ["--model", str(random_bundle)])
+
+
+@pytest.mark.slow
+@LIMITS
+@pytest.mark.parametrize("mebibytes", [1500, 2048, 3072, 4096])
+def test_the_shipped_model_under_a_limit(files, mebibytes):
+    from cdc_jax import load_codec
+
+    (files / "shipped.cdc").write_bytes(load_codec().compress(IMAGE))
+    codes = run_limited(files, mebibytes, "shipped", [])
+    assert codes == [0, 0, 0] or mebibytes < 3000

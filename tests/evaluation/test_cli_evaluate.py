@@ -39,6 +39,17 @@ def test_a_whole_evaluation(cdc, runs):
     assert code == 1 and err.count("\n") == 1 and err.startswith("cdc: ") and "corrupt.png" in err
 
 
+def test_a_folder_that_another_evaluation_is_in(cdc, runs):
+    from cdc_jax.io.folder_lock import exclusive
+
+    runs.out.mkdir(parents=True)
+    words = ["evaluate", "--images", runs.images, "--out", runs.out, "--codecs", "jpeg", "--codec-quality", 10]
+    with exclusive(runs.out, "the test"):
+        code, err = cdc(*words, "--model", "x/fine", "--metrics", "psnr-rgb", "--quiet")
+    assert code == 1 and err.count("\n") == 1 and "in use by another process: wait for that evaluation to end" in err
+    assert [path.name for path in runs.out.iterdir()] == [".lock"]
+
+
 def test_the_shipped_model_at_given_sizes(cdc, runs):
     words = ["evaluate", "--images", runs.images, "--out", runs.out, "--target-bpp", 1, 2, "--codecs", "jpeg"]
     assert cdc(*words, "--quiet") == (0, "")

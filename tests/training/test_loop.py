@@ -111,6 +111,15 @@ def test_a_workdir_that_another_run_is_in(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_two_processes_and_one_workdir(tmp_path):
+    from cdc_jax.io.folder_lock import exclusive
+
+    with exclusive(tmp_path, "the test"):
+        finished = run_main(tmp_path)
+    assert finished.returncode == 1 and "in use by another process" in one_line(finished)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_missing_flags_and_stray_arguments(tmp_path):
     assert "stray" in one_line(run_main(tmp_path / "run", "stray"))
     finished = run_main(tmp_path / "run", **{"train.steps": "many"})
