@@ -147,8 +147,9 @@ def test_training(tmp_path, killer, capsys):
     while killer.killed < KILLS:
         process = killer.start("train", *words)
         goal = latest + int(killer.random.integers(1, 10))
-        deadline = time.monotonic() + 300
-        while newest_step(tmp_path / "run") < goal and time.monotonic() < deadline:
+        deadline = time.monotonic() + 900
+        while newest_step(tmp_path / "run") < goal:
+            assert time.monotonic() < deadline, (tmp_path / "errors").read_text()
             time.sleep(0.01)
         time.sleep(killer.random.uniform(0, 1))
         killer.kill(process)
