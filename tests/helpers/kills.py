@@ -58,6 +58,7 @@ class Killer:
         self.folder = folder
         self.random = np.random.default_rng(seed)
         self.killed = self.finished = 0
+        self._running: int | None = None
 
     def __enter__(self) -> Killer:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -67,17 +68,22 @@ class Killer:
         return self
 
     def __exit__(self, *_) -> None:
+        if self._running is not None:  # a test has failed
+            _kill(self._running)
         self._server.kill()
         self._server.communicate()
 
     def start(self, *words: str) -> int:
         """Starts a command, and returns its process; `wait` or `kill` must follow."""
         print(json.dumps(words), file=self._server.stdin, flush=True)
-        return int(self._server.stdout.readline())
+        self._running = int(self._server.stdout.readline())
+        return self._running
 
     def wait(self) -> int:
         """The exit code of the command."""
-        return int(self._server.stdout.readline())
+        code = int(self._server.stdout.readline())
+        self._running = None
+        return code
 
     def seconds_of(self, *words: str, begun: Callable[[], object] | None = None) -> float:
         """How long the command works, from when `begun` is true; it must succeed."""
@@ -90,9 +96,7 @@ class Killer:
 
     def kill(self, process: int) -> None:
         """Kills a command, with its children; it must have worked or succeeded until now."""
-        for kill, target in ((os.kill, process), (os.killpg, process)):
-            with contextlib.suppress(ProcessLookupError):
-                kill(target, signal.SIGKILL)
+        _kill(process)
         code = self.wait()
         assert code in (0, -signal.SIGKILL), (self.folder / "errors").read_text()
         self.killed += code != 0
@@ -105,6 +109,12 @@ class Killer:
             _wait(process, begun)
         time.sleep(self.random.uniform(0, seconds))
         self.kill(process)
+
+
+def _kill(process: int) -> None:
+    for kill in (os.kill, os.killpg):
+        with contextlib.suppress(ProcessLookupError):
+            kill(process, signal.SIGKILL)
 
 
 def _wait(process: int, begun: Callable[[], object]) -> None:
