@@ -1,13 +1,15 @@
 """Checkpoints of a training run, with orbax: train state, configuration, position in the data, and metrics.
 
 They are written in the background under a temporary name, so that an interrupted save never counts as a checkpoint.
-The latest ones and the best one are kept. The folder may be in an object store (`gs://…`).
+The latest ones and the best one are kept; others are renamed before they are deleted, so that an interrupted deletion
+does not count as one either. The folder may be in an object store (`gs://…`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -30,6 +32,7 @@ from cdc_jax.training.state import TrainState
 OBJECTIVE = "validation_objective"  # the metric whose lowest value makes a checkpoint the best
 _ARRAYS = ("state", "weights", "ema")
 _JSON = ("config", "data")
+_DELETED_FOLDER = ".deleted"
 
 
 class Checkpoints:
@@ -63,6 +66,7 @@ class Checkpoints:
             preservation_policy=policies,
             best_fn=_objective,  # without it, metrics are not stored
             create=True,
+            todelete_subdir=None if is_remote(workdir) else _DELETED_FOLDER,
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in _JSON}
@@ -70,6 +74,7 @@ class Checkpoints:
             if self._folder.exists() and not self._folder.is_dir():
                 raise CheckpointError(f"Cannot keep checkpoints in {self._folder}: there is a file of that name.")
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+        self._delete_renamed()
 
     def save(
         self,
@@ -98,6 +103,7 @@ class Checkpoints:
         }
         if state.ema:
             items["ema"] = ocp.args.StandardSave(nest(state.ema))
+        self._delete_renamed()
         with _failing_as(f"Cannot save a checkpoint at step {step}"):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(metrics) if metrics else None)
 
@@ -169,6 +175,14 @@ class Checkpoints:
         """Waits like `wait`, with the same errors, then releases the folder."""
         with _failing_as("The last checkpoint could not be written; the one before it is intact"):
             self._manager.close()
+        self._delete_renamed()
+
+    def _delete_renamed(self) -> None:
+        """Deletes what orbax has renamed into the folder for it. The folder stays: orbax may be about to use it."""
+        renamed = self._folder / _DELETED_FOLDER
+        if not is_remote(self._folder) and jax.process_index() == 0 and renamed.exists():
+            for checkpoint in renamed.iterdir():
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def __enter__(self) -> Checkpoints:
         return self
