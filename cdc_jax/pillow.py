@@ -103,7 +103,7 @@ class CdcImageFile(ImageFile.ImageFile):
         self._decode_whole(is_draft=False)
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:
-        """Prepares for an image of at most half the size, as `thumbnail` requests: decodes the preview, without a network.
+        """Prepares for an image of at most half the size, for `thumbnail`: decodes the preview, without a network.
 
         An entry `steps` in `info` takes precedence. Models without a transform have no preview, and decode as usual.
         """
