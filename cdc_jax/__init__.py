@@ -1,7 +1,8 @@
 """A learned image codec: a hyperprior compressor with a conditional diffusion decoder, in JAX.
 
 `load_codec` opens a model and returns a `Codec`, which compresses and decompresses images. `docs/api.md` lists all
-public names. Except for the exceptions they are imported on first use, so `import cdc_jax` loads neither JAX nor NumPy.
+public names. Except for the exceptions, they are imported on first use, so `import cdc_jax` loads neither JAX nor
+NumPy.
 """
 
 from __future__ import annotations

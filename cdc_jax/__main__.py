@@ -1,11 +1,11 @@
-"""The `cdc` command, also as `python -m cdc_jax`. Ctrl-C ends it with one line even while it still imports."""
+"""The `cdc` command, also as `python -m cdc_jax`. Ctrl-C ends it with one line, even during imports."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-_LEAVING_AT_ONCE = ("compress", "decompress")  # commands that leave nothing to be done at exit
+_LEAVING_AT_ONCE = ("compress", "decompress")  # commands with nothing left to do at exit
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
 def _leave(code: int) -> None:
     """Ends the process at once, unless a profiler or debugger waits for its end.
 
-    Taking down the interpreter and XLA would take up to half a second. All files are complete and renamed by now.
+    Shutting down the interpreter and XLA would take up to half a second. All files are complete and renamed by now.
     """
     if "jax" not in sys.modules or sys.getprofile() is not None or sys.gettrace() is not None:
         return
@@ -33,7 +33,7 @@ def _leave(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-    except (OSError, ValueError):  # which Python reports at a normal end
+    except (OSError, ValueError):  # Python reports these at a normal exit
         return
     os._exit(code)
 

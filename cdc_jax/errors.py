@@ -2,7 +2,7 @@
 
 The command line prints the message of a `CdcError` in one line and exits with its `exit_code`. Any other exception is a
 bug of ours and keeps its traceback. Messages are sentences: they begin with a capital letter or with the name of their
-subject (a path, a setting, an option), and end with a full stop.
+subject (a path, a setting, an option), and end with a period.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class BundleError(CdcError):
 
 
 class ImageError(CdcError):
-    """An image cannot be read, written or compressed: unknown format, corrupt, too large."""
+    """An image cannot be read, written or compressed: its format is unknown, or it is corrupt or too large."""
 
 
 class CheckpointError(CdcError):
-    """A checkpoint is missing, incomplete, or of another architecture."""
+    """A checkpoint is missing or incomplete, or has another architecture."""
 
 
 class ConfigError(CdcError):
@@ -51,11 +51,11 @@ class ConfigError(CdcError):
 
 
 class OutOfMemoryError(CdcError, MemoryError):
-    """There is not enough memory for something; the message says for what, and what to do."""
+    """There is not enough memory; the message says for what, and what to do."""
 
     @classmethod
     def during(cls, what: str) -> OutOfMemoryError:
-        """For memory that ran out, it is not known why: `what` is "read FILE"."""
+        """The error when memory ran out for an unknown reason. `what` is the task, such as "read FILE"."""
         return cls(f"There is not enough memory to {what}: raise the limit (ulimit -v), or free some.")
 
 
@@ -66,13 +66,13 @@ class Interrupted(CdcError):
 
 
 def reason_of(error: BaseException) -> str:
-    """An error's message for the end of another message: its first line, without the full stop."""
+    """An error's message, for use at the end of another message: its first line, without the final period."""
     text = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0] or type(error).__name__
     return text.removesuffix(".")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it was caused by, comes from a lack of memory: Python's, XLA's or the linker's."""
+    """Whether an error, or one of its causes, is an out-of-memory error of Python, XLA or the linker."""
     for _ in range(_MOST_CAUSES):
         text = str(error)
         no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM

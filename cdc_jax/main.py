@@ -4,7 +4,7 @@ python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 
 Any setting can be changed on the command line: --config.train.steps=1000
 
---mode=compile --topology=v5e:16x16 instead compiles for TPUs, on any machine, and prints the needs of a chip.
+--mode=compile --topology=v5e:16x16 instead compiles for TPUs, on any machine, and prints what each chip needs.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
     image.info["steps"] = 5                    # optional: how to decode it
     image.load()                               # decodes; so does everything that needs pixels
 
-`set_defaults` chooses the model and how files are decoded where an image's `info` does not say otherwise. Errors are
-Pillow's: `UnidentifiedImageError` for what is not a `.cdc` file or has a corrupt header, `OSError` for all else.
+`set_defaults` selects the model and the decoding settings, which an image's `info` may override. Errors are Pillow's:
+`UnidentifiedImageError` for a file that is not a `.cdc` file or has a corrupt header, `OSError` for everything else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT, MIME_TYPE = "CDC", "image/x-cdc"
 
 _START_BYTES = 512  # holds the header of a file without metadata
-_DECODING = ("steps", "seed", "gamma")  # what `Image.info` may say
+_DECODING = ("steps", "seed", "gamma")  # keys of `Image.info` that are decoding settings
 _SAVING = ("quality", "drop_alpha", "keep_metadata")  # arguments of `Image.save` besides `model`
 _EXIF_PREFIX = b"Exif\0\0"
 
@@ -64,21 +64,21 @@ def set_defaults(
     seed: int = 0,
     gamma: float | None = None,
 ) -> None:
-    """Sets the model that files are read and written with, and how they are decoded, in the whole process.
+    """Sets the default model and decoding settings for the whole process.
 
     Args:
-      model: the path of a bundle, or a codec; by default the model inside the package.
-      steps, seed, gamma: as `Codec.decompress`. `Image.info` of an open image overrides them for this image.
+      model: the path of a bundle, or a codec; by default the shipped model.
+      steps, seed, gamma: as `Codec.decompress`. `Image.info` of an open image overrides them for that image.
     """
     global _defaults
     _defaults = {"model": model, "steps": steps, "seed": seed, "gamma": gamma}
 
 
 class CdcImageFile(ImageFile.ImageFile):
-    """An open `.cdc` file, mode RGB or, with an alpha channel, RGBA.
+    """An open `.cdc` file, of mode RGB or, with an alpha channel, RGBA.
 
-    `info` has its `fingerprint`, its `quality` (in format 2), its `exif`, `icc_profile` and `xmp`. Before the image is
-    loaded, `steps`, `seed`, `gamma` and `model` may be set there.
+    `info` has its `fingerprint`, `quality` (in format 2), `exif`, `icc_profile` and `xmp`. Before the image is loaded,
+    `steps`, `seed`, `gamma` and `model` may be set there.
     """
 
     format = FORMAT
@@ -103,9 +103,9 @@ class CdcImageFile(ImageFile.ImageFile):
         self._decode_whole(is_draft=False)
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:
-        """Prepares for an image of at most half the size, as `thumbnail` asks: decodes the preview, without a network.
+        """Prepares for an image of at most half the size, for `thumbnail`: decodes the preview, without a network.
 
-        An entry `steps` of `info` has priority. Models without a transform have no preview, and decode as always.
+        An entry `steps` in `info` takes precedence. Models without a transform have no preview, and decode as usual.
         """
         if self.tile and size is not None and 2 * size[0] <= self.width and 2 * size[1] <= self.height:
             self._decode_whole(is_draft=True)

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None, *, load_codec: Callable | None = Non
     """Runs one command line.
 
     Args:
-      argv: the arguments after `cdc`; by default those of the process.
+      argv: the arguments after `cdc`; by default, those of the process.
       load_codec: replaces `cdc_jax.load_codec` in tests and other front ends.
 
     Returns:

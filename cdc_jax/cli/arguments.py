@@ -23,11 +23,11 @@ A file that fails does not stop the others.
 
 
 class Environment(NamedTuple):
-    """The surroundings of a command line.
+    """The environment of a command line.
 
     Attributes:
       load_codec: replaces `cdc_jax.load_codec`, unless None.
-      is_process: whether the process exists for this command line alone, so that Ctrl-C may end it at once.
+      is_process: whether the process runs only this command line, so that Ctrl-C may end it at once.
     """
 
     load_codec: Callable | None = None
@@ -45,9 +45,9 @@ class Command(NamedTuple):
 
 
 def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespace:
-    """Parses a command line; returns the arguments of its subcommand, with the subcommand's `run` function among them.
+    """Parses a command line; returns the arguments of its subcommand, including the subcommand's `run` function.
 
-    If a subcommand has an argument `inputs` (`nargs="*"`), inputs may stand anywhere between its options, and at least
+    If a subcommand has an argument `inputs` (`nargs="*"`), inputs may appear anywhere between its options, and at least
     one is required. Everything after `--` is an input, even if it begins with a dash.
 
     Raises:
@@ -75,7 +75,7 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> argparse.Namespac
 
 
 def add_files(parser: argparse.ArgumentParser, what: str) -> None:
-    """Adds inputs, output, model and limits, which compress and decompress have in common."""
+    """Adds the arguments that compress and decompress share: inputs, output, model and limits."""
     parser.epilog = _FILES
     parser.add_argument("inputs", metavar="IN", nargs="*", help=f"{what}, folders of them, or -")
     parser.add_argument("-o", "--output", metavar="OUT", help="the output file (or folder, see below), or -")
@@ -113,14 +113,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_max_memory(parser: argparse.ArgumentParser, what: str) -> None:
-    """Adds --max-memory to a command whose work cannot be divided; `what` is said of images that need more."""
+    """Adds --max-memory to a command whose work cannot be divided. Its help is `what` + " that need more memory"."""
     parser.add_argument(
         "--max-memory", type=byte_size, metavar="SIZE", help=f"{what} that need more memory, such as 4G or 800M"
     )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of decoding; `cdc compress` needs them for --min-psnr."""
+    """Adds the decoding options, which `cdc compress` needs for --min-psnr and --print-metrics."""
     steps, seed = whole_number(0), whole_number(0, 2**32 - 1)
     parser.add_argument(
         "--steps",
@@ -134,14 +134,14 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """Adds --quiet. -q, which is the quality in `cdc compress`, is an error that names --quiet in other subcommands."""
+    """Adds --quiet. -q is the quality in `cdc compress`; in other subcommands it is an error that points to --quiet."""
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     if not parser.prog.endswith(" compress"):
         parser.add_argument("-q", action=_NoQuality, nargs="?", help=argparse.SUPPRESS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Returns an argument type: whole numbers from `least` to `most` inclusive, or without an upper bound."""
+    """Returns an argument type: whole numbers from `least` to `most`, inclusive; None: no upper bound."""
 
     def parse_number(text: str) -> int:
         try:
@@ -157,7 +157,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    """Returns an argument type: numbers from `least` to `most` inclusive."""
+    """Returns an argument type: numbers from `least` to `most`, inclusive."""
 
     def parse_number(text: str) -> float:
         try:
@@ -172,7 +172,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def gamma(text: str) -> float:
-    """The argument type of finite numbers of 0 or more."""
+    """The argument type for finite numbers of 0 or more."""
     try:
         value = float(text)
     except ValueError:
@@ -183,7 +183,7 @@ def gamma(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """The argument type of a size in bytes: `60k`, `2G` and `2GiB` count in powers of 1024, `2GB` in powers of 1000."""
+    """The argument type for a size in bytes: `60k`, `2G` and `2GiB` use powers of 1024, `2GB` uses powers of 1000."""
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:([KMGT])(I?B)?|B)?", text.strip().upper())
     value = 0.0
     if match:
@@ -201,7 +201,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def renamed(new: str) -> type[argparse.Action]:
-    """Returns the action of a renamed option: a usage error that gives the new name."""
+    """Returns the action for a renamed option: a usage error that states the new name."""
 
     class Renamed(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):

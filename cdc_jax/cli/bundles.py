@@ -83,7 +83,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_bundle(args: argparse.Namespace, source: str, make: Callable[[str], object]) -> int:
-    check_new_bundle(args.output, overwrite=args.force)  # before spending time on it
+    check_new_bundle(args.output, overwrite=args.force)  # fail before the slow part
     make(args.output)
     if not args.quiet:
         console.log(f"{source} -> {args.output}")

@@ -16,7 +16,7 @@ from cdc_jax.cli.models import Models
 from cdc_jax.io.files import CDC_SUFFIX
 from cdc_jax.io.image_folders import HEIF_SUFFIXES, image_suffixes
 
-_MOST_NAMES = 20  # skipped files that a message names
+_MOST_NAMES = 20  # the number of skipped files that a message names
 _SILENT_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")  # PNG, JPEG, WebP, GIF, BMP
 
 
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-metadata",
         action="store_true",
-        help="keep EXIF, XMP and the colour profile; the colours then stay in an RGB profile instead of sRGB",
+        help="keep EXIF, XMP and the color profile; colors then stay in an RGB profile instead of sRGB",
     )
     parser.add_argument(
-        "--drop-alpha", action="store_true", help="leave out the alpha channel, which is kept without loss otherwise"
+        "--drop-alpha", action="store_true", help="leave out the alpha channel, which is otherwise kept losslessly"
     )
     parser.add_argument(
         "--keep-suffix",
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
     if by_target and args.quality is not None:
         raise paths.UsageError("A target determines the quality: give -q or a target, not both.")
     target_options.check_decoding(args)
-    suffixes = image_suffixes() | HEIF_SUFFIXES  # without their package, these fail and are not just skipped
+    suffixes = image_suffixes() | HEIF_SUFFIXES  # without their package, these fail instead of being skipped
     naming = planning.Naming(suffixes, CDC_SUFFIX, args.keep_suffix)
     plan = planning.plan_tasks(args.inputs, args.output, naming, skip_existing=args.skip_existing)
     if plan.folder is None and args.output is not None and os.path.splitext(args.output)[1].lower() in suffixes:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _compress_one(args: argparse.Namespace, models: Models, rounded: list[str], source: str) -> pipeline.Result:
-    """Compresses an image. Adds its name to `rounded` if it has more than 8 bits a sample."""
+    """Compresses an image. Adds its name to `rounded` if it has more than 8 bits per sample."""
     from cdc_jax.io.images import read_contents
 
     file = paths.read_source(source) if source == paths.STANDARD else source
@@ -88,7 +88,7 @@ def _compress_one(args: argparse.Namespace, models: Models, rounded: list[str], 
     notes = contents.notes
     if contents.bits > 8:
         rounded.append(console.shown(source))
-        notes = notes[:-1]  # said once, for all images
+        notes = notes[:-1]  # reported once, for all images
     if not args.quiet:
         for note in notes:
             console.log(f"warning: {note}")
@@ -122,7 +122,7 @@ def _check_memory(args: argparse.Namespace, models: Models, file: str | bytes) -
 
 
 def _metrics(args: argparse.Namespace, models: Models, original, data: bytes) -> str:
-    """The quality of what a file decodes to. SSIM is nan for images with a side of less than 11 pixels."""
+    """The PSNR and SSIM of a file's decoded image. SSIM is NaN for images with a side shorter than 11 pixels."""
     from cdc_jax.io.header import read_header
     from cdc_jax.metrics import load_metric, psnr_db
 
@@ -134,13 +134,13 @@ def _metrics(args: argparse.Namespace, models: Models, original, data: bytes) ->
 
 
 def _may_be_noisy(file: str | bytes) -> bool:
-    """Whether a library might write to standard error, as libtiff does. That is silenced for one file at a time."""
+    """Whether a library might write to standard error, as libtiff does. This is silenced for one file at a time."""
     if isinstance(file, bytes):
         return not file.startswith(_SILENT_STARTS)
     try:
         with open(file, "rb") as stream:
             return not stream.read(4).startswith(_SILENT_STARTS)
-    except OSError:  # which reading the image reports
+    except OSError:  # reported when the image is read
         return False
 
 

@@ -1,4 +1,4 @@
-"""Messages, progress bar and exit code of a command."""
+"""Messages, the progress bar and the exit code of a command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 def log(text: str) -> None:
     """Writes one line to standard error, above the progress bar if there is one."""
-    if sys.stderr is None:  # closed by the caller (cdc … 2>&-); print would use standard output instead
+    if sys.stderr is None:  # closed by the caller (cdc … 2>&-); `print` would use standard output instead
         return
     line = "cdc: " + " ".join(text.splitlines())
     tqdm = sys.modules.get("tqdm")
@@ -32,7 +32,7 @@ def log(text: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """Writes one line to standard output. Characters that its encoding lacks are escaped.
+    """Writes one line to standard output. Characters missing from its encoding are escaped.
 
     Raises:
       OSError: standard output cannot be written to.
@@ -44,7 +44,7 @@ def print_line(text: str) -> None:
 
 
 def shown(name: str, stream: str = "input") -> str:
-    """The name of a source or target in messages: `standard input` (or `stream`) for `-`."""
+    """The name of a source or target in messages: `standard STREAM` for `-`."""
     return f"standard {stream}" if name == STANDARD else name
 
 
@@ -53,7 +53,7 @@ def describe(error: BaseException, name: str = "") -> str | None:
 
     Args:
       error: the error.
-      name: what it is about, such as a path. It precedes the message unless the message contains it.
+      name: the subject of the error, such as a path. It precedes the message unless the message contains it.
     """
     if isinstance(error, CdcError):
         text = str(error)
@@ -68,7 +68,7 @@ def describe(error: BaseException, name: str = "") -> str | None:
 
 
 def shows_progress(quiet: bool) -> bool:
-    """Whether to show a progress bar: only on a terminal, since in files and pipes every refresh is a line."""
+    """Whether to show a progress bar: only on a terminal, since every refresh would be a new line in a file or pipe."""
     return not quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -107,7 +107,7 @@ def silent_libraries() -> Iterator[None]:
 
 
 def exit_code_of(failures: Iterable[int]) -> int:
-    """The exit code of a command: 0 without failures, the code that all failures share, otherwise 1."""
+    """The exit code of a command: 0 without failures, that of all failures if they share one, otherwise 1."""
     codes = set(failures)
     if not codes:
         return 0

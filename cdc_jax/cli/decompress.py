@@ -25,7 +25,7 @@ class _Stream:
       codec: the codec with the file's fingerprint.
       alpha: its alpha channel, uint8 [h, w]; None if every pixel is opaque.
       metadata: its metadata.
-      decode_seconds: the time of its decoding, if it was decoded alone.
+      decode_seconds: how long decoding took, if the file was decoded alone.
     """
 
     source: str
@@ -103,7 +103,7 @@ def _settings(args: argparse.Namespace) -> dict:
 
 
 def _decode_each(args: argparse.Namespace, streams: Sequence[_Stream]) -> Iterator[tuple[int, object]]:
-    """Yields (index, image or exception) of one file after the other."""
+    """Yields (index, image or exception) for one file after another."""
     for index, stream in enumerate(streams):
         start = time.perf_counter()
         image = _decode_one(args, stream, _settings(args))
@@ -129,13 +129,13 @@ def _finish(args: argparse.Namespace, format: str, stream: _Stream, image) -> pi
     if stream.alpha is not None:
         image = add_alpha(image, stream.alpha)
     height, width = stream.header.height, stream.header.width
-    seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # of a batch, nobody knows
+    seconds = f", {stream.decode_seconds:.2f} s" if stream.decode_seconds else ""  # unknown within a batch
     data = encode_image(image, format, stream.metadata, args.output_quality)
     return pipeline.Result(data, f"{width}x{height}{seconds}", height * width, len(stream.data))
 
 
 def _tile(text: str) -> int:
-    """The argument type of --tile, with the bounds of `codec.tiling.check_tile`."""
+    """The argument type for --tile, with the bounds of `codec.tiling.check_tile`."""
     side = arguments.whole_number(192)(text)
     if side % 64:
         raise argparse.ArgumentTypeError(f"{text} is not a multiple of 64")
@@ -158,7 +158,7 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
                     "for --max-memory; the pixels differ slightly from those without it"
                 )
         return stream.codec.decompress(stream.data, **settings)
-    except Exception as error:  # such as too little memory: the files after it may be smaller
+    except Exception as error:  # such as too little memory: the next files may be smaller
         return error
 
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    """Adds our models, and the settings that they compress and decode with."""
+    """Adds our models, and the settings for compressing and decoding with them."""
     count, add = arguments.whole_number, parser.add_argument
     add(
         "--model",
@@ -83,7 +83,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_metrics(parser: argparse.ArgumentParser) -> None:
-    """Adds the metrics, and how curves are compared by them."""
+    """Adds the metrics, and how curves are compared with them."""
     parser.add_argument(
         "--metrics",
         metavar="NAME",

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _facts(path: str, header: Header) -> dict[str, object]:
-    """What --json prints; quality and chunks only for format 2."""
+    """The content of the JSON output; quality and chunks only for format 2."""
     facts = {
         "file": path,
         "width": header.width,

@@ -52,7 +52,7 @@ class Models:
         """The first codec that has a file's fingerprint.
 
         Raises:
-          ModelMismatchError: none has; the message names the file, its fingerprint and those of the bundles.
+          ModelMismatchError: no codec has it; the message names the file, its fingerprint and those of the bundles.
         """
         others = []
         for path in self.paths:

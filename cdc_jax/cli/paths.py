@@ -1,4 +1,4 @@
-"""Reading inputs and writing outputs: files, `-`, and checks of outputs before the work."""
+"""Reading inputs and writing outputs: files, `-`, and checks of outputs before any work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_folder(folder: str) -> None:
     """Checks that files may be written into a folder, or that it may be created.
 
     Raises:
-      CdcError: a file is in its place, or the folder, or the one to create it in, cannot be written to.
+      CdcError: a file is in its place; or the folder, or the one to create it in, is not writable.
     """
     place = os.path.abspath(folder)
     while not os.path.lexists(place):

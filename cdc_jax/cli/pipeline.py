@@ -1,4 +1,4 @@
-"""Runs the tasks of a command, so that reading, decoding and writing of different files overlap.
+"""Runs the tasks of a command so that reading, decoding and writing different files overlap.
 
 The devices process one batch at a time. One thread feeds them. Other threads read the files of the next window, and
 encode decoded images as PNG, JPEG and so on. The caller receives the outcomes as they become ready, and writes the
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from cdc_jax.cli import console
 from cdc_jax.cli.planning import Task
 
-WORKERS = 4  # threads, unless the command line says otherwise
+WORKERS = 4  # threads, by default
 WINDOW = 64  # files that are read together, so that images of the same size share batches
 WAITING_BYTES = 64 << 20  # limit on decoded images that are queued for encoding
 
@@ -22,7 +22,7 @@ File, Image = TypeVar("File"), TypeVar("Image")
 
 
 class Result(NamedTuple):
-    """What a conversion makes.
+    """The result of a conversion.
 
     Attributes:
       data: the bytes to write.
@@ -39,11 +39,11 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a task: a result, or an error.
+    """The outcome of a task: a result or an error.
 
     Attributes:
       task: the task.
-      result: what is to be written, or None if there is an error.
+      result: what to write, or None if there is an error.
       error: the exception that ended the task, or None.
       subject: the file that the error is about.
     """
@@ -98,12 +98,12 @@ def in_batches(
     Args:
       check: raises an error if a task's target must not be written.
       read: reads a source; called in threads while earlier files are decoded.
-      decode: yields (index, image or error) for each file in any order; called in one thread. If it raises, it is
-        called again with each of the remaining files alone.
+      decode: yields (index, image or error) for each file in any order; called in one thread. If it raises an
+        exception, it is called again with each of the remaining files alone.
       finish: makes the result of a file and its image; called in threads.
-      concurrent: whether to read the next files and finish earlier images during a decode. If False, the steps run one
-        after the other, so that at most one decoded image is in memory.
-      workers: the number of threads that read, and the number of those that finish.
+      concurrent: whether to read the next files and finish earlier images while an image is decoded. If False, the
+        steps run one after another, so that at most one decoded image is in memory.
+      workers: the number of threads that read, and also of those that finish.
 
     Returns:
       A function from tasks to their outcomes.
@@ -150,7 +150,7 @@ class _Batches:
         try:
             for index, image in self.decode([file for _, file in files]):
                 yield *left.pop(index), image
-        except Exception as error:  # such as too little memory for one of the files, but it is unknown which
+        except Exception as error:  # such as too little memory for one of the files; it is unknown which one
             if len(files) == 1:
                 yield *files[0], error
                 return

@@ -1,7 +1,7 @@
-"""Which files a command line reads and writes: inputs and folders, the rules of `-o`, clashes of names.
+"""Which files a command line reads and writes: inputs and folders, the rules of `-o`, name clashes.
 
-Nothing is read or written here. A name clash costs only the files that it is about; what is wrong with the command line
-as a whole is a `UsageError`.
+Nothing is read or written here. A name clash fails only the files involved; an error in the command line as a whole is
+a `UsageError`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Plan:
 
     Attributes:
       tasks: the conversions, in the order of the command line; within a folder, in the order of the names.
-      problems: one line for each input without a task, because it is missing, an empty folder, or its name clashes.
-      skipped: files in folders that have another suffix, without hidden files.
+      problems: one line for each input without a task, because it is missing, is an empty folder, or has a name clash.
+      skipped: files in folders that have another suffix, except hidden files.
       existing: inputs without a task, because their output exists already and `--skip-existing` was given.
       folder: the output folder, which is created if it is missing; None if the output is a file or next to its input.
     """
@@ -48,7 +48,8 @@ class Naming:
     """How outputs are named.
 
     Attributes:
-      suffixes: in lower case: those of the files to find in folders (ignoring case), which `new_suffix` replaces.
+      suffixes: the suffixes, in lower case, of the files to find in folders (ignoring case). `new_suffix` replaces
+        them.
       new_suffix: the suffix of outputs, such as `.cdc`.
       keep_suffix: append the new suffix to the old one instead.
     """
@@ -70,7 +71,7 @@ def plan_tasks(inputs: Sequence[str], output: str | None, naming: Naming, *, ski
 
     A single file goes to the file `output`. Several files or a folder go into the folder `output`, with the subfolders
     of the input; so does a single file if `output` is a folder or ends in a slash. Without `output`, files go next to
-    their inputs. A single `-` is standard input. A file that is given twice is one file.
+    their inputs. A single `-` is standard input. A file that is given twice counts once.
 
     Args:
       inputs: files and folders.
@@ -152,7 +153,7 @@ def _plan_several(inputs: Sequence[str], output: str | None, naming: Naming) -> 
 
 
 def _set_clashes_aside(plan: Plan, naming: Naming) -> None:
-    """Makes problems of the tasks whose output is an input, or is the output of another task as well."""
+    """Turns tasks whose output is an input, or also the output of another task, into problems."""
     sources = {_identity(task.source): task.source for task in plan.tasks}
     by_target: dict[object, list[Task]] = {}
     for task in plan.tasks:
@@ -183,7 +184,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _identity(path: str) -> object:
-    """A value that is equal for two names of one file, even before the file exists or if case does not matter."""
+    """A value that is equal for two names of one file, even if the file does not exist yet or case does not matter."""
     try:
         status = os.stat(path)
         return status.st_dev, status.st_ino

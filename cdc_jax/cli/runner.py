@@ -1,4 +1,4 @@
-"""Runs the tasks of a command: writes what the pipeline makes, and reports each file and the sum of all."""
+"""Runs the tasks of a command: writes the pipeline's results, and reports each file and the totals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cdc_jax.errors import BundleError, CdcError
 
 
 def check_plan(args: argparse.Namespace, plan: Plan) -> None:
-    """Checks the outputs of a plan before any work, as far as they are not about single files.
+    """Checks the outputs of a plan before any work, except for checks of single files.
 
     Raises:
       UsageError: a file would go to a terminal.
@@ -43,11 +43,11 @@ def run_tasks(args: argparse.Namespace, plan: Plan, convert: Convert, *, interru
       args: the options `force` and `quiet` (report errors only).
       plan: what to read and write.
       convert: yields the outcomes of the plan's tasks in any order, and may run ahead of the writing.
-      interruptible: whether Ctrl-C during a conversion ends the process at once. Otherwise it raises
+      interruptible: whether Ctrl-C during a conversion ends the process at once. Otherwise, it raises
         KeyboardInterrupt, as usual in Python.
 
     Returns:
-      The exit code, see `console.exit_code_of`.
+      The exit code; see `console.exit_code_of`.
 
     """
     for problem in plan.problems:
@@ -98,7 +98,7 @@ class _Totals:
 
 
 def _write(outcome: Outcome, plan: Plan, *, force: bool) -> int | None:
-    """Writes the file of an outcome. If that or the task failed, reports the error and returns its exit code."""
+    """Writes the file of an outcome. If this or the task failed, reports the error and returns its exit code."""
     subject = outcome.subject
     try:
         if outcome.error is not None:
@@ -106,7 +106,7 @@ def _write(outcome: Outcome, plan: Plan, *, force: bool) -> int | None:
         subject = console.shown(outcome.task.target, "output")
         write_target(outcome.task.target, outcome.result.data, force=force, makes_folders=plan.folder is not None)
     except (BundleError, BrokenPipeError):
-        raise  # they concern all files
+        raise  # these concern all files
     except Exception as error:
         line = console.describe(error, subject)
         if line is None:
@@ -130,7 +130,7 @@ def _outcomes(plan: Plan, convert: Convert, *, interruptible: bool) -> Iterator[
 def _ctrl_c_ends_process() -> Iterator[None]:
     """Restores the default action of SIGINT: XLA ignores Python's signal flag, so Ctrl-C would wait for the decode.
 
-    No file of the user is written inside or in another thread, so none can be left half-written.
+    No user file is written inside this context or in another thread, so none can be left half-written.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

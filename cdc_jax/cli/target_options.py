@@ -1,4 +1,4 @@
-"""The target options of `cdc compress`, and the choice of model and quality by a target."""
+"""The target options of `cdc compress`, and the choice of model and quality for a target."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def add_targets(parser: argparse.ArgumentParser) -> None:
 
 
 def check_decoding(args: argparse.Namespace) -> None:
-    """Refuses options of decoding where nothing is decoded.
+    """Refuses decoding options if nothing is decoded.
 
     Raises:
-      UsageError: one is given without --min-psnr and --print-metrics.
+      UsageError: one is given without --min-psnr or --print-metrics.
     """
     given = {
         "--steps": args.steps is not None,
@@ -58,7 +58,7 @@ def has_target(args: argparse.Namespace) -> bool:
 
 
 def _positive(text: str) -> float:
-    """The argument type of finite numbers above 0."""
+    """The argument type for finite numbers above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -74,7 +74,7 @@ def choose_model(args: argparse.Namespace, models: Models, contents: ImageConten
     Args:
       args: the command's arguments, with a target.
       models: the models to choose from.
-      contents: the image, with what its file is to carry besides.
+      contents: the image, with its alpha channel and metadata.
 
     Returns:
       The file, and a short description of the choice for the user.

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
         try:
             facts = _verify(args, models, path)
         except BundleError:
-            raise  # it concerns all files
+            raise  # this concerns all files
         except (CdcError, OSError, MemoryError) as error:
             line = console.describe(error, console.shown(path))
             console.log(line)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, environment: Environment) -> int:
 
 
 def _verify(args: argparse.Namespace, models: Models, path: str) -> dict:
-    """What --json prints for a file that agrees. Raises CdcError or OSError for a file that does not."""
+    """The content of the JSON output for a file that agrees. Raises CdcError or OSError for a file that does not."""
     data = paths.read_source(path, magic=cdc_file.MAGIC)
     header = cdc_file.unpack(data, max_pixels=args.max_pixels)
     verifier = models.for_file(header.fingerprint, path)

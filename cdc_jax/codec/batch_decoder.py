@@ -28,7 +28,7 @@ def decode_files(
 
     Args:
       files: the bytes of each file.
-      reader, decoder, devices: those of the model.
+      reader, decoder, devices: the model's.
       settings: how to decode.
       tile: largest side of a tile in pixels; None for the default of the image's size.
       return_alpha: yield images with the alpha channels of their files.

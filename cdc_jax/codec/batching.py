@@ -29,7 +29,7 @@ def plan_batches(
     """Groups images of the same size into batches.
 
     Args:
-      sizes: padded (height, width) of each image in pixels; an image with None is left out.
+      sizes: padded (height, width) of each image in pixels; an image whose size is None is left out.
       devices: the number of devices that share a batch.
       device_pixels: limit on the pixels of a device's share of a batch. Each device gets at least one image.
 
@@ -59,7 +59,7 @@ def collect(ready: Iterator[tuple[int, object]], total: int, progress: Progress 
       progress: called as `progress(done, total)` after each result.
 
     Raises:
-      CdcError: the first result that is one.
+      CdcError: a result is an error; the first one is raised.
     """
     results = [None] * total
     for done, (index, result) in enumerate(ready, 1):

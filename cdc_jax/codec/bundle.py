@@ -1,10 +1,10 @@
-"""A bundle is a directory with everything that inference needs.
+"""A bundle is a folder with everything that inference needs.
 
     weights/        all weights, written by orbax; or weights.safetensors, in float16 (`bundle_weights`)
     coding.npz      the tables and integer networks that the file format depends on (`entropy.coding_model`)
     config.json     the model's settings, its fingerprint, the hash of its weights
     model_card.md   data, license, provenance, measurements
-    *.stablehlo     the networks as programs, where they were asked for (`serving`)
+    *.stablehlo     the networks as programs, if requested (`serving`)
 
 It contains no pickles. Bundles with the same fingerprint open each other's files.
 """
@@ -37,7 +37,7 @@ from cdc_jax.models.params import Params, build_coding
 from cdc_jax.version import __version__
 
 BUNDLE_VERSION = 1
-MAX_WEIGHT = 1e9  # in magnitude: with it, no sum of squares in a network of this size overflows float32
+MAX_WEIGHT = 1e9  # in magnitude: up to it, no sum of squares in a network of this size overflows float32
 _MAX_CONFIG_BYTES = 1 << 16
 _CALIBRATION_SIDE = 8  # the model card counts saturations for 8×8 random symbols z
 
@@ -72,9 +72,9 @@ def weights_hash(params: Mapping[str, Array]) -> str:
 
 
 def check_weights(params: Mapping[str, Array], hint: str) -> None:
-    """Raises BundleError, with the hint at its end, where a weight is not finite or is beyond ±`MAX_WEIGHT`.
+    """Raises BundleError, which ends with the hint, if a weight is not finite or is beyond ±`MAX_WEIGHT`.
 
-    Such a weight need not show in what a network gives: activation functions turn what is not a number into zeros.
+    Such a weight may not show in a network's output: activation functions can turn NaN into zero.
     """
     for name, value in params.items():
         array = np.asarray(value)
@@ -107,13 +107,13 @@ def save_bundle(
       coding: the coding model of a bundle whose files this one must open; by default built from the weights.
       lpips: a perceptual network that came with the weights, stored as `lpips_vgg.npz`.
       half: store float16 weights, which halves the size. `coding` is then built from the rounded weights.
-      serving: which programs to add for serving without this package; None: none.
+      serving: which programs to add for serving without this package; None adds none.
       license: the identifier of the weights' license, for the hub's metadata.
       overwrite: replace an existing bundle.
 
     Raises:
-      BundleError: `out_dir` exists (with `overwrite`: and is not a bundle) or cannot be written, the weights do not fit
-        into a bundle, or the hub cannot be used.
+      BundleError: `out_dir` exists (with `overwrite`, if it is not a bundle) or cannot be written, the weights cannot
+        be stored in a bundle, or the hub cannot be used.
     """
     check_new_bundle(out_dir, overwrite=overwrite)
     if serving is not None:
@@ -153,7 +153,7 @@ def load_bundle(path: str | Path) -> Bundle:
     """Reads a bundle.
 
     Raises:
-      BundleError: the bundle is missing, incomplete, corrupt, or of a newer version; the message names the part.
+      BundleError: the bundle is missing, incomplete, corrupt, or from a newer version; the message names the part.
     """
     path = Path(path)
     if not path.is_dir():

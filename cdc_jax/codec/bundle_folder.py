@@ -1,4 +1,4 @@
-"""Where bundles are: from a name to a folder, what counts as a bundle, where a new one is written."""
+"""Where bundles are: resolves a name to a folder, decides what counts as a bundle, and creates new bundles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bundle_folder(name: str | os.PathLike[str] | None) -> Path:
         is in the cache; or None, the shipped model.
 
     Raises:
-      BundleError: there is no shipped model; or the hub has no such bundle, or cannot be reached.
+      BundleError: there is no shipped model, or the hub has no such bundle or cannot be reached.
     """
     if name is None:
         return shipped_bundle()
@@ -48,7 +48,7 @@ def bundle_folder(name: str | os.PathLike[str] | None) -> Path:
 
 
 def refuse_other_folders(folder: Path) -> None:
-    """Raises BundleError for what is easily taken for a bundle: a training run, or a clone without its large files."""
+    """Raises BundleError for what is easily mistaken for a bundle: a training run, a clone without its large files."""
     if not is_bundle(folder) and is_bundle(folder / "bundle"):
         raise BundleError(f"{folder} is not a bundle, but {folder / 'bundle'} is: use that.")
     if (folder / "checkpoints").is_dir():
@@ -69,7 +69,7 @@ def exists_already(path: str | os.PathLike[str]) -> str:
 def check_new_bundle(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raises BundleError unless `path` is free: missing, an empty folder or, with `overwrite`, another bundle.
 
-    On the hub, any place without a bundle is free.
+    On the hub, any location without a bundle is free.
     """
     if hub.is_hub_name(path):
         if not overwrite and hub.has_file(path, "config.json"):
@@ -88,7 +88,7 @@ def new_bundle(path: str | os.PathLike[str], *, license: str, overwrite: bool) -
     """A temporary folder to fill in a `with` block, which then becomes the bundle at `path`, completely or not at all.
 
     Args:
-      path: a folder, or a name on the hub. The hub gets the model card as README.md, headed by its metadata.
+      path: a folder, or a name on the hub. On the hub, the model card becomes README.md, headed by its metadata.
       license: the identifier of a license, for that metadata.
       overwrite: whether an existing folder that is not empty is replaced. The hub's folder is always replaced.
 
@@ -112,7 +112,7 @@ def new_bundle(path: str | os.PathLike[str], *, license: str, overwrite: bool) -
 
 
 def shipped_bundle() -> Path:
-    """The folder of the bundle inside the package, which is used when no model is given.
+    """The folder of the shipped bundle, which is used if no model is given.
 
     Raises:
       BundleError: this installation has no bundle.

@@ -24,8 +24,8 @@ from cdc_jax.runtime.orbax import local_checkpointer, quiet_orbax
 
 ORBAX_FOLDER = "weights"
 SAFETENSORS_FILE = "weights.safetensors"
-# Address space that orbax's and tensorstore's threads take, measured. Short of it, they end the process, print
-# tracebacks of their own, or wait for each other for ever.
+# Address space that the threads of Orbax and TensorStore take, measured. With less, they end the process, print
+# tracebacks of their own, or deadlock.
 _ORBAX_BYTES, _ORBAX_CORE_BYTES = 352 << 20, 16 << 20
 
 
@@ -64,7 +64,7 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
     """Reads a bundle's weights; returns them as float32 by dotted name.
 
     Raises:
-      BundleError: the weights are missing, corrupt, or of another architecture.
+      BundleError: the weights are missing or corrupt, or have another architecture.
       OutOfMemoryError: there is not enough memory for them.
     """
     half = (bundle / SAFETENSORS_FILE).is_file()
@@ -75,14 +75,14 @@ def load_weights(bundle: Path, config: ModelConfig) -> Params:
         )
     check, load = (check_safetensors, _load_half) if half else (check_orbax, _load_orbax)
     expected, num_bytes = shapes(config), model_bytes(config) + (0 if half else _orbax_bytes())
-    jax.local_devices()  # whose threads take their memory first
+    jax.local_devices()  # so that its threads allocate their memory first
     try:
         with enough_memory(f"Loading {path}", num_bytes, least_more=num_bytes):
             check(path, expected)
             return load(path, expected)
     except CdcError:
         raise
-    except Exception as error:  # orbax and tensorstore raise many types for corrupt files, with details of their own
+    except Exception as error:  # Orbax and TensorStore raise many types for corrupt files, with internal details
         if is_out_of_memory(error):
             raise OutOfMemoryError.during(f"read {path}") from error
         reason = f" ({reason_of(error)})" if isinstance(error, OSError) else ""

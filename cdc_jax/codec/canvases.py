@@ -1,9 +1,9 @@
-"""Decodes images of many sizes by few programs: which of them share a canvas.
+"""Decodes images of many sizes with few programs: determines which images share a canvas.
 
-Compiling a program takes as long as decoding several images. Where a set of files has many sizes, images are therefore
-decoded at the top left of canvases that are larger than they are (`models.valid_region`), if that saves time by itself.
-The pixels are those without a canvas, up to rounding: within ±1 of 255. A canvas is at most as large as the largest
-image of the set, so the memory does not grow. The canvases depend only on the sizes and the number of steps.
+Compiling a program takes as long as decoding several images. If a set of files has many sizes, images are therefore
+decoded at the top left of larger canvases (`models.valid_region`), where that saves time. The pixels are the same as
+without a canvas, up to rounding: within ±1 of 255. A canvas is at most as large as the largest image of the set, so the
+memory does not grow. The canvases depend only on the sizes and the number of steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from cdc_jax.codec.tiling import default_tile
 
-FEW_SIZES = 8  # sets with up to this many sizes are decoded without canvases, exactly as the files alone
+FEW_SIZES = 8  # sets with up to this many sizes are decoded without canvases, exactly like each file alone
 # A program counts as much as decoding this many pixels in one step. On a CPU, compiling takes as long as 3 to 5
 # million; up to twice that, the total hardly changes, and fewer programs take less memory and disk.
 PROGRAM_PIXELS = 8 << 20
@@ -27,11 +27,11 @@ def shared_canvases(sizes: Sequence[Size | None], steps: int) -> list[Size | Non
 
     Args:
       sizes: padded (height, width) of each image in pixels; None for an image that is left out.
-      steps: the number of steps that images are decoded with. 0 needs no program, and so no canvas.
+      steps: the number of decoding steps. 0 needs no program, and so no canvas.
 
     Returns:
-      For each image, the canvas's (height, width), or None: no canvas, since the image is left out, is decoded in
-      tiles, or shares its program with its own size only.
+      For each image, the canvas's (height, width), or None if it has no canvas: because it is left out, is decoded in
+      tiles, or shares its program only with images of its own size.
     """
     counts = Counter(size for size in sizes if size is not None and default_tile(*size) is None)
     if steps == 0 or len(counts) <= FEW_SIZES:
@@ -43,12 +43,12 @@ def shared_canvases(sizes: Sequence[Size | None], steps: int) -> list[Size | Non
 
 
 def _merge(counts: Counter[Size], program_pixels: int) -> list[Size]:
-    """Merges canvases as long as that saves time, beginning with one for each size, and with the best pair."""
+    """Merges canvases as long as that saves time. Starts with one canvas per size, and merges the best pair first."""
     largest = max(map(_area, counts))
     canvases = dict(counts)
 
     def saving(pair: tuple[Size, Size]) -> int:
-        """Pixels that need not be decoded if two canvases become one: those of a program, less the surplus ones."""
+        """The pixels that merging two canvases saves: those of one program, minus the additional ones to decode."""
         union = _area(_union(*pair))
         surplus = sum((union - _area(canvas)) * canvases[canvas] for canvas in pair)
         return program_pixels - surplus if union <= largest else -1

@@ -51,8 +51,8 @@ def load_codec(
       bundle_dir: a folder written by training, `cdc export` or `cdc import-torch`, or such a folder's name on the hub,
         hf://OWNER/REPO[@REVISION][/SUBFOLDER], which is downloaded once; by default the shipped model.
       max_pixels: limit on height × width, which `compress` and `decompress` check before they allocate anything.
-      compute_type: precision of the U-Net's products, "float32" or "bfloat16", which is faster on accelerators and
-        changes pixels slightly. Files do not depend on it.
+      compute_type: precision of the U-Net's matrix products and convolutions, "float32" or "bfloat16", which is faster
+        on accelerators and changes pixels slightly. Files do not depend on it.
 
     Raises:
       BundleError: this is not a complete, valid bundle, or it cannot be downloaded.
@@ -96,14 +96,14 @@ class Codec:
         )
 
     def __reduce__(self):
-        """Pickles and copies the codec as the path of its bundle, which must exist where it is unpickled."""
+        """Pickles and copies the codec by the path of its bundle, which must exist where it is unpickled."""
         if self._bundle_path is None:
             raise pickle.PicklingError("This codec was not loaded from a folder, so it cannot be pickled or copied.")
         return _load_same, (self._bundle_path, self.weights_sha256, self.max_pixels, self.compute_type)
 
     @property
     def fingerprint(self) -> bytes:
-        """4 bytes that identify the coding model. A file opens with every bundle that has the file's fingerprint."""
+        """4 bytes that identify the coding model. A file opens with any bundle that has its fingerprint."""
         return self.coding.fingerprint
 
     def compress(
@@ -114,12 +114,12 @@ class Codec:
         Args:
           image: uint8 [h, w, 3 or 4], sRGB, of any size from 1×1 up; or the path of an image file, or a PIL image.
           quality: 0 (smallest file) to 100, by default 50; only for a variable-rate model.
-          drop_alpha: leave out the alpha channel. By default it is kept without loss, unless every pixel is opaque.
-          keep_metadata: keep the EXIF and XMP data of a path or PIL image, and its pixels in its RGB colour profile.
+          drop_alpha: leave out the alpha channel. By default, it is kept losslessly, unless every pixel is opaque.
+          keep_metadata: keep the EXIF and XMP data of a path or PIL image, and its pixels in its RGB color profile.
 
         Raises:
           TypeError: the image has an unsupported type.
-          ImageError: an array of another dtype or shape, a file that cannot be read, or more than `max_pixels`.
+          ImageError: an array has another dtype or shape, a file cannot be read, or there are more than `max_pixels`.
           ConfigError: the quality is out of range, or given for a single-rate model.
         """
         level = quality_level(self.config, quality)
@@ -130,16 +130,16 @@ class Codec:
         quality_level(self.config, quality)
 
     def analyze(self, image: ImageLike, *, drop_alpha: bool = False, keep_metadata: bool = False) -> ImageLatents:
-        """Runs the encoder. From its result, `write` makes files of any quality quickly. Raises as `compress`."""
+        """Runs the encoder. `write` quickly turns its result into files of any quality. Raises like `compress`."""
         contents = as_contents(image, self.max_pixels, keep_metadata=keep_metadata)
         return self._encoder.analyze(contents.pixels, chunks_of(contents, drop_alpha=drop_alpha))
 
     def write(self, latents: ImageLatents, *, quality: float | None = None) -> bytes:
-        """The bytes of the `.cdc` file of latents from `analyze`. Raises ConfigError as `compress`."""
+        """The bytes of the `.cdc` file for latents from `analyze`. Raises ConfigError like `compress`."""
         return self._encoder.write(latents, quality_level(self.config, quality))
 
     def part_bits(self, latents: ImageLatents, *, quality: float | None = None) -> tuple[float, float]:
-        """Ideal bits of z (side information) and of y in the file of `write`. Raises ConfigError as `compress`."""
+        """Ideal bits for z (side information) and for y in the file of `write`. Raises ConfigError like `compress`."""
         return self._encoder.part_bits(latents, quality_level(self.config, quality))
 
     def decompress(
@@ -158,13 +158,13 @@ class Codec:
 
         Args:
           data: the file's bytes.
-          steps: DDIM steps, by default the model's; more steps add texture and take longer. 0 returns the preview of
-            a model with a transform, which is one matrix product and runs no network.
+          steps: DDIM steps, by default the model's; more steps add texture and take longer. 0 returns the preview of a
+            model with a transform, which takes one matrix product and runs no network.
           seed: seed of the noise, 0 ≤ seed < 2³².
-          gamma: scale of the starting noise, by default the model's; 0 starts from grey.
+          gamma: scale of the starting noise, by default the model's; 0 starts from gray.
           eta: DDIM's η, the noise added at each step, 0 (none) to 1.
-          tile: largest side of the tiles in pixels, a multiple of 64. Tiles see less, so they change the result. By
-            default, images of up to 2²⁰ pixels are decoded whole, and larger ones with 768, on every machine.
+          tile: largest side of the tiles in pixels, a multiple of 64. Tiles see less context, so they change the
+            result. By default, images of up to 2²⁰ pixels are decoded whole, and larger ones use 768, on every machine.
           return_alpha: return uint8 [h, w, 4] with the file's alpha channel, opaque if the file has none.
           progress: called as `progress(done, total)` after each tile of each step, or once for an image without tiles.
 
@@ -184,8 +184,8 @@ class Codec:
     ) -> Iterator[Image]:
         """Yields the preview, if the model has a transform, and each step's estimate of the image, uint8 [h, w, 3].
 
-        Arguments and errors are those of `decompress`. The last image equals `decompress`'s: exactly if that is
-        decoded in tiles, otherwise within ±1 of 255.
+        Arguments and errors are those of `decompress`. The last image equals that of `decompress`: exactly if the image
+        is decoded in tiles, otherwise within ±1 of 255.
         """
         settings = decode_settings(self.config, steps, seed, gamma, eta)
         container, symbols = self._reader.read(data)
@@ -196,7 +196,7 @@ class Codec:
         """The largest `tile` with which `decompress` is estimated to stay within `max_memory_bytes`.
 
         Returns:
-          The tile's side in pixels, or None if `decompress` takes this tile by default.
+          The tile's side in pixels, or None if it is the default of `decompress`.
 
         Raises:
           BitstreamError, ModelMismatchError: as `decompress`.
@@ -242,7 +242,7 @@ class Codec:
     ) -> list[Image | ImageWithAlpha]:
         """`decompress` for many files, on all local devices. Images of the same padded size share batches.
 
-        The images equal those of `decompress`: exactly on one CPU device for up to 8 padded sizes, else within ±1.
+        The images equal those of `decompress`: exactly on one CPU device with up to 8 padded sizes, else within ±1.
 
         Args:
           files: the files' bytes.
@@ -277,16 +277,16 @@ class Codec:
         yield from decode_files(files, self._reader, self.decoder, self._devices, settings, tile, return_alpha)
 
     def decode_symbols(self, data: bytes) -> DecodedSymbols:
-        """The symbols of a file with means, scale indices and ŷ, for the padded image. Raises as `decompress`."""
+        """A file's symbols, means, scale indices and ŷ, for the padded image. Raises the errors of `decompress`."""
         return self._reader.read(data)[1]
 
     def read_symbols(self, data: bytes) -> tuple[Int[np.ndarray, "H/64 W/64 c"], Int[np.ndarray, "H/16 W/16 c"]]:
-        """The symbols (z, y) of a file, int32, for the image padded to multiples of 64. Raises as `decompress`."""
+        """The symbols (z, y) of a file, int32, for the image padded to multiples of 64. Raises like `decompress`."""
         symbols = self.decode_symbols(data)
         return symbols.z, symbols.y
 
     def estimate_bits(self, image: ImageLike, *, quality: float | None = None) -> float:
-        """−log₂ p of the rounded latents under the float model, in bits, which training minimizes. As `compress`."""
+        """−log₂ p of the rounded latents under the float model, in bits: the training rate. Raises like `compress`."""
         pixels = as_contents(image, self.max_pixels).pixels
         return self._encoder.estimate_bits(pixels, quality_level(self.config, quality))
 

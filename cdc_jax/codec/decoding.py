@@ -1,4 +1,4 @@
-"""The decoder's networks: from ŷ to pixels, with one compiled program per (model, steps, shape).
+"""The decoder's networks: from ŷ to pixels, with one compiled program for each model, number of steps and shape.
 
 `synthesize` decodes a batch of whole images. `predict` is one U-Net call on a batch of tiles, with which
 `tiled_decoding` decodes images of any size.
@@ -60,8 +60,8 @@ def sample(
       y_hat: latents; h and w are multiples of 64.
       seed, gamma, eta: scalars, as in `Codec.decompress`. All images of a batch get the same noise.
       quality: one value from 0 to 1 per image; None in a single-rate model.
-      cells: height and width in cells of y of each image, which is at the top left of its ŷ; what is outside changes
-        nothing inside. None: all of ŷ.
+      cells: height and width of each image, in cells of y. The image is at the top left of its ŷ; what is outside does
+        not affect it. None: all of ŷ.
       compute_type: a key of COMPUTE_TYPES.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A pool of this process's devices, which callers acquire one at a time or all together.
+"""A pool of this process's devices, which callers acquire one at a time or all at once.
 
 This bounds the memory in use. A model's weights are copied to a device when the device is first used.
 """
@@ -24,7 +24,7 @@ class LocalDevices:
     def __init__(self, params: Params):
         devices = jax.local_devices()
         self.mesh = make_mesh(devices)
-        # Last in, first out: sequential calls get the same device, for which their programs are compiled.
+        # Last in, first out: sequential calls get the same device, for which their programs are already compiled.
         self._free: queue.LifoQueue[int] = queue.LifoQueue()
         for index in reversed(range(len(devices))):
             self._free.put(index)
@@ -37,7 +37,7 @@ class LocalDevices:
 
     @property
     def batch_pixels(self) -> int:
-        """Limit on the pixels of one device's batch. 0 on CPUs, so one image each: batches gain nothing there."""
+        """Limit on the pixels of one device's batch. 0 on CPUs (one image each): batches gain nothing there."""
         return 0 if self._devices[0].platform == "cpu" else WHOLE_PIXELS
 
     @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """The encoder's networks: from an image to the latents y and z. Large images are encoded in tiles.
 
-A cell of y covers 16 pixels per side. Its receptive field extends 47 pixels before them and 32 after them in the
-paper's layout, and less than 96 pixels on either side in the compact one. Tiles overlap by at least twice as much, and
-only the cells that do not see a tile's inner edges are kept. z is computed from all of y. The tiles depend only on the
-image's size, so that the result does not depend on the machine's memory.
+A cell of y covers 16 pixels per side. In the paper's layout, its receptive field extends 47 pixels before them and 32
+after them; in the compact layout, it extends less than 96 pixels on either side. Tiles overlap by at least twice as
+much, and only cells that do not see a tile's inner edges are kept. z is computed from all of y. The tiles depend only
+on the image's size, so that the result does not depend on the machine's memory.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def image_latents(
         tile = TILE if height * width > WHOLE_PIXELS else max(height, width)
     if tile >= max(height, width):
         y, z = programs.call(encode_latents, (config,), (params, image[None]))
-        return np.asarray(y)[0], np.asarray(z)[0]  # `y[0]` would be a program of its own
+        return np.asarray(y)[0], np.asarray(z)[0]  # `y[0]` in JAX would be a program of its own
     overlap = COMPACT_OVERLAP if config.compact else OVERLAP
     rows, columns = Axis(height, tile, overlap), Axis(width, tile, overlap)
     y = np.empty((height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels), np.float32)

@@ -46,7 +46,7 @@ class FileReader:
         return container
 
     def read(self, data: bytes) -> tuple[cdc_file.Container, DecodedSymbols]:
-        """Reads a file's header and symbols. Raises as `open`; OutOfMemoryError where they do not fit into memory."""
+        """Reads a file's header and symbols. Raises the errors of `open`, and OutOfMemoryError if memory runs out."""
         container = self.open(data)
         height, width = padded_size(container)
         shape = height // STRIDE, width // STRIDE, self._config.hyper_channels
@@ -55,7 +55,7 @@ class FileReader:
             return container, self._coder.decode(container.stream, shape, container.level)
 
     def alpha(self, data: bytes) -> Alpha | None:
-        """A file's alpha channel, None where all is opaque. Raises as `open`; BitstreamError also for a corrupt one."""
+        """A file's alpha channel, if any. Raises the errors of `open`; BitstreamError also if it is corrupt."""
         container = self.open(data)
         return read_alpha(container.chunks, container.height, container.width)
 

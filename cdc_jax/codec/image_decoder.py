@@ -32,7 +32,7 @@ from cdc_jax.runtime.sharding import split_batch
 
 
 class DecodeSettings(NamedTuple):
-    """Valid settings without defaults. The attributes are arguments of `Codec.decompress`."""
+    """Valid settings, with defaults filled in. The attributes are arguments of `Codec.decompress`."""
 
     steps: int
     seed: int
@@ -43,7 +43,7 @@ class DecodeSettings(NamedTuple):
 def decode_settings(
     config: ModelConfig, steps: int | None, seed: int, gamma: float | None, eta: float, tile: int | None = None
 ) -> DecodeSettings:
-    """Checks settings, and replaces None by the model's defaults. A tile is checked only.
+    """Checks settings, and replaces None with the model's defaults. The tile is only checked.
 
     Raises:
       ConfigError: steps, seed, gamma, eta or tile is invalid.
@@ -100,7 +100,7 @@ class ImageDecoder:
     def decode(
         self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None, progress: Progress | None = None
     ) -> Image:
-        """Decodes one image, of the padded size.
+        """Decodes one image, at the padded size.
 
         Args:
           symbols: the file's symbols.
@@ -126,7 +126,7 @@ class ImageDecoder:
         return image
 
     def decode_progressively(self, symbols: DecodedSymbols, settings: DecodeSettings) -> Iterator[Image]:
-        """Yields the preview, if the model has one, and each step's estimate, of the padded size."""
+        """Yields the preview, if the model has one, and each step's estimate, at the padded size."""
         if self._config.transform:
             yield preview(symbols.y_hat, self._synthesis)
         if settings.steps:
@@ -203,7 +203,7 @@ class ImageDecoder:
         return np.array(made.images)
 
     def _qualities(self, symbols: list[DecodedSymbols]) -> Float[np.ndarray, " b"] | None:
-        """The qualities as the network takes them, from 0 to 1; None in a single-rate model."""
+        """The qualities in the range that the network takes, from 0 to 1; None in a single-rate model."""
         if not self._config.variable_rate:
             return None
         return np.array([one.level / MAX_LEVEL for one in symbols], np.float32)

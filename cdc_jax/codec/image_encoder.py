@@ -22,7 +22,7 @@ from cdc_jax.io.images import Image, pad_to_multiple
 from cdc_jax.models.config import MAX_QUALITY, STRIDE, ModelConfig
 
 DEFAULT_QUALITY = 50.0
-_MAX_LATENT = 1e12  # symbols are clipped long before; what is larger comes from unusable weights
+_MAX_LATENT = 1e12  # symbols are clipped far below this; larger values come from unusable weights
 
 
 class ImageLatents(NamedTuple):
@@ -50,7 +50,7 @@ def quality_level(config: ModelConfig, quality: float | None) -> int | None:
       quality: 0 to 100, or None for the default: 50 in a variable-rate model.
 
     Returns:
-      The level, which is 0 in a single-rate model with a transform, and None in a model of format 1.
+      The level, which is 0 for a single-rate model with a transform, and None for a model of format 1.
 
     Raises:
       ConfigError: the quality is not a number from 0 to 100, or is given for a single-rate model.
@@ -109,7 +109,7 @@ class ImageEncoder:
         return cdc_file.pack(self._coding.fingerprint, *size, stream, level=level, chunks=latents.chunks)
 
     def part_bits(self, latents: ImageLatents, level: int | None) -> tuple[float, float]:
-        """Ideal bits of z and of y in the file of `write`."""
+        """The ideal bits for z and for y in the file of `write`."""
         return self._coder.part_bits(*self._symbols(latents, level))
 
     def estimate_bits(self, image: Image, level: int | None) -> float:

@@ -41,7 +41,7 @@ def as_contents(image: ImageLike, max_pixels: int, *, keep_metadata: bool = Fals
 
     Raises:
       TypeError: the image has an unsupported type.
-      ImageError: an array of another dtype or shape, a file that cannot be read, or a larger image.
+      ImageError: an array has another dtype or shape, a file cannot be read, or the image is too large.
 
     Warns:
       ImageWarning: only the first frame was read, or metadata or a corrupt profile was left out.

@@ -1,8 +1,8 @@
 """Converts the authors' released PyTorch checkpoints to bundles.
 
-A checkpoint names its weights after the original program's attributes. `torch_modules` maps our modules to theirs, and
-`_convert` reorders the axes. The tensors' names and shapes determine variant and width. PyTorch is not needed, and
-nothing is unpickled (`io.torch_file`).
+A checkpoint names its weights after the attributes of the original implementation. `torch_modules` maps our modules to
+theirs, and `_convert` reorders the axes. The tensors' names and shapes determine variant and width. PyTorch is not
+needed, and nothing is unpickled (`io.torch_file`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def torch_modules(prediction: str) -> dict[str, str]:
 
 
 def torch_name(name: str, modules: Mapping[str, str]) -> str:
-    """The checkpoint's name of our weight `name`. `modules` is `torch_modules`' result."""
+    """The checkpoint's name for our weight `name`. `modules` is `torch_modules`' result."""
     prior = "compressor.prior."
     if name.startswith(prior):
         kind, _, layer = name.removeprefix(prior).partition(".")
@@ -145,7 +145,7 @@ def convert_tensors(tensors: Mapping[str, Float[np.ndarray, "..."]], config: Mod
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Float[np.ndarray, "..."]]:
-    """Reads the tensors of a released checkpoint: the moving average's if there is one (x), otherwise the model's.
+    """Reads the tensors of a released checkpoint: the moving average if there is one (x), otherwise the weights.
 
     Raises:
       CheckpointError: the file cannot be read, or does not have the layout of a released checkpoint.

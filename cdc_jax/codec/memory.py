@@ -25,9 +25,9 @@ _IMAGE_BYTES = 40  # per pixel: the noisy image and its prediction in float32, t
 _SOURCE_BYTES = 8  # per pixel: the image as read, and padded
 _LATENT_BYTES = 64  # per value of y: symbol, mean, scale index and their order
 _MAP_BYTES = 36  # per value of one map at each level of the U-Net: its activations
-_ENCODER_MAP_BYTES = 20  # likewise of the encoder
+_ENCODER_MAP_BYTES = 20  # the same for the encoder
 LEAST_TO_READ, LEAST_TO_RUN = 64 << 20, 320 << 20  # address space of a step: with less, libraries end the process
-_TRUTH = 0.5  # of an estimate, at least: of all that was measured, nothing took less
+_TRUTH = 0.5  # lower bound of actual / estimated memory: nothing that was measured took less
 
 
 def tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, devices: int = 1) -> int:
@@ -55,14 +55,14 @@ def tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, de
 
 
 def special_tile_within(max_bytes: int, height: int, width: int, config: ModelConfig, devices: int = 1) -> int | None:
-    """`tile_within`, but None where that gives the tiles which the size has by itself."""
+    """`tile_within`, but None if that yields the default tiles for the size."""
     tile = tile_within(max_bytes, height, width, config, devices)
     default = default_tile(height, width)
     return None if tile_shape(height, width, tile) == tile_shape(height, width, default) else tile
 
 
 def check_limit(max_bytes: int, height: int, width: int, needed_bytes: int) -> None:
-    """Raises ConfigError, which names the need, if an image needs more than a limit."""
+    """Raises ConfigError, which states how much is needed, if an image needs more than a limit."""
     if needed_bytes > max_bytes:
         needed_mib = math.ceil(needed_bytes / 2**20)
         raise ConfigError(f"An image of {width}x{height} pixels needs at least {needed_mib} MiB with this model.")
@@ -111,16 +111,16 @@ def model_bytes(config: ModelConfig) -> int:
 def room_for(
     what: str, estimated_bytes: int, least_more: int = LEAST_TO_RUN
 ) -> contextlib.AbstractContextManager[None]:
-    """`enough_memory` for a step of an estimated peak memory of the process.
+    """`enough_memory` for a step, given the estimated peak memory of the process.
 
     Args:
-      what: "Decoding 100x200 pixels".
+      what: the step, such as "Decoding 100x200 pixels".
       estimated_bytes: the estimate.
-      least_more: address space that the step takes at least, however small the image.
+      least_more: the least additional address space that the step takes, however small the image.
     """
     least = _TRUTH * estimated_bytes
     least_more = max(least - used_bytes(), least_more) if free_address_bytes() < math.inf else 0
-    least_whole = least if jax.default_backend() == "cpu" else 0  # other devices have memory of their own
+    least_whole = least if jax.default_backend() == "cpu" else 0  # other devices have their own memory
     return enough_memory(what, estimated_bytes, least_more=least_more, least_whole=least_whole)
 
 

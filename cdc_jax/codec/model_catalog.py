@@ -1,4 +1,4 @@
-"""The models at hand: the one that comes with the package, and the bundles in the hub's cache. Loads no JAX."""
+"""The models that need no download: the shipped one and the bundles in the hub's cache. Does not load JAX."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class CatalogEntry:
     """A bundle that can be used without a download.
 
     Attributes:
-      name: hf://OWNER/REPO@REVISION/SUBFOLDER, as `--model` takes it, without what is usual; or "shipped".
-      folder: where it lies.
-      fingerprint: of its coding model, as hexadecimal digits.
-      qualities: the least and the largest; None: it has one rate.
-      num_bytes: of all its files.
+      name: hf://OWNER/REPO@REVISION/SUBFOLDER, as `--model` takes it, without parts that have their default; or
+        "shipped".
+      folder: its local folder.
+      fingerprint: the fingerprint of its coding model, as hexadecimal digits.
+      qualities: the lowest and the highest quality; None for a single-rate model.
+      num_bytes: the total size of its files.
     """
 
     name: str
@@ -36,9 +37,9 @@ class CatalogEntry:
 
 
 def models_at_hand() -> Iterator[CatalogEntry]:
-    """The shipped model where there is one, then the cached ones in the order of their names.
+    """Yields the shipped model if there is one, then the cached models in the order of their names.
 
-    A folder that only looks like a bundle is left out; whether a bundle is whole is found out when it is loaded.
+    A folder that only looks like a bundle is left out. Whether a bundle is complete is checked when it is loaded.
     """
     try:
         yield _entry(SHIPPED, shipped_bundle())
@@ -55,7 +56,7 @@ def models_at_hand() -> Iterator[CatalogEntry]:
 
 
 def _entry(name: str, folder: Path) -> CatalogEntry:
-    """Raises BundleError: the folder is no bundle, or of a later version."""
+    """The entry of a folder. Raises BundleError if the folder is not a bundle, or is from a later version."""
     try:
         facts = json.loads((folder / "config.json").read_text("utf-8"))
         config, fingerprint = ModelConfig.from_dict(facts["model"]), str(facts["fingerprint"])

@@ -1,7 +1,7 @@
-"""Selects the model and the quality with which a file meets a target for its size or PSNR.
+"""Selects the model and the quality for which a file meets a target size or PSNR.
 
-Nothing is estimated: every candidate is a real file, which is decoded if the target is a PSNR. In a variable-rate model
-the quality is searched for. The encoder runs once per image, after which each quality takes milliseconds.
+Nothing is estimated: every candidate is a real file, which is decoded if the target is a PSNR. For a variable-rate
+model, the quality is found by a search. The encoder runs once per image, after which each quality takes milliseconds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from cdc_jax.io.cdc_file import MAX_LEVEL, QUALITY_STEPS
 from cdc_jax.io.images import Image, ImageContents
 from cdc_jax.metrics.distortion import psnr_db
 
-_CLOSE_SIZE = 0.998  # the search ends with a file of at least this share of the limit
+_CLOSE_SIZE = 0.998  # the search ends with a file of at least this fraction of the limit
 _CLOSE_PSNR_DB = 0.01  # the search ends at most this much above the target
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a file must meet. Exactly one of the first three attributes is given.
+    """What a file must meet. Exactly one of the first three attributes is set.
 
     Attributes:
       bpp: upper limit on the file's size in bits per pixel, including headers.
@@ -75,7 +75,7 @@ def choose(
     Args:
       models: the paths of the bundles to choose from.
       load: loads the codec of a bundle.
-      image: uint8 [h, w, 3], or an image with what its file is to carry besides, which counts.
+      image: uint8 [h, w, 3], or an image with its alpha channel and metadata, which count towards the size.
       target: what the file must meet.
 
     Raises:
@@ -164,9 +164,9 @@ class _Search:
     def between(
         self, low: _Candidate, high: _Candidate, close: Callable[[_Candidate, _Candidate], bool]
     ) -> tuple[_Candidate, _Candidate]:
-        """Narrows (low, high) down until `close(low, high)`, or until their levels are adjacent.
+        """Narrows (low, high) until `close(low, high)`, or until their levels are adjacent.
 
-        Interpolates linearly, and bisects after an interpolation that left more than half of the levels.
+        Interpolates linearly, and bisects after an interpolation that leaves more than half of the levels.
         """
         halve = False
         while high.level - low.level > 1 and not close(low, high):

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from cdc_jax.codec.bundle import Bundle
 from cdc_jax.models.config import LATENT_STRIDE
 
-_ROWS = 16  # rows of y that are computed at once, so that little memory is needed besides the image
+_ROWS = 16  # rows of y that are computed at once, so that little memory is needed beyond the image
 
 
 def preview(

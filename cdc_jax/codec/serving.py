@@ -2,12 +2,12 @@
 
     encoder.stablehlo   images uint8 [b, h, w, 3] → y float32 [b, h/16, w/16, c], z float32 [b, h/64, w/64, Z],
                         medians float32 [Z]; the symbols of z are round(z - medians)
-    decoder.stablehlo   ŷ float32 [b, h/16, w/16, c], and in a model of every rate the quality float32 [b], 0 to 1
-                        → images uint8 [b, h, w, 3]
+    decoder.stablehlo   ŷ float32 [b, h/16, w/16, c], and for a variable-rate model the quality float32 [b], 0 to 1 →
+                        images uint8 [b, h, w, 3]
 
-h and w are multiples of 64. The decoder takes the model's default steps and γ, with seed 0 and η = 0. The entropy coder
-and `coding.npz` do the rest. A program for any size sums the attention in other parts than `Codec`, so that a pixel may
-differ by 1 of 255; a program for one size gives exactly the pixels of `Codec`.
+h and w are multiples of 64. The decoder uses the model's default steps and γ, seed 0 and η = 0. The entropy coder and
+`coding.npz` do the rest. A program for any size sums the attention in different parts than `Codec`, so a pixel may
+differ by 1 of 255. A program for one size returns exactly the pixels of `Codec`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Serving:
 
         Raises:
           BundleError: the package that serializes programs is missing.
-          ConfigError: the size is not in multiples of 64.
+          ConfigError: the size is not a multiple of 64.
         """
         if importlib.util.find_spec("flatbuffers") is None:
             raise BundleError("Programs for serving need the package flatbuffers: pip install '.[serving]'.")
@@ -80,14 +80,14 @@ def _decode(config: ModelConfig, params: Mapping[str, Array], y_hat: Array, qual
 
 
 def _program(function: Callable, params: Mapping[str, Array], inputs: list[jax.ShapeDtypeStruct]) -> bytes:
-    """The serialized program of `function(params, *inputs)` with the weights that it uses inside."""
+    """The serialized program of `function(params, *inputs)`, including the weights that it uses."""
     names = sorted(params)
     shapes = {name: jax.ShapeDtypeStruct(params[name].shape, np.float32) for name in names}
     used = jax.export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *inputs).module_kept_var_idx
     kept = {name for index, name in enumerate(names) if index in used}
 
     def closed(*arguments):
-        # The barriers keep the compiler from computing with the weights in advance, which would change bits.
+        # The barriers keep the compiler from folding the weights into constants, which would change bits.
         weights = {
             name: jax.lax.optimization_barrier(jnp.asarray(params[name])) if name in kept else jnp.zeros(leaf.shape)
             for name, leaf in shapes.items()

@@ -1,14 +1,13 @@
 """Decodes images of any size in tiles, in bounded memory and on several devices.
 
-The noisy image x_n is in host memory as a whole. At every DDIM step the U-Net predicts one tile per device at a time.
-Where tiles overlap, their predictions are averaged with weights that sum to 1. Since x̂₀ = a·prediction + b·x_n, with
-numbers a and b that depend only on the step, this also averages the tiles' x̂₀. Then DDIM advances the whole image by
-one step.
+The whole noisy image x_n is in host memory. At every DDIM step the U-Net predicts one tile per device at a time. Where
+tiles overlap, their predictions are averaged with weights that sum to 1. Since x̂₀ = a·prediction + b·x_n, where a and
+b depend only on the step, this also averages the tiles' x̂₀. DDIM then advances the whole image by one step.
 
 The softmax of the U-Net's attention covers a tile instead of the image, so the result differs from the image decoded
-whole, without being worse (docs/performance.md). A single tile that covers the image gives the same result. The
-compiled programs depend only on the tile's size and the image's width. The number of devices changes the result by
-rounding only.
+whole, but is not worse (docs/performance.md). A single tile that covers the image yields the same result. The compiled
+programs depend only on the tile's size and the image's width. The number of devices changes the result only by
+rounding.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ def _cells(region: Region) -> Region:
 
 
 def _strips(height: int, width: int) -> list[Region]:
-    """Parts of the image that are as high as a block of noise, and so narrow that temporary arrays are small."""
+    """Parts of the image that are as high as a block of noise, and narrow enough to keep temporary arrays small."""
     lefts = range(0, width, _STRIP)
     columns = [slice(left, min(left + _STRIP, width)) for left in lefts]
     return [(slice(top, top + BLOCK), across) for top in range(0, height, BLOCK) for across in columns]

@@ -1,9 +1,9 @@
 """The tiles of an image: their positions, sizes and blending weights. NumPy only.
 
-All tiles along an axis have the same length: the smallest with which the same number of tiles covers the axis, so that
-little is computed twice. They start at multiples of 64, and adjacent tiles overlap by `overlap` pixels, or more at the
-last tile, which ends at the image's edge. The outermost quarter of an overlap has weight 0, because a tile sees an edge
-there that the image does not have. Over the middle half, one tile fades into the next.
+All tiles along an axis have the same length: the smallest length with which the same number of tiles covers the axis,
+so that little is computed twice. They start at multiples of 64, and adjacent tiles overlap by `overlap` pixels, or more
+at the last tile, which ends at the image's edge. The outermost quarter of an overlap has weight 0, because the tile
+sees an edge there that is not in the image. Over the middle half, one tile fades into the next.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def check_tile(tile: int, overlap: int = OVERLAP) -> None:
 
 
 def default_tile(height: int, width: int) -> int | None:
-    """The default for the largest side of a tile, for an image of this padded size; None: it is decoded whole."""
+    """The default largest side of a tile for an image of this padded size; None if it is decoded whole."""
     return None if height * width <= WHOLE_PIXELS else TILE
 
 

@@ -1,7 +1,7 @@
-"""Errors for a model whose networks compute values that are not finite. They name the part and the weight at fault.
+"""Errors for a model whose networks compute non-finite values. They name the part and the weight at fault.
 
-`load_bundle` detects damaged files. What remains are weights that were unusable when they were saved, by a training run
-that diverged or on purpose.
+`load_bundle` detects damaged files. What remains are weights that were already unusable when they were saved, because
+training diverged or on purpose.
 """
 
 from __future__ import annotations

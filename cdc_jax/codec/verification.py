@@ -27,7 +27,7 @@ _MACHINE_CELLS = 2  # the machine is checked with 2×2 cells of z
 
 @dataclass(frozen=True)
 class Verified:
-    """The result for a file that agrees with bundle and machine.
+    """The result for a file that agrees with the bundle and the machine.
 
     Attributes:
       header: the file's header and stream.
@@ -39,7 +39,7 @@ class Verified:
 
 
 class Verifier:
-    """Verifies files with a bundle, whose weights `load_bundle` has checked.
+    """Verifies files against a bundle whose weights `load_bundle` has checked.
 
     Attributes:
       config: the model's settings.
@@ -57,7 +57,7 @@ class Verifier:
         return self._codec.fingerprint
 
     def verify(self, data: bytes) -> Verified:
-        """Decodes the symbols of a file, encodes them again, and checks the machine's arithmetic with a part of them.
+        """Decodes the symbols of a file, re-encodes them, and checks the machine's arithmetic with a part of them.
 
         Raises:
           BitstreamError: the data is not a valid file, or declares more than `max_pixels`; or its alpha channel is
@@ -125,7 +125,7 @@ def _int64_product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def check_machine(model: LatentModel, z: Int[np.ndarray, "h w c"]) -> None:
-    """Raises CdcError unless the integer networks give the same result for z in float64 and in 64-bit integers."""
+    """Raises CdcError unless the integer networks return the same result for z in float64 and in 64-bit integers."""
     net, board = model.hyper_decoder, model.checkerboard
     exact_net = _Int64Sums(net.layers, net.medians, net.thresholds)
     exact_board = board and _Int64Checkerboard(*(getattr(board, field.name) for field in fields(board)))

@@ -12,10 +12,10 @@ from cdc_jax.models.config import STRIDE
 
 
 def warm_up(codec: Codec, sizes: Iterable[tuple[int, int]], steps: Iterable[int | None] = (None,)) -> None:
-    """Compiles the programs with which a codec encodes and decodes images of these sizes, by coding a grey one.
+    """Compiles the programs with which a codec encodes and decodes images of these sizes, by coding a gray one.
 
-    Sizes that are equal when rounded up to multiples of 64 share their programs. `enable_compilation_cache` keeps them
-    on disk, so that the next process only loads them.
+    Sizes that are equal when rounded up to multiples of 64 share their programs. `enable_compilation_cache` keeps
+    programs on disk, so that the next process only loads them.
 
     Args:
       codec: the codec.
@@ -23,7 +23,7 @@ def warm_up(codec: Codec, sizes: Iterable[tuple[int, int]], steps: Iterable[int 
       steps: the numbers of steps to decode with; None is the model's.
 
     Raises:
-      ConfigError: a size is no pair of positive numbers, or a number of steps is invalid.
+      ConfigError: a size is not a pair of positive numbers, or a number of steps is invalid.
       ImageError: a size is larger than the codec allows.
     """
     counts, padded = list(steps), set()

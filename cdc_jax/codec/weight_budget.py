@@ -1,4 +1,4 @@
-"""Checks how much a bundle's weights will need, before they are read. Bundles may come from strangers.
+"""Checks how much memory a bundle's weights will need, before they are read. Bundles may be untrusted.
 
 The shapes that config.json implies set the limits. Arrays on disk must have these shapes and types and be stored as one
 chunk each, because the reader decompresses a chunk up to its declared size and no further.
@@ -20,9 +20,9 @@ from cdc_jax.io.limited_reads import regular_size
 from cdc_jax.models.params import check_same_weights
 
 _FREE_BYTES = 64 << 20  # weights up to this size are read, however small they are on disk
-_MAX_EXPANSION = 16  # larger weights: bytes in memory per byte on disk; trained weights hardly compress
+_MAX_EXPANSION = 16  # for larger weights, bytes in memory per byte on disk; trained weights hardly compress
 _MAX_FILES = 1_000
-_MAX_METADATA_BYTES = 1 << 16  # of one array
+_MAX_METADATA_BYTES = 1 << 16  # per array
 _DESCRIPTION_BYTES = 1 << 11  # per weight, in a description of all weights
 _COMPRESSORS = (None, "zstd")
 
