@@ -1,7 +1,7 @@
-"""The alpha channel of a `.cdc` file: a chunk of type ALPH, lossless.
+"""The alpha channel of a `.cdc` file: a lossless chunk of type ALPH.
 
-Its data is a lossless WebP file, or a PNG file where a side is too long for WebP. Both are read back only if they are
-just that and of the image's size, so that a small file cannot ask for much memory.
+Its data is a lossless WebP file, or a PNG file if a side is too long for WebP. It is read back only if it is exactly
+such a file, of the image's size, so that a small file cannot request much memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ OPAQUE = 255
 
 _MAX_WEBP_SIDE = 16383
 _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR")
-_GREY_8_BITS = bytes([8, 0, 0, 0, 0])  # bit depth, colour type, compression, filter, no interlace
+_GREY_8_BITS = bytes([8, 0, 0, 0, 0])  # bit depth, color type, compression, filter, no interlace
 _VP8L_SIGNATURE = 0x2F
 
 
 def alpha_chunks(alpha: Alpha | None) -> tuple[Chunk, ...]:
-    """The chunk of an alpha channel, 0 (transparent) to 255; none where there is no channel or all is opaque."""
+    """The chunk for an alpha channel, 0 (transparent) to 255; empty if there is no channel or every pixel is opaque."""
     if alpha is None or (alpha == OPAQUE).all():
         return ()
     grey, buffer = PILImage.fromarray(np.ascontiguousarray(alpha)), io.BytesIO()
@@ -42,10 +42,10 @@ def alpha_chunks(alpha: Alpha | None) -> tuple[Chunk, ...]:
 
 
 def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None:
-    """The alpha channel among a file's chunks; None where all is opaque.
+    """The alpha channel among a file's chunks; None if there is none, so that every pixel is opaque.
 
     Raises:
-      BitstreamError: the chunk is not such a channel, of just this size.
+      BitstreamError: the chunk is not such a channel, of exactly this size.
     """
     data = next((chunk.data for chunk in chunks if chunk.type == ALPHA_TYPE), None)
     if data is None:
@@ -63,7 +63,7 @@ def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None
             pixels = np.asarray(image)
     except MemoryError:
         raise
-    except Exception:  # on corrupt files Pillow raises OSError, SyntaxError, struct.error, …
+    except Exception:  # for corrupt files, Pillow raises OSError, SyntaxError, struct.error, …
         raise BitstreamError("The file's alpha channel cannot be decoded: it is corrupt.") from None
     if pixels.ndim == 3 and not (pixels == pixels[..., :1]).all():
         raise BitstreamError("The file's alpha channel is not grey: it is corrupt.")
@@ -71,12 +71,12 @@ def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None
 
 
 def add_alpha(image: UInt8[np.ndarray, "h w 3"], alpha: Alpha | None) -> UInt8[np.ndarray, "h w 4"]:
-    """RGB to RGBA; opaque without a channel."""
+    """Converts RGB to RGBA, opaque without a channel."""
     return np.dstack([image, np.full(image.shape[:2], OPAQUE, np.uint8) if alpha is None else alpha])
 
 
 def _is_grey_png(data: bytes, height: int, width: int) -> bool:
-    """Whether that is what its header says, and there are no chunks but IHDR, IDAT and IEND."""
+    """Whether its header says that it is one, and there are no chunks other than IHDR, IDAT and IEND."""
     if not data.startswith(_PNG_START + struct.pack(">II", width, height) + _GREY_8_BITS):
         return False
     position, kind = len(_PNG_START) - 8, b""
@@ -89,10 +89,10 @@ def _is_grey_png(data: bytes, height: int, width: int) -> bool:
 
 
 def _is_lossless_webp(data: bytes, height: int, width: int) -> bool:
-    """Whether it is one VP8L chunk whose header says so. Pillow allocates the canvas that a WebP file declares."""
+    """Whether it is one VP8L chunk with this size. Pillow allocates the canvas that a WebP file declares."""
     if len(data) < 26:
         return False
     riff, riff_bytes, webp, kind, length, signature, bits = struct.unpack_from("<4sI4s4sIBI", data)
     form = (riff, webp, kind, signature) == (b"RIFF", b"WEBP", b"VP8L", _VP8L_SIGNATURE)
     whole = riff_bytes == len(data) - 8 and length + length % 2 == len(data) - 20
-    return form and whole and bits == (width - 1) | (height - 1) << 14  # with alpha and version bits of zero
+    return form and whole and bits == (width - 1) | (height - 1) << 14  # alpha and version bits are zero

@@ -13,9 +13,9 @@
   n       stream (see `cdc_jax.entropy.coder`)
   4       CRC-32 (zlib's) of all bytes before it, big-endian
 
-A file of format 1 has at most 20 bytes more than its stream; a file of format 2 has at most 23 bytes more than stream
-and chunks. Every later format version keeps magic, version byte and checksum in their positions, so that an old reader
-can distinguish a newer file from a corrupt one.
+A file of format 1 has at most 20 bytes more than its stream; a file of format 2 has at most 23 bytes more than its
+stream and chunks. Every later format version keeps the magic, version byte and checksum in their positions, so that an
+old reader can distinguish a newer file from a corrupt one.
 """
 
 import zlib
@@ -77,7 +77,7 @@ def pack(
 ) -> bytes:
     """Returns the bytes of a file, in format 1 without a level and chunks, otherwise in format 2.
 
-    Arguments are the attributes of `Container`.
+    The arguments are the attributes of `Container`.
 
     Raises:
       ValueError: a side outside 1 to 2^28 - 1, a level outside 0 to 25600, a fingerprint that is not 4 bytes, or two
@@ -111,13 +111,13 @@ def unpack(data: bytes, *, max_pixels: int | None = None) -> Container:
 
 
 def unpack_header(start: bytes) -> Container:
-    """Reads the fields of a file from its beginning alone, without its checksum. The stream is empty.
+    """Reads the fields of a file from its beginning alone, without verifying its checksum. The stream is empty.
 
     Args:
       start: at least the first bytes of the file, up to the end of its chunks.
 
     Raises:
-      BitstreamError: it is not a `.cdc` file, of a newer version, corrupt, or not all that is needed.
+      BitstreamError: it is not a `.cdc` file, is of a newer version, is corrupt, or is incomplete.
     """
     if start[: len(MAGIC)] != MAGIC:
         raise BitstreamError("This is not a .cdc file.")
@@ -168,5 +168,5 @@ def _checked(data: bytes) -> tuple[int, bytes]:
 
 
 def counted_pixels(height: int, width: int) -> int:
-    """The number of pixels that a limit applies to. A side counts as at least 64, since images are padded to that."""
+    """The number of pixels that a limit applies to. Sides count as at least 64, to which images are padded."""
     return max(height, _BLOCK) * max(width, _BLOCK)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cdc_jax.errors import CdcError, reason_of
 
-# Format names of the command line, each with its filename suffixes, the usual one first.
+# Format names of the command line, each with its filename suffixes, the most common one first.
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
@@ -22,10 +22,10 @@ IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "bmp": (".bmp",),
 }
 IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
-LOSSY_FORMATS = ("jpeg", "webp")  # of `IMAGE_FORMATS`: those that take a quality
+LOSSY_FORMATS = ("jpeg", "webp")  # those of `IMAGE_FORMATS` that take a quality
 CDC_SUFFIX = ".cdc"
 
-MAX_PIXELS = 2**28  # default limit on height × width of images to read, which bounds the memory of hostile files
+MAX_PIXELS = 2**28  # default limit on height × width of images to read, which bounds the memory that hostile files take
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -35,12 +35,12 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 @contextlib.contextmanager
 def reraise_as(sentence: str, *paths: str | os.PathLike[str], kind: type[CdcError] = CdcError) -> Iterator[None]:
-    """Converts errors of reading and writing in a `with` block to `kind`: the sentence, a colon, and the reason.
+    """Converts read and write errors in a `with` block to `kind`. The message is the sentence, a colon, and the reason.
 
     Args:
-      sentence: the beginning of the message, without a full stop.
+      sentence: the beginning of the message, without a period.
       paths: what the block reads and writes. If one is in an object store, every exception is converted, because its
-        client may raise other types than OSError.
+        client may raise types other than OSError.
       kind: the error to raise.
     """
     try:
@@ -127,7 +127,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, replace: bool
     """Writes `data` to a temporary file next to `path`, then renames it: readers see the old file or the new one.
 
     Symbolic links stay links, and a replaced file keeps its permissions. Devices and pipes (`/dev/null`) are written to
-    directly, since a rename would replace them by a regular file.
+    directly, since a rename would replace them with a regular file.
 
     Args:
       path: the file.
@@ -136,7 +136,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, replace: bool
         succeeds.
 
     Raises:
-      OSError: no such folder, no permission, no space left, …; then `path` is unchanged and no temporary file is left.
+      OSError: no such folder, no permission, no space left, …; `path` is then unchanged and no temporary file is left.
       FileExistsError: the file exists and must not be replaced.
     """
     path = os.fspath(path)
@@ -151,7 +151,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, replace: bool
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), f".cdc-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:  # not tempfile, whose files are readable by the owner only
+        with open(temporary, "xb") as file:  # not `tempfile`, whose files only the owner can read
             file.write(data)
         if not replace:
             _link_new(temporary, target)

@@ -1,7 +1,7 @@
 """Locks a folder for one process, since two would corrupt each other's results.
 
-The operating system holds the lock, so it ends with the process, however that ends. The file `.lock` stays in the
-folder; its presence alone means nothing.
+The operating system holds the lock, so it is released when the process ends, however it ends. The file `.lock` stays in
+the folder; its presence alone means nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cdc_jax.io.files import is_remote
 
 @contextlib.contextmanager
 def exclusive(folder: str | os.PathLike[str], user: str) -> Iterator[None]:
-    """Locks an existing folder for a `with` block. Does nothing in object stores and file systems without locks.
+    """Locks an existing folder for a `with` block. Does nothing in object stores and on file systems without locks.
 
     Args:
       folder: the folder.
@@ -39,6 +39,6 @@ def exclusive(folder: str | os.PathLike[str], user: str) -> Iterator[None]:
             raise CdcError(
                 f"{os.fspath(folder)} is in use by another process: wait for {user} to end, or name another folder."
             ) from None
-        except (OSError, NotImplementedError):  # if the folder is not writable, the first write to it reports that
+        except (OSError, NotImplementedError):  # if the folder is not writable, the first write reports it
             pass
         yield

@@ -1,8 +1,8 @@
-"""Names on the hub, hf://OWNER/REPO[@REVISION][/PATH], through the package huggingface_hub.
+"""Names on the hub, hf://OWNER/REPO[@REVISION][/PATH], accessed through huggingface_hub.
 
-Cache, offline mode, tokens and progress bars are the library's, and so are the variables that set them: HF_HOME,
-HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT. The library checks the size of what it downloads. Here each file is also compared
-with the hash that the hub gives it, which is its name in the library's cache.
+The library provides the cache, offline mode, tokens and progress bars, and the variables that configure them: HF_HOME,
+HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT. The library checks the size of each download. Here, each file is also compared
+with its hash on the hub, which is its name in the library's cache.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LIBRARY = {"library_name": "cdc_jax", "library_version": __version__}
 
 @dataclass(frozen=True)
 class HubName:
-    """A place on the hub.
+    """A location on the hub.
 
     Attributes:
       repository: "OWNER/REPO".
       revision: a branch, a tag or a commit; None: the main branch.
-      path: of a folder or a file in the repository; "": the repository itself.
+      path: the path of a folder or file in the repository; "": the repository itself.
     """
 
     repository: str
@@ -48,12 +48,12 @@ class HubName:
 
 
 def is_hub_name(name: object) -> bool:
-    """Whether something is meant as a name on the hub."""
+    """Whether `name` is meant as a name on the hub."""
     return isinstance(name, str) and name.startswith(SCHEME)
 
 
 def parse(name: str) -> HubName:
-    """The parts of a name. Raises BundleError: it is none."""
+    """The parts of a name. Raises BundleError if it is not a valid name."""
     match = _NAME.fullmatch(name)
     path = match["path"].strip("/") if match else ""
     if match is None or {".", ".."} & {*match["repository"].split("/"), *path.split("/")}:
@@ -62,15 +62,15 @@ def parse(name: str) -> HubName:
 
 
 def fetch_folder(name: str, patterns: Sequence[str]) -> Path:
-    """A folder of the hub in the library's cache, downloaded where it is not there yet.
+    """A folder from the hub in the library's cache, downloaded if it is not there yet.
 
     Args:
       name: a name on the hub.
-      patterns: the files that are wanted, relative to the folder, as in `fnmatch`.
+      patterns: patterns of the files to fetch, relative to the folder, as in `fnmatch`.
 
     Raises:
-      BundleError: it is no name, there is no such repository or revision, or it cannot be downloaded; or a file is not
-        the hub's.
+      BundleError: the name is invalid, there is no such repository or revision, it cannot be downloaded, or a file does
+        not match its hash on the hub.
     """
     place = parse(name)
     prefix = f"{glob.escape(place.path)}/" if place.path else ""
@@ -78,7 +78,7 @@ def fetch_folder(name: str, patterns: Sequence[str]) -> Path:
 
 
 def fetch_file(name: str) -> Path:
-    """A file of the hub in the library's cache. Raises CheckpointError as `fetch_folder`, or: there is no such file."""
+    """A file from the hub in the library's cache. Raises CheckpointError like `fetch_folder`, or if it does not exist."""
     try:
         place = parse(name)
     except BundleError:
@@ -92,7 +92,7 @@ def fetch_file(name: str) -> Path:
 
 
 def _fetch(name: str, place: HubName, patterns: Sequence[str], kind: type[CdcError]) -> Path:
-    """Where the named folder or file is in the cache, with the repository's files of these patterns."""
+    """The path of the folder or file in the cache, after fetching the repository's files that match these patterns."""
     with _errors(name, kind) as hub:
         options = {"revision": place.revision, "allow_patterns": patterns, **_LIBRARY}
         snapshot = Path(hub.snapshot_download(place.repository, **options))
@@ -104,9 +104,9 @@ def _fetch(name: str, place: HubName, patterns: Sequence[str], kind: type[CdcErr
 
 
 def cached_snapshots() -> Iterator[tuple[HubName, Path]]:
-    """Name and folder of every revision of every model in the library's cache; none without the library.
+    """Yields the name and folder of every revision of every model in the library's cache; nothing without the library.
 
-    A branch or a tag names the commit that it was last seen at; commits that none names have their own names.
+    A branch or tag names the commit that it last pointed to; other commits go by their own hashes.
     """
     try:
         import huggingface_hub
@@ -128,7 +128,7 @@ def cached_snapshots() -> Iterator[tuple[HubName, Path]]:
 
 
 def has_file(name: str, file: str) -> bool:
-    """Whether a folder of the hub has a file. Raises BundleError: the hub cannot be asked."""
+    """Whether a folder on the hub has a file. Raises BundleError if the hub cannot be asked."""
     place = parse(name)
     with _errors(name, BundleError) as hub:
         path = f"{place.path}/{file}" if place.path else file
@@ -136,15 +136,15 @@ def has_file(name: str, file: str) -> bool:
 
 
 def upload_folder(folder: Path, name: str, *, replaced: Sequence[str]) -> None:
-    """Uploads a folder as one commit, to a repository that is created where there is none (a public one).
+    """Uploads a folder as one commit. A repository that does not exist is created as a public one.
 
     Args:
       folder: its files go into the named folder of the repository.
-      name: its revision is a branch, created where there is none.
+      name: its revision is a branch, which is created if it does not exist.
       replaced: patterns of the files there that the commit deletes unless it replaces them.
 
     Raises:
-      BundleError: the hub refuses it or cannot be reached.
+      BundleError: the hub refuses the upload or cannot be reached.
     """
     place = parse(name)
     with _errors(name, BundleError) as hub:
@@ -171,7 +171,7 @@ def card_header(license: str) -> str:
 
 @contextlib.contextmanager
 def _errors(name: str, kind: type[CdcError]) -> Iterator:
-    """The library, for a `with` block whose errors become one sentence about `name`."""
+    """Yields the library to a `with` block, and turns its errors into one sentence about `name`."""
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -179,7 +179,7 @@ def _errors(name: str, kind: type[CdcError]) -> Iterator:
     except ImportError as error:
         raise kind(f"{name} needs the package huggingface_hub: pip install '.[hub]'.") from error
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of every failed attempt; what comes of them is in our own message
+    logging.set_verbosity_error()  # it warns about every failed attempt; our own message reports the outcome
     try:
         yield huggingface_hub
     except (CdcError, MemoryError):
@@ -194,24 +194,24 @@ def _errors(name: str, kind: type[CdcError]) -> Iterator:
         if isinstance(error.__cause__, errors.OfflineModeIsEnabled):
             raise kind(f"{name} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it.") from error
         raise kind(f"{name} is not in the cache, and the hub cannot be reached ({_cause_of(error)}).") from error
-    except Exception as error:  # of whatever HTTP client the library uses
+    except Exception as error:  # raised by whatever HTTP client the library uses
         raise kind(f"{name}: The hub cannot be used: {_cause_of(error)}.") from error
     finally:
         logging.set_verbosity(verbosity)
 
 
 def _cause_of(error: BaseException) -> str:
-    """What the innermost error says. An HTTP error's first line is its status; it never has the request's headers."""
+    """The first line of the innermost error. For an HTTP error, that is its status, never the request's headers."""
     while error.__cause__ is not None:
         error = error.__cause__
     return reason_of(error)
 
 
 def _check_hash(name: str, path: Path, kind: type[CdcError]) -> None:
-    """Raises `kind` unless a file of the cache is the hub's.
+    """Raises `kind` if a file in the cache does not match its hash on the hub.
 
-    The cache holds a file under its hash: Git's of a blob (SHA-1), or SHA-256 of a large file. Where a file system has
-    no links, the hash is not known, and nothing is compared.
+    The cache stores a file under its hash: Git's blob hash (SHA-1), or the SHA-256 of a large file. On a file system
+      without links, the hash is unknown and nothing is compared.
     """
     blob = path.resolve()
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) is None:

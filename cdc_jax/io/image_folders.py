@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # of what takes the package pillow-heif
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # formats that need pillow-heif
 
-# Formats that Pillow opens and we do not: EPS starts Ghostscript, the others are drawings, videos, or have no pixels of
-# their own; CDC is ours (`cdc_jax.pillow`).
+# Formats that Pillow opens but we do not: EPS starts Ghostscript; the others are drawings or videos, or have no pixels
+# of their own; CDC is ours (`cdc_jax.pillow`).
 _NOT_IMAGES = {"BUFR", "CDC", "EPS", "FLI", "GRIB", "HDF5", "MIC", "MPEG", "WMF"}
 
 
@@ -28,7 +28,7 @@ class FolderFiles(NamedTuple):
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that can be read with the installed packages."""
+    """Pillow's names for the formats that can be read with the installed packages."""
     from PIL import Image
 
     Image.init()
@@ -37,7 +37,7 @@ def image_formats() -> tuple[str, ...]:
 
 
 def register_heif() -> bool:
-    """Lets Pillow read HEIC images, if the package pillow-heif is installed; whether it is."""
+    """Lets Pillow read HEIC images if pillow-heif is installed. Returns whether it is."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

@@ -1,8 +1,8 @@
 """Reads and writes image files. An image is always uint8 [h, w, 3]: sRGB, upright, 0 to 255, without alpha.
 
-Reading converts everything to that form: EXIF orientation, colour profiles, grey, palette, CMYK, 16 bits.
-`read_contents` also returns alpha and metadata. A note reports what is lost, such as all frames but the first. Pillow
-and NumPy only, no JAX.
+Reading converts everything to that form: EXIF orientation, color profiles, gray, palette, CMYK, 16 bits.
+`read_contents` also returns alpha and metadata. A note reports what is lost, such as all frames but the first. Needs
+only Pillow and NumPy, no JAX.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 ImageWithAlpha = UInt8[np.ndarray, "h w 4"]
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
-ALPHA_FORMATS = ("png", "webp", "tiff")  # of `IMAGE_FORMATS`: those that hold an alpha channel
+ALPHA_FORMATS = ("png", "webp", "tiff")  # those of `IMAGE_FORMATS` that hold an alpha channel
 
 _SAVE_OPTIONS = {
     "png": {},
@@ -45,18 +45,18 @@ _ROUNDED = " bits a sample were rounded to 8."
 
 
 class ImageWarning(UserWarning):
-    """A part of an image file was ignored: alpha, further frames, bits beyond 8, metadata, a corrupt colour profile."""
+    """A part of an image file was ignored: alpha, further frames, bits beyond 8, metadata, a corrupt color profile."""
 
 
 class ImageContents(NamedTuple):
     """The contents of an image file.
 
     Attributes:
-      pixels: uint8 [h, w, 3], upright; in the colour profile of `metadata` if there is one, else sRGB.
+      pixels: uint8 [h, w, 3], upright; in the color profile of `metadata` if there is one, else in sRGB.
       alpha: uint8 [h, w], 0 (transparent) to 255; None if every pixel is opaque.
       metadata: EXIF, XMP and profile, if they were requested.
       notes: what was left out, as sentences.
-      bits: bits a sample in the file. More than 8 are rounded to 8, which is the last of the notes.
+      bits: bits per sample in the file. More than 8 are rounded to 8, which the last of the notes reports.
     """
 
     pixels: Image
@@ -80,8 +80,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:
       ImageError: the file is missing, unreadable, in an unknown format, corrupt, or larger than `max_pixels`.
 
     Warns:
-      ImageWarning: alpha channel dropped, only the first frame read, more than 8 bits a sample rounded to 8, corrupt
-        colour profile ignored.
+      ImageWarning: alpha channel dropped, only the first frame read, more than 8 bits per sample rounded to 8, corrupt
+        color profile ignored.
     """
     image, notes = load_image(source, max_pixels=max_pixels)
     for note in notes:
@@ -97,12 +97,12 @@ def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[Image, 
 
 
 def read_contents(source: Source, *, max_pixels: int = MAX_PIXELS, keep_metadata: bool = False) -> ImageContents:
-    """Reads an image file with its alpha channel and, if requested, its metadata. Raises as `read_image`.
+    """Reads an image file with its alpha channel and, if requested, its metadata. Raises like `read_image`.
 
     Args:
       source, max_pixels: as `read_image`.
-      keep_metadata: read EXIF, XMP and the colour profile. The pixels of an RGB image then stay in its RGB profile;
-        all others are converted to sRGB.
+      keep_metadata: read EXIF, XMP and the color profile. The pixels of an RGB image then stay in its RGB profile; all
+        others are converted to sRGB.
     """
     name = _name_of(source)
     with _opened(source, name) as stream:
@@ -110,7 +110,7 @@ def read_contents(source: Source, *, max_pixels: int = MAX_PIXELS, keep_metadata
 
 
 def image_size(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Height and width of an image file as it is stored, from its header. Raises as `read_image`."""
+    """Height and width of an image file as stored, from its header. Raises like `read_image`."""
     name = _name_of(source)
     with _opened(source, name) as stream, open_image(stream, name, max_pixels) as pil_image:
         return pil_image.height, pil_image.width
@@ -134,7 +134,7 @@ def _contents(pil_image: PILImage.Image, name: str, keep_metadata: bool) -> Imag
     """Converts a PIL image. Empties its `info`."""
     notes = []
     try:
-        if getattr(pil_image, "is_animated", False):  # which looks for a second frame
+        if getattr(pil_image, "is_animated", False):  # this looks for a second frame
             notes.append(_FIRST_FRAME)
         bits = bits_per_sample(pil_image)
         pil_image.load()
@@ -159,10 +159,10 @@ def encode_image(
 
     Args:
       image: uint8 [h, w, 3 or 4], h and w ≥ 1, in the profile of the metadata or sRGB. Formats without an alpha channel
-        get the colours alone.
+        get only the colors.
       format: a key of `cdc_jax.io.files.IMAGE_FORMATS`.
-      metadata: written as far as the format can hold it. Pixels become sRGB if it holds no profile.
-      quality: of `LOSSY_FORMATS`, 1 to 100; WebP is then lossy.
+      metadata: written as far as the format can hold it. Pixels are converted to sRGB if the format holds no profile.
+      quality: 1 to 100, for `LOSSY_FORMATS`; WebP is then lossy.
 
     Raises:
       ImageError: the image has another type or shape, the format is unknown, or it does not allow this size or quality.

@@ -1,7 +1,7 @@
-"""Reads files from strangers: regular files only, and only up to the size that their kind needs.
+"""Reads untrusted files: only regular files, and only up to the size that their kind needs.
 
-A folder from a hub or an archive may contain a pipe, on which a read waits forever, a link to an endless device, or a
-file of any size under any name.
+A folder from a hub or an archive may contain a pipe that blocks forever, a link to an endless device, or a file of any
+size under any name.
 """
 
 from __future__ import annotations

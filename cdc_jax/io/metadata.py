@@ -1,7 +1,7 @@
-"""EXIF, XMP and the colour profile of images: out of image files, into chunks of a `.cdc` file, and back.
+"""EXIF, XMP and the color profile of images: from image files to chunks of a `.cdc` file, and back.
 
-Pixels are stored upright, so no orientation is kept. Pillow writes the EXIF data anew, without the thumbnail, which
-would be the image as it was before, and without the tags that describe how a TIFF file stores its samples.
+Pixels are stored upright, so the orientation is not kept. Pillow rewrites the EXIF data without the thumbnail, which
+would show the original image, and without the tags that describe how a TIFF file stores its samples.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
 from cdc_jax.io.header import file_bytes
 
-MAX_BYTES = {"exif": 1 << 20, "icc_profile": 1 << 22, "xmp": 1 << 20}  # of each part
-METADATA_FORMATS = ("png", "jpeg", "webp", "tiff")  # of `IMAGE_FORMATS`: those that hold all three
+MAX_BYTES = {"exif": 1 << 20, "icc_profile": 1 << 22, "xmp": 1 << 20}  # per part
+METADATA_FORMATS = ("png", "jpeg", "webp", "tiff")  # those of `IMAGE_FORMATS` that hold all three
 
 _TYPES = {"exif": b"EXIF", "icc_profile": b"ICCP", "xmp": b"XMPP"}
 _NAMES = {"exif": "EXIF data", "icc_profile": "colour profile", "xmp": "XMP data"}
 _MAX_JPEG_BYTES = {"exif": 65533 - len(b"Exif\0\0"), "icc_profile": 255 * 65519, "xmp": 65504}
 _EXIF_PREFIX = b"Exif\0\0"
 _XMP_TAG = 700
-# Orientation, and what belongs to a TIFF file's own samples: sizes, strips, tiles, tables, other metadata.
+# Orientation, and tags about a TIFF file's own samples: sizes, strips, tiles, tables, other metadata.
 _LEFT_OUT = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330}
 _LEFT_OUT |= {338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532, _XMP_TAG, 33723, 34377, 34675}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an image file says beside its pixels; empty where it does not.
+    """The metadata of an image file. Missing parts are empty.
 
     Attributes:
-      exif: from the TIFF header on, at most 1 MiB.
-      icc_profile: the RGB profile that the pixels are in, at most 4 MiB; without one they are sRGB.
+      exif: EXIF data from the TIFF header on, at most 1 MiB.
+      icc_profile: the RGB profile of the pixels, at most 4 MiB; without one, they are sRGB.
       xmp: the XMP packet, at most 1 MiB.
     """
 
@@ -52,11 +52,11 @@ class Metadata:
 
 
 def metadata_of(pil_image: PILImage.Image, notes: list[str]) -> Metadata:
-    """A loaded PIL image's EXIF and XMP data; a sentence is added to the notes on what cannot be kept."""
+    """A loaded PIL image's EXIF and XMP data. Adds a sentence to the notes for each part that cannot be kept."""
     found = {"xmp": _upright_xmp(pil_image.info.get("xmp"))}
     try:
         found["exif"] = _upright_exif(pil_image)
-    except Exception:  # whatever Pillow's parser raises on corrupt data
+    except Exception:  # whatever Pillow's parser raises for corrupt data
         notes.append("The EXIF data is corrupt and was left out.")
     for name, data in found.items():
         if len(data) > MAX_BYTES[name]:
@@ -72,7 +72,7 @@ def metadata_chunks(metadata: Metadata) -> tuple[Chunk, ...]:
 
 
 def metadata_in(chunks: Iterable[Chunk]) -> Metadata:
-    """The metadata among a file's chunks. Raises BitstreamError: a part is larger than the format allows."""
+    """The metadata among a file's chunks. Raises BitstreamError if a part is larger than the format allows."""
     data = {chunk.type: chunk.data for chunk in chunks}
     metadata = Metadata(**{name: data.get(kind, b"") for name, kind in _TYPES.items()})
     for field in fields(metadata):
@@ -88,13 +88,13 @@ def read_metadata(source: str | os.PathLike[str] | bytes) -> Metadata:
       source: the file's path, or its bytes.
 
     Raises:
-      BitstreamError: it cannot be read, or is not a valid file.
+      BitstreamError: the file cannot be read, or is not valid.
     """
     return metadata_in(cdc_file.unpack(file_bytes(source)).chunks)
 
 
 def fit_metadata(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
-    """What a format of `IMAGE_FORMATS` can hold of it, and notes on the rest."""
+    """The part of the metadata that a format of `IMAGE_FORMATS` can hold, and notes on the rest."""
     if format not in METADATA_FORMATS:
         left_out = [name for name in _TYPES if getattr(metadata, name)]
     else:
@@ -107,7 +107,7 @@ def fit_metadata(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
 
 
 def save_options(metadata: Metadata, format: str) -> dict[str, Any]:
-    """Arguments of `PIL.Image.Image.save` that write metadata which fits the format."""
+    """Arguments of `PIL.Image.Image.save` that write metadata, which must fit the format."""
     options = {}
     if metadata.icc_profile:
         options["icc_profile"] = metadata.icc_profile
@@ -116,7 +116,7 @@ def save_options(metadata: Metadata, format: str) -> dict[str, Any]:
         exif.load(metadata.exif)
         if metadata.xmp:
             exif[_XMP_TAG] = metadata.xmp
-        # Through libtiff, which compresses, Pillow writes no EXIF and GPS directories.
+        # Pillow compresses through libtiff, with which it writes no EXIF and GPS directories.
         return {**options, "exif": exif, "compression": "raw"} if exif else options
     if metadata.exif:
         options["exif"] = _EXIF_PREFIX + metadata.exif

@@ -1,4 +1,4 @@
-"""Opening image files with Pillow: which formats, how large, and clear errors where it cannot be done."""
+"""Opens image files with Pillow: which formats, up to what size, with clear errors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cdc_jax.io.image_folders import image_formats, register_heif
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _PILLOW_LIMIT = threading.Lock()
 _TIFF_BITS_PER_SAMPLE = 258
-# Pillow's names of how samples are stored: `I;16B`, `L;4`, `RGB;16L`. `BGR;16` is 16 bits a pixel, not a sample.
+# Pillow's names for how samples are stored: `I;16B`, `L;4`, `RGB;16L`. `BGR;16` means 16 bits per pixel, not sample.
 _STORED_BITS = re.compile(r"(?:[IL];|(?:LA|RGB[AX]?|CMYK);(?=16[BLN]))(\d+)")
 
 
 def open_image(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
-    """Reads an image's header only, and refuses what is too large.
+    """Reads only an image's header, and refuses images that are too large.
 
     Args:
       stream: a seekable stream of the file's bytes.
-      name: what messages begin with.
+      name: the beginning of messages.
       max_pixels: height × width above which an image is refused.
 
     Raises:
-      ImageError: an unknown format, a corrupt header, no pixels or too many.
+      ImageError: the format is unknown, the header is corrupt, or there are no pixels or too many.
     """
     try:
         pil_image = open_header(stream, image_formats())
@@ -53,7 +53,7 @@ def open_image(stream: BinaryIO, name: str, max_pixels: int) -> PILImage.Image:
 
 
 def unreadable(error: Exception, name: str) -> ImageError:
-    """What to raise for what Pillow raises for a corrupt file: OSError, SyntaxError, struct.error, KeyError, …"""
+    """The error to raise for Pillow's errors about a corrupt file: OSError, SyntaxError, struct.error, KeyError, …"""
     reason = reason_of(error)
     if "truncated" in reason.lower():
         return ImageError(f"{name}This image is truncated: the end of its file is missing.")
@@ -61,16 +61,16 @@ def unreadable(error: Exception, name: str) -> ImageError:
 
 
 def is_heif(stream: BinaryIO) -> bool:
-    """Whether a file begins as a HEIC image does."""
+    """Whether a file begins like a HEIC image."""
     stream.seek(0)
     head = stream.read(12)
     return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
 
 
 def open_header(stream: BinaryIO, formats: Sequence[str]) -> PILImage.Image:
-    """`PIL.Image.open` without Pillow's own guard against decompression bombs: the caller looks at the size.
+    """`PIL.Image.open` without Pillow's own guard against decompression bombs: the caller checks the size.
 
-    That guard is a global, and below our limit: it is off while a header is read.
+    That guard is a global variable with a limit below ours, so it is turned off while a header is read.
     """
     with _PILLOW_LIMIT:
         pillow_limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
@@ -81,9 +81,9 @@ def open_header(stream: BinaryIO, formats: Sequence[str]) -> PILImage.Image:
 
 
 def bits_per_sample(pil_image: PILImage.Image) -> int:
-    """Bits a sample in the file of an image that is not loaded yet; 8 where Pillow does not say.
+    """Bits per sample in the file of an image that is not loaded yet; 8 if Pillow does not report them.
 
-    Pillow says nothing of JPEG 2000 in colour and of AVIF.
+    Pillow does not report them for color JPEG 2000 and for AVIF.
     """
     stored = [8]
     if pil_image.format == "HEIF":
@@ -94,5 +94,5 @@ def bits_per_sample(pil_image: PILImage.Image) -> int:
             if isinstance(argument, str) and (match := _STORED_BITS.match(argument)):
                 stored.append(int(match[1]))
             elif isinstance(argument, int) and codec.startswith("ppm"):
-                stored.append(argument.bit_length())  # the largest sample of a PNM file in colour
+                stored.append(argument.bit_length())  # the largest sample of a color PNM file
     return 16 if max(stored) == 8 and pil_image.mode.startswith("I;16") else max(stored)

@@ -36,7 +36,7 @@ def upright(pil_image: PILImage.Image) -> PILImage.Image:
 
 
 def split_alpha(pil_image: PILImage.Image) -> UInt8[np.ndarray, "h w"] | None:
-    """The alpha channel of an image, or of its transparent colour or palette; None if every pixel is opaque."""
+    """The alpha channel of an image, or of its transparent color or palette; None if every pixel is opaque."""
     if not pil_image.has_transparency_data:
         return None
     transparent = pil_image.info.get("transparency")
@@ -44,7 +44,7 @@ def split_alpha(pil_image: PILImage.Image) -> UInt8[np.ndarray, "h w"] | None:
         alpha = np.where(np.asarray(pil_image) == transparent, 0, 255).astype(np.uint8)
     elif pil_image.mode == "La":  # premultiplied
         alpha = np.array(pil_image.convert("LA").getchannel("A"))
-    elif isinstance(transparent, tuple) and max(transparent) > 255:  # of 16 bits, while Pillow keeps the upper 8
+    elif isinstance(transparent, tuple) and max(transparent) > 255:  # 16 bits, of which Pillow keeps the upper 8
         same = np.asarray(pil_image) == np.array(transparent) >> 8
         alpha = np.where(same.all(-1), 0, 255).astype(np.uint8)
     else:
@@ -53,7 +53,7 @@ def split_alpha(pil_image: PILImage.Image) -> UInt8[np.ndarray, "h w"] | None:
 
 
 def to_rgb(pil_image: PILImage.Image, notes: list[str], *, keep_profile: bool = False) -> tuple[PILImage.Image, bytes]:
-    """Converts any mode to RGB. Applies a colour profile if there is one; otherwise RGB and grey count as sRGB.
+    """Converts any mode to RGB. Applies a color profile if there is one; otherwise RGB and gray count as sRGB.
 
     Args:
       pil_image: a loaded image; its `info` is emptied.
@@ -61,7 +61,7 @@ def to_rgb(pil_image: PILImage.Image, notes: list[str], *, keep_profile: bool = 
       keep_profile: do not convert an RGB image with an RGB profile.
 
     Returns:
-      The image, and the profile that its pixels are in, which is empty for sRGB.
+      The image, and the profile of its pixels, which is empty for sRGB.
 
     Raises:
       ImageError: the samples have no defined range.
@@ -105,7 +105,7 @@ def _is_usable_rgb(profile: bytes) -> bool:
 
 
 def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
-    """Scales grey of 16 or 12 bits to 8 bits (mode L), which Pillow's own conversion would clip at 255."""
+    """Scales gray of 16 or 12 bits to 8 bits (mode L), which Pillow's own conversion would clip at 255."""
     values = np.asarray(pil_image).astype(np.int64 if pil_image.mode != "F" else np.float64)
     tags = getattr(pil_image, "tag_v2", {})
     full_scale = 4095 if tuple(np.atleast_1d(tags.get(_TIFF_BITS_PER_SAMPLE, 16))) == (12,) else 65535
@@ -120,13 +120,13 @@ def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
 
 
 def _apply_profile(pil_image: PILImage.Image, profile: bytes | None) -> PILImage.Image:
-    """Converts to sRGB by the colour profile: relative colorimetric with black point compensation."""
+    """Converts to sRGB with the color profile: relative colorimetric with black point compensation."""
     source = ImageCms.createProfile("LAB") if pil_image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if pil_image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
         pil_image = pil_image.convert("RGB")
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
     if pil_image.mode == "L":
-        flags |= ImageCms.Flags.NOOPTIMIZE  # the optimized conversion of grey is off by up to 10 of 255
+        flags |= ImageCms.Flags.NOOPTIMIZE  # the optimized conversion of gray is off by up to 10 of 255
     transform = ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),

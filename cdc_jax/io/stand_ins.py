@@ -1,4 +1,4 @@
-"""Files that stand in for the wanted one: what a download or a clone leaves where large files are stored elsewhere."""
+"""Files that stand in for the wanted one, which a download or clone leaves if large files are stored elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 _GIT_LFS = b"version https://git-lfs"
 _HTML = (b"<!doctype html", b"<html")
-_NOT_FOUND = (b"Entry not found", b"Repository not found", b"Invalid username or password")  # what a hub answers
+_NOT_FOUND = (b"Entry not found", b"Repository not found", b"Invalid username or password")  # answers of a hub
 
 
 def stand_in(path: str | os.PathLike[str]) -> str | None:
-    """What a file is instead of binary data, and what to do about it, as the end of a message; None if it is neither.
+    """The end of a message that says what a file is instead of binary data, and what to do; None if it is no stand-in.
 
     Raises:
       OSError: the file cannot be read.

@@ -1,8 +1,8 @@
 """Reads tensors from PyTorch files without PyTorch, and without executing code from a file.
 
-It reads both layouts: since PyTorch 1.6 a zip archive (`data.pkl` and one entry per storage), before that a sequence of
-pickles and then the bytes of the storages. `weight_pickle` interprets the pickles. Each storage is read once, and all
-tensors together are at most twice as large as the file, so a small file never takes much time or memory.
+It reads both layouts: the zip archive since PyTorch 1.6 (`data.pkl` and one entry per storage), and the older sequence
+of pickles followed by the bytes of the storages. `weight_pickle` interprets the pickles. Each storage is read once, and
+all tensors together are at most twice as large as the file, so a small file never takes much time or memory.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Tensor:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the tensor as an array of its own."""
+        """The size of the tensor as a separate array."""
         return math.prod(self.shape) * np.dtype(self.storage.dtype).itemsize
 
     def read(self, numbers: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, "..."]:
@@ -180,7 +180,7 @@ def _read_legacy(data: bytes) -> _Contents:
 def _read_tensors(
     tensors: Iterable[tuple[str, _Tensor]], read_storage: Callable[[_Storage], np.ndarray], file_bytes: int
 ) -> dict[str, np.ndarray]:
-    """Arrays by name; reads each storage once. Raises ValueError if they need far more bytes than the file has."""
+    """Arrays by name. Reads each storage once. Raises ValueError if they need far more bytes than the file has."""
     by_storage: dict[str, list[tuple[str, _Tensor]]] = {}
     total_bytes = 0
     for name, tensor in tensors:

@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
-MAX_OPCODES = 1_000_000  # a checkpoint of the original program, with its moving average, has 50,000
+MAX_OPCODES = 1_000_000  # a checkpoint of the original implementation, with its moving average, has 50,000
 
 _VALUES = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -19,7 +19,7 @@ _VALUES = {
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_LONGEST_NAME = 80  # characters of a name from the file in a message
+_LONGEST_NAME = 80  # the number of characters of a name from the file that a message shows
 _END = ("STOP", "PROTO", "FRAME")
 
 

@@ -1,12 +1,12 @@
-"""JAX's persistent compilation cache, so that the second `cdc decompress` of an image size need not compile again.
+"""JAX's persistent compilation cache, so that a second `cdc decompress` of the same image size does not compile again.
 
-The cache is in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`; `%LOCALAPPDATA%` on Windows).
-`CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` turns the cache off. JAX's key of a program depends on the
-program, the compiler and its options. A program compiled for CPUs also depends on the processor, so each kind of
+The cache is in `cdc_jax` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`; `%LOCALAPPDATA%` on Windows).
+`CDC_JAX_CACHE` names another folder; `CDC_JAX_CACHE=off` turns the cache off. JAX's cache key of a program depends on
+the program, the compiler and its options. A program compiled for CPUs also depends on the processor, so each kind of
 processor has a subfolder. If the folder cannot be written, programs are not cached.
 
-JAX's own limit, `jax_compilation_cache_max_size`, needs the package filelock and fails if the folder contains an entry
-that was written without the limit. So we prune the folder ourselves when the cache is turned on.
+JAX's own limit, `jax_compilation_cache_max_size`, needs filelock, and fails if the folder contains an entry that was
+written without the limit. So we prune the folder ourselves when the cache is turned on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def enable() -> Path | None:
 
 
 def usable_folder() -> Path | None:
-    """The cache's folder, which exists and is pruned; None where `enable` does nothing."""
+    """The cache's folder, which exists and is pruned; None if `enable` does nothing."""
     import jax
 
     folder = cache_folder()
@@ -119,7 +119,7 @@ def _processor() -> str:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether files can be written to the folder. We try it, since permissions are not reliable on all file systems."""
+    """Whether files can be written to the folder. Tries it, since permissions are unreliable on some file systems."""
     probe = folder / f".probe-{secrets.token_hex(6)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

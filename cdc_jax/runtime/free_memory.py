@@ -1,8 +1,8 @@
-"""How much memory this process may still take, as far as limits on it say. Standard library only.
+"""How much more memory this process may take, according to its limits. Standard library only.
 
-Limits that end a process without a word are looked at before the memory is asked for: the address space (`ulimit -v`),
-beyond which XLA and its libraries abort, and the memory of the machine or of the container, beyond which the kernel
-kills.
+Limits that end a process without a message are checked before memory is requested: the address space (`ulimit -v`),
+beyond which XLA and its libraries abort, and the memory of the machine or container, beyond which the kernel kills the
+process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from cdc_jax.errors import OutOfMemoryError, is_out_of_memory
 
 _MIB = 1 << 20
-_LIBRARY_BYTES, _CORE_BYTES = 1400 * _MIB, 16 * _MIB  # of address space that JAX and its threads take, measured
+_LIBRARY_BYTES, _CORE_BYTES = 1400 * _MIB, 16 * _MIB  # address space that JAX and its threads take, measured
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _ADVICE = "raise the limit (ulimit -v)"
 
 
 def free_address_bytes() -> float:
-    """What this process may still map of its address space; infinity without a limit."""
+    """The address space that this process may still map; infinity without a limit."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -35,7 +35,7 @@ def free_address_bytes() -> float:
 
 @functools.cache
 def total_bytes() -> float:
-    """The memory of the machine, or of the container that this process is in; infinity where that is not known."""
+    """The memory of the machine, or of the container that this process is in; infinity if unknown."""
     totals = [_number_in(path) for path in _CGROUP_LIMITS]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         totals.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -43,12 +43,12 @@ def total_bytes() -> float:
 
 
 def used_bytes() -> int:
-    """The memory that this process has now; 0 where that is not known."""
+    """The memory that this process uses now; 0 if unknown."""
     return _status_bytes("VmRSS")
 
 
 def require_libraries() -> None:
-    """Raises OutOfMemoryError where JAX, if it is not imported yet, would not fit into the address space."""
+    """Raises OutOfMemoryError if JAX is not imported yet and would not fit into the address space."""
     import sys
 
     needed = _LIBRARY_BYTES + _CORE_BYTES * (os.cpu_count() or 1)
@@ -58,13 +58,13 @@ def require_libraries() -> None:
 
 @contextmanager
 def enough_memory(what: str, about_bytes: float, *, least_more: float = 0, least_whole: float = 0) -> Iterator[None]:
-    """Raises an error of one line where a `with` block lacks memory; it names the need.
+    """Raises a one-line error, which states how much is needed, if a `with` block lacks memory.
 
     Args:
       what: subject of the sentence, such as "Decoding 100x200 pixels".
-      about_bytes: estimate of what it takes, for the message.
-      least_more: bytes of address space that the block takes at least, beyond what the process has.
-      least_whole: bytes that the process then has at least.
+      about_bytes: estimate of the memory that the block takes, for the message.
+      least_more: the least address space, in bytes, that the block takes in addition to what the process has.
+      least_whole: the least number of bytes that the process then uses.
 
     Raises:
       OutOfMemoryError: a limit is below these numbers, before the block; or the block ran out of memory.
@@ -106,5 +106,5 @@ def _status_bytes(field: str) -> int:
 def _number_in(path: str) -> int | None:
     try:
         return int(Path(path).read_text())
-    except (OSError, ValueError):  # there is none, or it says "max"
+    except (OSError, ValueError):  # there is no such file, or it contains "max"
         return None

@@ -1,12 +1,12 @@
 """Results that a process keeps on disk for the next one, each under a key of everything that it depends on.
 
 A key covers the arguments of `read` and `write`, this package's source, the versions of the libraries that trace and
-compile programs, the environment variables that they read, the processors and the device. A result therefore never
-outlives what it was made with. An entry starts with the SHA-256 of its contents: a damaged one counts as missing, and
-is written again.
+compile programs, the environment variables that they read, the processors and the device. A result is therefore never
+used after anything that it depends on has changed. An entry starts with the SHA-256 of its contents: a damaged entry
+counts as missing, and is written again.
 
-Off until `enable` is called, which only the command `cdc` does: a program may change JAX's settings after that, and a
-key would not show it.
+Results are kept only after `enable` is called, which only the command `cdc` does: other programs may change JAX's
+settings later, and the key would not reflect that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cdc_jax.io.files import write_atomically
 SUFFIX = ".kept"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
-_VARIABLES = ("JAX_", "XLA_", "TF_", "LIBTPU_", "CUDA_", "NVIDIA_")  # the beginnings of their names
+_VARIABLES = ("JAX_", "XLA_", "TF_", "LIBTPU_", "CUDA_", "NVIDIA_")  # prefixes of their names
 _DIGEST_BYTES = 32
 
 _folder: Path | None = None
@@ -31,7 +31,7 @@ _environment = b""
 
 
 def enable(folder: Path | None) -> None:
-    """Keeps results in an existing folder from now on; None turns this off."""
+    """Keeps results in an existing folder from now on. None turns this off."""
     global _folder, _environment
     _environment = b"" if folder is None else _describe_environment()
     _folder = folder if _environment else None
@@ -43,7 +43,7 @@ def is_enabled() -> bool:
 
 
 def read(name: str, key: str) -> bytes | None:
-    """The result that was kept with this name and key; None if there is none, or it is damaged."""
+    """The result kept under this name and key; None if there is none or it is damaged."""
     if _folder is None:
         return None
     try:
@@ -55,11 +55,11 @@ def read(name: str, key: str) -> bytes | None:
 
 
 def write(name: str, key: str, data: bytes) -> None:
-    """Keeps a result. If it cannot be written, the next process makes it again.
+    """Keeps a result. If it cannot be written, the next process computes it again.
 
     Args:
       name: the beginning of the file's name.
-      key: what the result depends on, besides what all keys cover.
+      key: what the result depends on, in addition to what all keys cover.
       data: the result.
     """
     if _folder is None:
@@ -75,7 +75,7 @@ def _path(folder: Path, name: str, key: str) -> Path:
 
 
 def _describe_environment() -> bytes:
-    """A digest of what all results depend on; empty if that cannot be found out."""
+    """A digest of what all results depend on; empty if it cannot be determined."""
     import jax
 
     try:
@@ -93,12 +93,12 @@ def _describe_environment() -> bytes:
 
 
 def _processors() -> int | None:
-    """How many processors this process may use, by which XLA divides the work of a program."""
+    """The number of processors that this process may use, among which XLA divides a program's work."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _instructions() -> str:
-    """The instructions that the processor has: a program for others ends a process that shares the folder."""
+    """The processor's instruction set: where machines share the folder, other instructions would crash the process."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:

@@ -37,7 +37,7 @@ def join_processes() -> None:
                 "coordinator_address": coordinator,
                 "num_processes": int(environment["CDC_PROCESS_COUNT"]),
                 "process_id": int(environment["CDC_PROCESS_INDEX"]),
-                # Detection is not needed, and under SLURM JAX would expect one process per GPU.
+                # Detection is not needed, and under SLURM, JAX would expect one process per GPU.
                 "cluster_detection_method": "deactivate",
             }
         except (KeyError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Orbax settings that checkpoints and bundles share."""
+"""Orbax settings shared by checkpoints and bundles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class quiet_orbax:
-    """Silences orbax's progress messages within a `with` block."""
+    """Silences Orbax's progress messages within a `with` block."""
 
     def __enter__(self):
         self._logger = logging.getLogger("absl")
@@ -24,7 +24,7 @@ class quiet_orbax:
 
 
 def local_checkpointer() -> ocp.StandardCheckpointer:
-    """An orbax checkpointer for this process only: it does not wait for the run's other processes."""
+    """An Orbax checkpointer for this process only: it does not wait for the run's other processes."""
     import orbax.checkpoint as ocp
 
     own = jax.process_index()

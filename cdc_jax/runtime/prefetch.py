@@ -30,8 +30,8 @@ def prefetch_one(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 def in_background(items: Iterable[Item], size: Callable[[Item], int], *, most: int) -> Iterator[Item]:
     """Yields the same items, which a thread produces while the caller uses earlier ones.
 
-    An error of the iterable is raised here, after the items before it. A caller that stops early waits until the item
-    in production is finished.
+    An error of the iterable is raised here, after the items before it. A caller that stops early waits until the
+    current item is finished.
 
     Args:
       items: the iterable; the thread iterates over it.
@@ -98,7 +98,7 @@ class _Buffer(Generic[Item]):
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yields (item, function(item)) in order, computed by `workers` threads. At most as many results wait.
+    """Yields (item, function(item)) in order, computed by `workers` threads. At most this number of results wait.
 
     The function's errors are raised here; then no further item is started.
     """

@@ -1,10 +1,10 @@
-"""Compiled programs on disk, so that a later process neither traces nor compiles.
+"""Compiled programs on disk, so that later processes neither trace nor compile.
 
 JAX's compilation cache saves only the compiler's work. Tracing takes longer than loading the program, and needs Flax.
-We keep the executable that JAX compiled, so the results are the same bits.
+We keep the executable that JAX compiled, so results are bit-identical.
 
-Only the command `cdc` keeps programs, and only where one device computes. Otherwise `call` is a plain call, and JAX's
-cache does what it can. The two exclude each other: XLA cannot serialize a program again that came from JAX's cache.
+Only the command `cdc` keeps programs, and only for a single device. Otherwise, `call` is a plain call, and JAX's own
+cache applies. The two exclude each other: XLA cannot serialize a program that came from JAX's cache.
 
 The entries are machine code, as in JAX's cache, and pickles: whoever can write to the folder can run code in the
 processes that read it.
@@ -28,7 +28,7 @@ _changing = threading.Lock()
 
 
 def keep() -> None:
-    """Keeps the programs of this process, unless the user has turned that off or chosen another cache."""
+    """Keeps the programs of this process, unless the user has turned this off or chosen another cache."""
     if jax.device_count() > 1:
         compilation_cache.enable()
     else:
@@ -36,12 +36,12 @@ def keep() -> None:
 
 
 def call(function: Callable, static: tuple, arguments: tuple, **keywords):
-    """`function(*static, *arguments, **keywords)`, by a kept program if there is one.
+    """Returns `function(*static, *arguments, **keywords)`, computed with a kept program if there is one.
 
     Args:
-      function: made by `jax.jit`.
-      static: its first arguments, which are static and have a `repr` that says all.
-      arguments: the others, arrays or trees of arrays.
+      function: a function returned by `jax.jit`.
+      static: its first arguments, which are static and fully described by their `repr`.
+      arguments: the other arguments: arrays or pytrees of arrays.
       keywords: further static arguments, by name.
     """
     if not kept_results.is_enabled() or jax.config.jax_compilation_cache_dir:
@@ -67,7 +67,7 @@ def call(function: Callable, static: tuple, arguments: tuple, **keywords):
 
 
 def _try(name: str, key: str, structure, arguments: tuple) -> tuple[jax.stages.Compiled, object] | tuple[None, None]:
-    """A kept program with its first result, or nothing if there is none that runs: then it is compiled again."""
+    """A kept program and its first result; (None, None) if none runs: it is then compiled again."""
     data = kept_results.read(name, key)
     if data is None:
         return None, None

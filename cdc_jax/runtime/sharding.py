@@ -28,7 +28,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding that puts the whole array on every device."""
+    """The sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -38,5 +38,5 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def global_batch(mesh: Mesh, rows: Shaped[np.ndarray, "n ..."], batch_size: int) -> Shaped[Array, "b ..."]:
-    """The whole batch as one array over all devices of all hosts, made of this process's rows."""
+    """The global batch as one array over all devices of all hosts, assembled from each process's rows."""
     return jax.make_array_from_process_local_data(split_batch(mesh), rows, (batch_size, *rows.shape[1:]))
