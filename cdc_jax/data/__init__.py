@@ -4,6 +4,6 @@
     sharding: the record at each position of the global order ──────────┼─► crops: position → crop ─► pipeline: batches
                                                                         ┘   (a function of seed and position)
 
-Which record is read and how it is cropped depends on (seed, position) only, where position = step · batch_size + row.
+Which record is read and how it is cropped depends only on (seed, position), where position = step · batch_size + row.
 Therefore batches are the same for any number of processes and workers, and the state of the pipeline is one number.
 """

@@ -1,6 +1,6 @@
 """The training crop at each position of the global order, with replacements for corrupt and small images.
 
-The random numbers of a position (frame, corner, flip, scale) depend on (seed, position) only. An unusable record is
+The random numbers of a position (frame, corner, flip, scale) depend only on (seed, position). An unusable record is
 replaced by the next usable one in the global order, so processes need not exchange which records were unusable.
 """
 
@@ -22,7 +22,7 @@ _MAX_UNUSABLE_IN_A_ROW = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """Which image a crop is from, and which records were skipped before it.
+    """The image that a crop is from, and the records that were skipped before it.
 
     Attributes:
       name: the image's name; "" if no usable one was found.
@@ -51,7 +51,7 @@ class CropReader:
       seed: seed of the random numbers.
       size: s, side of the crops in pixels.
       flip: whether to mirror half of the crops.
-      upscale: whether to scale images up that are smaller than the crop; otherwise they are skipped.
+      upscale: whether to scale up images that are smaller than the crop; otherwise they are skipped.
       max_downscale: half of the crops are cut up to this factor larger, if the image allows, and scaled down.
       cache_bytes: largest total size of decoded images kept in memory.
     """
@@ -103,7 +103,7 @@ class CropReader:
         return image
 
     def _side(self, image: Image, draw: float) -> int:
-        """Side of the square to cut: for half of the draws the crop's, else uniform up to `max_downscale` times it."""
+        """Side of the square to cut: the crop's for half of the draws, else uniform up to `max_downscale` times it."""
         most = min(self.max_downscale * self.size, *image.shape[:2])
         if draw < 0.5 or most <= self.size:
             return self.size
@@ -134,7 +134,7 @@ def crop_at(
     y, x = int(top * (scaled_height - size + 1)), int(left * (scaled_width - size + 1))
     if scale == 1.0:
         crop = image[y : y + size, x : x + size]
-    else:  # scale up the part of the crop only: an image with one row would take too much memory as a whole
+    else:  # scale up only the part for the crop: a whole image with one row would take too much memory
         rows, columns = height / scaled_height, width / scaled_width
         box = (x * columns, y * rows, min((x + size) * columns, width), min((y + size) * rows, height))
         crop = np.asarray(PILImage.fromarray(image).resize((size, size), PILImage.Resampling.BICUBIC, box=box))

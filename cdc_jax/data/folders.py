@@ -12,7 +12,7 @@ from cdc_jax.errors import CdcError, ConfigError
 from cdc_jax.io import image_folders
 from cdc_jax.io.images import Image, load_image
 
-# The photographs of everyday scenes among scikit-image's images (licences: docs/images.md). Drawings, scanned text,
+# The photographs of everyday scenes among scikit-image's images (licenses: docs/images.md). Drawings, scanned text,
 # tiny images, and images from microscopes and space telescopes are left out.
 SCIKIT_IMAGE_PHOTOGRAPHS = (
     "astronaut.png",
@@ -57,10 +57,10 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A source of the image files of several folders, one folder after the other.
+    """A source of the image files of several folders, one folder after another.
 
     Attributes:
-      folders: the folders. Names of images begin with the last component of the folder's path only.
+      folders: the folders. Image names begin with only the last component of the folder's path.
       frames: 1, the number of images per record.
     """
 

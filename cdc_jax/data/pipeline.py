@@ -2,8 +2,9 @@
 
     sharding.LocalPositions ─► crops.CropReader, in threads (and processes) ─► two batches prefetched ─► `Batches`
 
-Batch k belongs to step k. Grain defines the order of records (shuffle, repeat), but which positions a process reads is
-decided here. So Grain's iterator always starts at 0, and the state to save is the next step, not the iterator's.
+Batch k belongs to step k. Grain defines the order of records (shuffle, repeat), but this module decides which positions
+a process reads. So Grain's iterator always starts at 0, and the state to save is the next step, not the iterator's
+state.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Batches:
     """
 
     def __init__(self, iterator: Any, step: int, tally: Tally, identity: Identity):
-        self._iterator = [iterator]  # emptied by `close`, so that no object of Grain's outlives the interpreter
+        self._iterator = [iterator]  # emptied by `close`, so that no Grain object outlives the interpreter
         self._finalizer = weakref.finalize(self, _close, self._iterator)
         self._step = step
         self._tally = tally
@@ -124,7 +125,7 @@ def open_batches(
     first_step: int,
     state: Mapping[str, Any] | None = None,
 ) -> Batches:
-    """The batches from `first_step` on: process p of P gets rows p·B/P … (p + 1)·B/P − 1 of each global batch.
+    """Opens the batches from `first_step` on. Process p of P gets rows p·B/P … (p + 1)·B/P − 1 of each global batch.
 
     Args:
       config: the run's settings, of which `data` and `seed` are used; B is `data.batch_size`.
@@ -174,7 +175,7 @@ def open_batches(
 def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, workers: int) -> Any:
     """Grain's data set of (images, reports), with about two batches prefetched.
 
-    Threads and workers read crops, not batches. So the order is the same for any number of them.
+    Threads and workers read crops, not batches, so the order is the same for any number of them.
     """
     from absl import flags
 
@@ -183,7 +184,7 @@ def _read_ahead(grain: Any, positions: LocalPositions, reader: CropReader, worke
     ahead = max(threads, 2 * positions.rows)
     dataset = grain.MapDataset.source(positions).map(reader)
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own; without absl.app, they get their defaults
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags; without absl.app, they get their defaults
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         per_worker = -(-ahead // workers)

@@ -76,7 +76,7 @@ def open_sources(config: ml_collections.ConfigDict) -> Sources:
 
 
 def validation_images(config: ml_collections.ConfigDict, limit: int | None = None) -> list[tuple[str, Image]]:
-    """Reads the validation images; of Vimeo-90k septuplets, the middle frames.
+    """Reads the validation images; for Vimeo-90k septuplets, the middle frames.
 
     Args:
       config: the run's settings.

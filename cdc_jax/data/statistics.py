@@ -10,14 +10,14 @@ from cdc_jax.errors import CdcError
 
 COUNTERS = ("read", "corrupt", "small", "upscaled")
 _LOG = logging.getLogger("cdc_jax.data")
-_NAMED_SMALL = 10  # number of small images that the log names; there may be very many
+_NAMED_SMALL = 10  # number of small images that the log names, since there may be very many
 
 
 class Tally:
     """Counts the records behind the crops that were returned.
 
     It raises CdcError once more than `max_corrupt_fraction` of the source's records are known to be corrupt. Each
-    record counts once, and the fraction is that of all records, not of those read so far, which are few at first.
+    record counts once. The fraction is relative to all records, not to those read so far, which are few at first.
 
     Args:
       records: number of records of the source.
@@ -73,7 +73,7 @@ class Tally:
         return sorted(self._corrupt)
 
     def add_corrupt(self, records: Iterable[int]) -> None:
-        """Adds records that other processes found corrupt. Raises CdcError if too many are."""
+        """Adds records that other processes found corrupt. Raises CdcError if there are too many."""
         for record in records:
             self._corrupt.setdefault(int(record), f"record {record}")
         self._check()

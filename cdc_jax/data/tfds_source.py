@@ -1,7 +1,7 @@
 """TensorFlow Datasets (TFDS) in ArrayRecord files, read with random access and without TensorFlow.
 
 Only preparing a data set needs TensorFlow. TFDS returns encoded images, and `cdc_jax.io.images` decodes them like all
-others: TFDS's own decoder ignores orientation and colour profiles.
+others: TFDS's own decoder ignores orientation and color profiles.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def open_tfds(name: str, data_dir: str, split: str, validation: str) -> tuple[Tf
     """Opens a prepared TFDS data set.
 
     Args:
-      name: the data set, if needed with configuration and version: "imagenet2012", "clic", "name/config:1.0.0".
+      name: the data set, with its configuration and version if needed: "imagenet2012", "clic", "name/config:1.0.0".
       data_dir: folder of prepared data sets; "": TFDS's default.
       split: TFDS split expression of the training records, such as "train" or "train[:90%]+validation".
-      validation: split expression of the validation records; "": none. It may not share records with `split`.
+      validation: split expression of the validation records; "": none. It must not share records with `split`.
 
     Returns:
       (training records, validation records or None).

@@ -54,7 +54,7 @@ def find_septuplets(root: str, list_file: str, *, setting: str) -> VimeoSeptuple
       setting: the name of the setting that it comes from, for messages.
 
     Raises:
-      ConfigError: folder or list do not exist, the list is empty, or its first septuplet is not in the folder.
+      ConfigError: the folder or list does not exist, the list is empty, or its first septuplet is not in the folder.
     """
     sequences = os.path.join(root, "sequences")
     if not root or not os.path.isdir(sequences):

@@ -9,7 +9,7 @@ import threading
 
 from cdc_jax.errors import CdcError
 
-_DEATH = "Worker process was terminated unexpectedly"  # how Grain reports it, in a RuntimeError
+_DEATH = "Worker process was terminated unexpectedly"  # Grain's message, in a RuntimeError
 
 
 def stay_with_trainer(index: int, count: int) -> None:

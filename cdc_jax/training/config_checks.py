@@ -37,8 +37,8 @@ _RANGES = {
     "loss.max_noise_fraction": (0, 1),
 }
 
-# Settings that may not change when a run resumes. The same holds for those of the loss and the model, except how it
-# decodes. Otherwise one run would contain two models, and its checkpoints' objectives would not be comparable.
+# Settings that may not change when a run resumes. The same holds for the loss and model settings, except the decoding
+# defaults. Otherwise, one run would contain two models, and the objectives of its checkpoints would not be comparable.
 _FIXED = (
     "seed",
     "init_from",
@@ -132,9 +132,9 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
 
 
 def check_same_run(stored: Mapping, config: ml_collections.ConfigDict, workdir: object) -> None:
-    """Raises ConfigError if a run would resume with another seed, data, model, loss or teacher.
+    """Raises ConfigError if a run would resume with a different seed, data, model, loss or teacher.
 
-    How long it trains may change.
+    The number of steps may change.
 
     Args:
       stored: the configuration that the run's checkpoint was saved with.
@@ -165,7 +165,7 @@ def _value(config: ml_collections.ConfigDict, name: str) -> Any:
 def check_overrides(config: ml_collections.ConfigDict, keys: Iterator[str]) -> None:
     """Raises ConfigError for an unknown key among dotted names such as "loss.beta", and suggests a similar one.
 
-    Former names of settings are refused too, even if the configuration file defines settings with these names.
+    Old names of settings are refused too, even if the configuration file defines settings with these names.
     """
     known, keys = list(_keys(config)), list(keys)
     refuse_old_names([*known, *keys])

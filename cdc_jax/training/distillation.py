@@ -2,9 +2,9 @@
 
     --config=configs/distill.py:teacher=runs/rate/bundle,steps=5
 
-A teacher of 65 steps gets students of 33, 17, 9 and 5 steps, each the teacher of the next. Each stage is a run with an
-optimizer, a schedule and checkpoints of its own, in the folder `stages/33-steps` of the workdir and so on; the last one
-is in the workdir itself. So the same command resumes at any moment, and every student can be exported.
+A teacher of 65 steps gets students of 33, 17, 9 and 5 steps, each the teacher of the next. Each stage is a run with its
+own optimizer, schedule and checkpoints, in a folder such as `stages/33-steps` of the workdir; the last one is in the
+workdir itself. So the same command resumes after any interruption, and every student can be exported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cdc_jax.training.initialization import StartingWeights, starting_weights
 from cdc_jax.training.phases import parse_setting
 
 _VALUES = {"teacher": str, "steps": int, "teacher_steps": int, "gamma": float, "rho": float}
-_DECODING = ("decode_steps", "decode_gamma")  # what may differ between teacher and student
+_DECODING = ("decode_steps", "decode_gamma")  # settings that may differ between teacher and student
 
 
 def apply_distillation(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
@@ -39,12 +39,12 @@ def apply_distillation(config: ml_collections.ConfigDict, argument: str) -> ml_c
 
     Args:
       config: the settings to change. The teacher's model replaces `model`.
-      argument: settings separated by commas: teacher=…, a bundle, also on the hub, or a run; steps=…, the student's;
-        and optionally teacher_steps=… (by default those that the teacher decodes in), gamma=… (the scale of the initial
-        noise, by default the teacher's) and rho=…
+      argument: settings separated by commas: teacher=…, a bundle (also on the hub) or a run; steps=…, the student's;
+        and optionally teacher_steps=… (by default the number that the teacher decodes in), gamma=… (the scale of the
+        initial noise, by default the teacher's) and rho=…
 
     Raises:
-      ConfigError: an unknown setting, or no teacher or steps.
+      ConfigError: a setting is unknown, or the teacher or steps are missing.
       BundleError, CheckpointError: the teacher is neither a bundle nor a run, or cannot be read.
     """
     values = dict(parse_setting(setting, _VALUES) for setting in argument.split(",") if setting)
@@ -67,7 +67,7 @@ def apply_distillation(config: ml_collections.ConfigDict, argument: str) -> ml_c
 
 
 def _model_of(teacher: str) -> ModelConfig:
-    """The settings of a teacher's model. Starts no device: the processes of a run have not joined yet."""
+    """The settings of a teacher's model. Initializes no devices, since the processes of a run have not joined yet."""
     origin = epath.Path(bundle_folder(teacher) if hub.is_hub_name(teacher) else teacher)
     with reraise_as(f"Cannot read the teacher, {teacher}", origin), tempfile.TemporaryDirectory() as folder:
         if (origin / "checkpoints").is_dir():
@@ -84,7 +84,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> StartingWeights:
     """The first teacher, on the host. The first student starts from its weights.
 
     Raises:
-      ConfigError: its model is not that of the configuration.
+      ConfigError: its model is not the configuration's.
       CheckpointError, BundleError, CdcError: as `starting_weights`.
     """
     teacher = starting_weights(config)
@@ -101,7 +101,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> StartingWeights:
 def stages(
     config: ml_collections.ConfigDict, workdir: epath.Path
 ) -> list[tuple[ml_collections.ConfigDict, epath.Path]]:
-    """(settings, folder) of each stage. Earlier students than the last are measured at their own number of steps."""
+    """(settings, folder) of each stage. Students before the last one are measured at their own number of steps."""
     *earlier, last = stage_steps(config.distill.teacher_steps, config.distill.steps)
     result = []
     for steps in earlier:

@@ -34,7 +34,7 @@ def export_params(
     license: str = "other",
     overwrite: bool = False,
 ) -> None:
-    """Writes a bundle of a run's weights at a step.
+    """Writes a bundle with a run's weights at a step.
 
     Args:
       out_dir: the bundle's folder, or its name on the hub.
@@ -42,9 +42,9 @@ def export_params(
       params: the weights by name.
       step: the training step of the weights, for the model card.
       metrics: further entries of the model card, by title.
-      coding: the coding model that a run with `freeze_entropy` kept; None builds it from the weights.
+      coding: the coding model that a run with `freeze_entropy` kept; None: it is built from the weights.
       half: whether to store float16 weights, which halves the size.
-      serving: programs to add for serving; None: none.
+      serving: programs to add for serving; None adds none.
       license: the identifier of the weights' license.
       overwrite: whether to replace an existing bundle at `out_dir`.
 
@@ -122,8 +122,8 @@ def export_workdir(
       out_dir: the bundle's folder, or hf://OWNER/REPO[@BRANCH][/SUBFOLDER], where it is uploaded.
       step: the checkpoint's step; None: the latest.
       best: export the checkpoint with the lowest validation objective instead.
-      half: whether to store float16 weights, in one file of half the size that loads faster.
-      serving: programs to add for serving without this package; None: none.
+      half: whether to store float16 weights, in one file that is half the size and loads faster.
+      serving: programs to add for serving without this package; None adds none.
       license: the identifier of the weights' license, for the model card and the hub's metadata.
       overwrite: whether to replace an existing bundle at `out_dir`.
 

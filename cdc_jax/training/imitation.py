@@ -1,7 +1,7 @@
 """The loss of distillation: one step of the student against two of its teacher.
 
-Teacher and student are two U-Nets with one frozen compressor, so they get the same context maps. The noisy images are
-those that decoding meets. Its first step starts from γ·ε. In later steps, γ·ε is still the noise, and the image is
+Teacher and student are two U-Nets with the same frozen compressor, so they get the same context maps. The noisy images
+are like those in decoding: the first step starts from γ·ε. In later steps, the noise is still γ·ε, and the image is
 either the training image, as in the paper, or the teacher's own estimate: `distill.inputs`.
 """
 
@@ -39,7 +39,7 @@ from cdc_jax.training.randomness import StepRandomness
 
 
 class Teacher(NamedTuple):
-    """What a training step needs of a teacher, besides the weights that it shares with its student.
+    """What a training step needs from a teacher, in addition to the weights that it shares with its student.
 
     Attributes:
       unet: the weights of its U-Net by name.
@@ -67,7 +67,7 @@ def imitation_loss(
     randomness: StepRandomness,
     importance: Float[Array, " b"],
 ) -> tuple[Float[Array, ""], Float[Array, "b s s 3"]]:
-    """The loss of a batch, and the student's estimates x̂₀, not clipped. Only the student has a gradient.
+    """The loss of a batch, and the student's estimates x̂₀, not clipped. Only the student receives gradients.
 
     Args:
       config: the run's settings, with `distill.steps`.
@@ -76,7 +76,7 @@ def imitation_loss(
       steps: the student's step for each timestep.
       image: x₀ in [−1, 1].
       context: the context maps of `image`.
-      randomness: the random numbers of these images. The timesteps choose among the student's steps.
+      randomness: the random numbers of these images. The timesteps select the student's steps.
       importance: each image's weight in the loss.
     """
     prediction, steps = model.config.prediction, steps.take(randomness.timesteps)

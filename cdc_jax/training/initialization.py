@@ -40,7 +40,7 @@ class StartingWeights(NamedTuple):
 
     Attributes:
       weights: all weights by name.
-      coding: the coding model of the bundle or run that they come from; None if it is to be built from the weights.
+      coding: the coding model of the bundle or run that they come from; None if it must be built from the weights.
       model: the settings of that bundle's or run's model; None for fresh weights.
     """
 
@@ -119,7 +119,7 @@ def run_weights(
       raw: return the raw weights even if the run has a moving average.
 
     Returns:
-      All weights by name; trained ones are their moving averages if the run has them.
+      All weights by name; for trained weights, their moving averages if the run has them.
 
     Raises:
       CheckpointError: the checkpoint cannot be read.

@@ -1,6 +1,6 @@
 """The Karhunen–Loève transform (principal components) of the training images' patches, which initializes the transform.
 
-The choice of patches depends on (seed, image) only, and sums of their products are exact, so the same images give the
+The choice of patches depends only on (seed, image), and sums of their products are exact, so the same images have the
 same moments on every machine. A run computes its KLT once, at step 0; afterwards its checkpoints hold the weights.
 """
 
@@ -19,7 +19,7 @@ from cdc_jax.models.transform import PATCH_VALUES
 
 _MOST_IMAGES = 4096  # patches are drawn from at most this many images
 _LEAST_PATCHES_PER_VALUE = 4
-_LEAST_VARIANCE = 1e-6  # of the last component, for values in [−1, 1]: a deviation of an eighth of a grey level
+_LEAST_VARIANCE = 1e-6  # of the last component, for values in [−1, 1]: a deviation of an eighth of a gray level
 
 
 class KLT(NamedTuple):

@@ -2,8 +2,8 @@
 
 A run starts in this order: check the configuration; make the device mesh; restore the newest complete checkpoint, or
 initialize the weights; drop logged metrics after that step; open the data at that step; loop. The batch and the random
-numbers of step k depend on (seed, k) only, so a resumed run ends with the same weights as an uninterrupted one.
-Distillation is several runs, one after the other (`training.distillation`).
+numbers of step k depend only on (seed, k), so a resumed run ends with the same weights as an uninterrupted one.
+Distillation is several runs in sequence (`training.distillation`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _StepFunction = Callable[[TrainState, int, UInt8[np.ndarray, "b h w 3"]], tuple[
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from step 0, to step `config.train.steps`.
 
-    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`, in distillation for each stage. In a run
+    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` into `workdir`; in distillation, for each stage. In a run
     of several processes, each of them calls this function.
 
     Args:
@@ -66,8 +66,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
     Raises:
       ConfigError, CheckpointError, BundleError: a setting, a checkpoint or a bundle is invalid.
-      CdcError: another run uses `workdir`; data are missing or corrupt; or a loss or gradient is not finite, and the
-        last checkpoint is kept.
+      CdcError: another run uses `workdir`, data is missing or corrupt, or a loss or gradient is not finite. In the last
+        case, the last checkpoint is kept.
       Interrupted: SIGTERM or a preemption notice arrived; the state is saved.
     """
     mesh = _check_and_make_mesh(config, workdir)
@@ -79,7 +79,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainSt
 
 
 def _distill(config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh) -> TrainState:
-    """Trains one student after the other; each is the teacher of the next. Returns the last one's state."""
+    """Trains one student after another; each is the teacher of the next. Returns the last one's state."""
     teacher = load_teacher(config)
     *earlier, (config, workdir) = stages(config, workdir)
     for stage, folder in earlier:
@@ -92,7 +92,7 @@ def _distill(config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh)
 def _train_run(
     config: ml_collections.ConfigDict, workdir: epath.Path, mesh: Mesh, teacher: StartingWeights | None = None
 ) -> TrainState:
-    """`train`, or one stage of distillation, whose student starts as its teacher."""
+    """`train`, or one stage of distillation, whose student starts as a copy of its teacher."""
     perceptual = perceptual_weights(config)
     guide = None if teacher is None else make_teacher(config, teacher.weights)
     validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual, guide)
@@ -232,7 +232,7 @@ def _restore_or_start(
 ) -> tuple[TrainState, dict | None]:
     """(state, position in the data) of the newest checkpoint; a new state and None if there is no checkpoint.
 
-    A new state has the weights `starting`; None: those of the configuration.
+    A new state has the weights `starting`, or if that is None, those of the configuration.
     """
     latest = checkpoints.latest_step()
     if latest is not None:

@@ -40,16 +40,17 @@ def loss_and_metrics(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its terms on a batch of images, or on one device's share of it.
 
-    The rate is that of the whole crop. The U-Net, which costs most, runs on a region of the image and its context maps.
+    The rate covers the whole crop. The U-Net, which is the most expensive part, runs on a region of the image and its
+    context maps.
 
     Args:
       config: the run's settings.
       params: the weights by name.
-      image: square crops in [−1, 1], with sides that are multiples of 64.
+      image: square crops in [−1, 1], whose sides are multiples of 64.
       randomness: the random numbers of these images.
       beta: β_rate. A variable-rate model derives each image's β from its quality instead.
-      perceptual: LPIPS-VGG's weights; without them, ρ is 0.
-      hyper_weight: factor on z's bits in the loss; it does not change the metrics.
+      perceptual: LPIPS-VGG's weights; if empty, ρ is 0.
+      hyper_weight: factor on z's bits in the loss; it does not affect the metrics.
       teacher: the teacher, in distillation. Rate and prior loss are then constants: their weights are frozen.
 
     Returns:

@@ -125,7 +125,7 @@ class RunLog:
             self.close()
 
     def read(self) -> list[dict]:
-        """All complete lines: a step and its metrics, under their present names."""
+        """All complete lines: a step and its metrics, under their current names."""
         path, lines = self.folder / _METRICS, []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:

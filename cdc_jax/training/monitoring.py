@@ -15,7 +15,7 @@ from cdc_jax.errors import CdcError
 from cdc_jax.training.metrics_writer import RunLog
 
 Batch = TypeVar("Batch")
-_NAMES_SHOWN = 8  # number of images that a message names at most
+_NAMES_SHOWN = 8  # the most images that a message names
 
 
 class Due(NamedTuple):
@@ -102,7 +102,7 @@ class StepMonitor:
 
 
 class StepClock:
-    """Measures the mean time per step and the share of it spent waiting for data."""
+    """Measures the mean time per step, and the share of it that is spent waiting for data."""
 
     def __init__(self):
         self.restart()
@@ -123,7 +123,7 @@ class StepClock:
         """Timing metrics of the steps since the last `read` or `restart`, at least one. Restarts the clock.
 
         Args:
-          batch_size: images per step, of all processes together.
+          batch_size: images per step, over all processes.
 
         Returns:
           `step_seconds`, `images_per_second`, and `data_wait_share` in [0, 1].

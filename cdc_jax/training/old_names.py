@@ -1,4 +1,4 @@
-"""Former names of settings, metrics and the data's state. Older runs may have them; new configurations may not."""
+"""Old names of settings, metrics and the data's state. Older runs may contain them; new configurations must not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OLD_DATA_KEYS = {"pictures": "images", "broken": "corrupt"}
 
 
 def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration, with its settings under their present names."""
+    """A stored configuration, with its settings under their current names."""
     settings = {name: dict(value) if isinstance(value, Mapping) else value for name, value in stored.items()}
     for old, new in OLD_NAMES.items():
         section, _, old_key = old.partition(".")
@@ -33,12 +33,12 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_metrics(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a checkpoint or of one line of the log, under their present names."""
+    """The metrics of a checkpoint or of one line of the log, under their current names."""
     return {_current_metric(name): value for name, value in stored.items()}
 
 
 def current_data_state(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored state of the data pipeline, with its keys under their present names."""
+    """A stored state of the data pipeline, with its keys under their current names."""
     state = {_OLD_DATA_KEYS.get(key, key): value for key, value in stored.items()}
     if "counters" in state:
         state["counters"] = {_OLD_DATA_KEYS.get(key, key): value for key, value in state["counters"].items()}
@@ -46,14 +46,14 @@ def current_data_state(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_old_names(names: Iterable[str]) -> None:
-    """Raises ConfigError, with the present name, if one of these dotted names of settings is a former one."""
+    """Raises ConfigError, with the current name, if one of these dotted setting names is an old one."""
     for name in names:
         if name in OLD_NAMES:
             raise ConfigError(f"The setting {name} is now called {OLD_NAMES[name]}.")
 
 
 def refuse_old_name_in(error: Exception) -> None:
-    """Raises ConfigError if `error` is a locked ConfigDict's refusal of a setting under its former name."""
+    """Raises ConfigError if `error` is a locked ConfigDict's refusal of a setting under its old name."""
     match = re.search(r'Key "(\w+)" does not exist', str(error))
     if match:
         refuse_old_names(name for name in OLD_NAMES if name.partition(".")[2] == match[1])

@@ -38,7 +38,7 @@ def learning_rate_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.GradientTransformation:
-    """Clipping by the global norm, then Adam, with a learning rate for each part of the model.
+    """Clipping by the global norm, then Adam with a separate learning rate for each part of the model.
 
     The optimizer works on one vector: all weights, concatenated by `ravel_pytree`.
 
@@ -54,7 +54,7 @@ def make_optimizer(config: ml_collections.ConfigDict, params: Params) -> optax.G
 
 
 def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> Float[Array, " n"] | None:
-    """The factor on the learning rate of every weight, in the order of `ravel_pytree`; None if all are 1."""
+    """The learning rate factor of every weight, in the order of `ravel_pytree`; None if all are 1."""
     factors = {name: _factor(config, name, leaf.shape) for name, leaf in params.items()}
     if all(factor == 1 for factor in factors.values()):
         return None
@@ -62,7 +62,7 @@ def learning_rate_factors(config: ml_collections.ConfigDict, params: Params) -> 
 
 
 def _factor(config: ml_collections.ConfigDict, name: str, shape: tuple[int, ...]) -> float:
-    """The factor on the learning rate of a weight: the product of those of its part, its layer and its fan-in."""
+    """The learning rate factor of a weight: the product of the factors of its part, its layer and its fan-in."""
     options = config.optimizer
     parts = {
         Part.GAINS: options.gains_factor,

@@ -3,10 +3,10 @@
     --config=configs/vimeo90k.py:warmup
     --config=configs/vimeo90k.py:rate,beta=0.0128,rho=0.9,init_from=runs/warmup
 
-The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0), which gives a model with a very high rate.
-Without it, the x model decodes to grey images. The second phase starts from the warmup's moving average, with a fresh
+The warmup trains with a rate weight close to 0 (β_rate = 1e-6, ρ = 0), which results in a model with a very high rate.
+Without it, the x model decodes to gray images. The second phase starts from the warmup's moving average, with a fresh
 optimizer, schedule and step counter, and trains for the target rate. `init_weights=raw` starts from the raw weights
-instead. `freeze_entropy=true` trains the decoder only, so that files of the model it starts from stay readable.
+instead. `freeze_entropy=true` trains only the decoder, so that files written with the initial model stay readable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VALUES = {
 
 
 def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
-    """Changes a configuration, in place, to that of a phase, and returns it.
+    """Changes a configuration in place to that of a phase, and returns it.
 
     Args:
       config: the paper's settings.
@@ -40,7 +40,7 @@ def apply_phase(config: ml_collections.ConfigDict, argument: str) -> ml_collecti
         init_from=…, init_weights=…, freeze_entropy=…, and prediction=epsilon for the epsilon model.
 
     Raises:
-      ConfigError: an unknown phase, setting or prediction, or a phase "rate" without beta or init_from.
+      ConfigError: the phase, a setting or the prediction is unknown, or the phase "rate" lacks beta or init_from.
     """
     phase, *settings = argument.split(",")
     values = dict(parse_setting(setting, _VALUES) for setting in settings)

@@ -1,4 +1,4 @@
-"""Stopping a run between two steps, on SIGTERM or an accelerator's notice of preemption."""
+"""Stops a run between two steps, on SIGTERM or a preemption notice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 class Interruption:
     """Within a `with` block, SIGTERM does not end the process; `requested` reports it instead.
 
-    Several processes must stop after the same step; JAX's preemption service makes them agree on it.
+    All processes of a run must stop after the same step; JAX's preemption service makes them agree on it.
     """
 
     def __init__(self):

@@ -22,7 +22,7 @@ class StepTrace:
         self._running = False
 
     def before(self, step: int) -> None:
-        """Starts or ends the trace if it is time. Call it before each step, counted from 0."""
+        """Starts or ends the trace when due. Call it before each step, counted from 0."""
         if self._running and step == self._first + _STEPS:
             self._stop()
         elif self._first and step == self._first:

@@ -1,7 +1,7 @@
 """The random numbers of a training step.
 
-Those of step k depend only on (seed, k) and the image's index in the global batch, not on how the batch is split over
-devices and processes.
+The numbers of step k depend only on (seed, k) and the image's index in the global batch, not on how the batch is split
+over devices and processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of training, and which weights it changes. Needs no optimizer, so that exporting a run does not either."""
+"""The state of training, and which weights it changes. Needs no optimizer, so that exporting a run needs none either."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class TrainState(NamedTuple):
 def is_trained(config: ml_collections.ConfigDict, name: str) -> bool:
     """Whether a weight is trained.
 
-    With `freeze_entropy`, weights that a file's symbols depend on are not. Distillation trains the U-Net alone.
+    With `freeze_entropy`, the weights that a file's symbols depend on are not trained. Distillation trains only the
+    U-Net.
     """
     if config.distill.steps:
         return part_of(name) is Part.UNET

@@ -1,7 +1,7 @@
 """One training step over all devices: gradient, update, moving average.
 
-The step is data-parallel. Each device processes its rows of the global batch, in `train.accumulate` micro-batches one
-after the other. Then one all-reduce averages gradients and metrics, and every device makes the same update.
+The step is data-parallel. Each device processes its rows of the global batch, in `train.accumulate` micro-batches, one
+after another. One all-reduce then averages gradients and metrics, and every device applies the same update.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Perceptual = Mapping[str, Array]
 
 
 def new_state(config: ml_collections.ConfigDict, weights: Mapping[str, Array], mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 with these weights and a fresh optimizer, replicated over the mesh; None: on one device."""
+    """A state at step 0 with these weights and a fresh optimizer, replicated over the mesh (None: on one device)."""
     everywhere = replicated(mesh or make_mesh(jax.local_devices()[:1]))
     params = {name: jax.device_put(value, everywhere) for name, value in weights.items()}
     trained = _trained(config, params)
@@ -64,7 +64,7 @@ def check_divisible(config: ml_collections.ConfigDict, mesh: Mesh, processes: in
 def jit_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train_step`, jitted over the mesh. The state is replicated and donated; images are split over the devices.
 
-    In distillation, it takes a `Teacher` as fourth argument.
+    In distillation, it takes a `Teacher` as its fourth argument.
     """
     everywhere = replicated(mesh)
     networks = (everywhere, everywhere) if config.distill.steps else (everywhere,)
@@ -84,7 +84,7 @@ def train_step(
     perceptual: Perceptual,
     teacher: Teacher | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Computes the gradient and updates weights, moving average and optimizer.
+    """Computes the gradient, and updates the weights, their moving average and the optimizer.
 
     Args:
       config: the run's settings.
@@ -118,7 +118,7 @@ def train_step(
 def _update(config, state: TrainState, trained: Params, gradients: Params, norm: Float[Array, ""]):
     """(weights, their moving average, optimizer state) after the step; unchanged if the gradient is not finite.
 
-    The weights are concatenated to one vector: an update array by array would have 20,000 operations to compile.
+    The weights are concatenated to one vector, because updating each array separately would compile 20,000 operations.
     """
     weights, unravel = ravel_pytree(trained)
     average, gradient = ravel_pytree(state.ema)[0], ravel_pytree(gradients)[0]
@@ -168,12 +168,12 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, rand
         mesh=mesh,
         in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
         out_specs=whole,
-        check_vma=False,  # each device keeps a gradient of its own until the one all-reduce
+        check_vma=False,  # each device keeps its own gradient until the one all-reduce
     )(trained, frozen, rate_weights, networks, images, randomness)
 
 
 def _accumulate(gradient: Callable, images, randomness: StepRandomness, count: int):
-    """The mean of `gradient` over `count` micro-batches, computed one after the other."""
+    """The mean of `gradient` over `count` micro-batches, computed one after another."""
     if count == 1:
         return gradient(images, randomness)
     rows = (images, randomness._replace(corner=None))

@@ -34,7 +34,7 @@ _CAPTION_HEIGHT = 28
 
 
 def showcase(config: ml_collections.ConfigDict, state: TrainState, workdir: epath.PathLike) -> None:
-    """Writes the bundle and, if there is a validation image, an example of its use; prints metrics.
+    """Writes the bundle and, if there is a validation image, an example of its use. Prints metrics.
 
     The outputs are `bundle/`, `example.cdc`, `example.png` and `side_by_side.png` in the run's folder.
 
@@ -87,7 +87,7 @@ class _Panel(NamedTuple):
 
 
 def compared(name: str, image: Image, codec: Codec, data: bytes) -> list[_Panel]:
-    """An image and its decodes from files of at most equal size: JPEG's, the run's, and the shipped model's, if any.
+    """An image, decoded from files of at most the same size: JPEG's, the run's, the shipped model's if any.
 
     Args:
       name: the image's name.
@@ -133,7 +133,7 @@ def _lpips_alex() -> Callable[[Image, Image], float] | None:
 
 
 def side_by_side(panels: list[tuple[str, Image]]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """One sheet with images of equal size under their captions: four in two rows, any other number in one row."""
+    """One sheet with images of equal size under their captions: four in two rows, other numbers in one row."""
     height, width, _ = panels[0][1].shape
     columns = 2 if len(panels) == 4 else len(panels)
     rows = -(-len(panels) // columns)

@@ -1,4 +1,4 @@
-"""Measurements on images that a run does not train on: rate, PSNR, and the objective that picks the best checkpoint.
+"""Measurements on images that a run does not train on: rate, PSNR, and the objective that selects the best checkpoint.
 
     objective = β_rate · bpp + (1 − ρ) · diffusion loss + ρ · LPIPS
 
@@ -31,7 +31,7 @@ from cdc_jax.training.randomness import step_randomness
 
 MOST_IMAGES = 8
 MOST_PIXELS_A_SIDE = 512  # larger images are center-cropped to this size
-_ROWS = 4  # least batch size for the objective
+_ROWS = 4  # smallest batch size for the objective
 _STEP = 2**31 - 1  # the objective uses the random numbers of this step, which no run reaches
 
 
@@ -72,8 +72,8 @@ class Validation:
           params: all weights by name, on one device.
 
         Returns:
-          The metrics by name, averaged over the images, with `OBJECTIVE` among them; and the first image and its
-          decodes, by title.
+          The metrics by name, including `OBJECTIVE`, averaged over the images; and the first image and its decoded
+          versions, by title.
         """
         variable_rate = model_config(self._config).variable_rate
         qualities = self._config.train.eval_qualities if variable_rate else (None,)
@@ -92,7 +92,7 @@ class Validation:
     def _measure_image(
         self, params: Params, image: Image, quality: int | None
     ) -> tuple[dict[str, float], dict[str, Image]]:
-        """(metrics by name, decodes by title) of one image. The quality is None in a single-rate model."""
+        """(metrics by name, decoded images by title) of one image. The quality is None in a single-rate model."""
         config, model = self._config, model_config(self._config)
         height, width, _ = image.shape
         level = np.array([(quality or 0) / MAX_QUALITY], np.float32) if model.transform else None
@@ -127,7 +127,7 @@ class Validation:
 
 
 def _crop_to_one_size(images: list[tuple[str, Image]]) -> list[tuple[str, Image]]:
-    """Center-crops images to one size: each further size would be one more program to compile, for minutes on TPUs."""
+    """Center-crops images to one size: each additional size would compile another program, for minutes on TPUs."""
     smallest = (min(image.shape[axis] for _, image in images) for axis in (0, 1))
     height, width = (max(STRIDE, length // STRIDE * STRIDE) for length in smallest)
     return [(name, _center_crop(image, height, width)) for name, image in images]
