@@ -1,1 +1,1 @@
-"""The diffusion process: noise `schedule`, training losses (`process`), DDIM `sampler`, and its `distillation`."""
+"""The diffusion process: noise `schedule`, training losses (`process`), DDIM `sampler`, progressive `distillation`."""

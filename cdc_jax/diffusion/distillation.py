@@ -1,17 +1,17 @@
-"""Progressive distillation (Salimans & Ho 2022): a student learns to do two DDIM steps of its teacher in one.
+"""Progressive distillation (Salimans & Ho 2022): a student learns to match two DDIM steps of its teacher in one.
 
-The sampling grids nest. A decode in S = 2^k + 1 steps visits all timesteps of one in (S + 1) / 2 steps, and one more
-between any two of them. From the noisy image x at level ᾱ, the teacher steps to ᾱ' and on to ᾱ″. The student gets there
-in one step if its estimate of the clean image is
+The sampling grids nest. Decoding in S = 2^k + 1 steps visits all timesteps of decoding in (S + 1) / 2 steps, and one
+more between any two of them. From the noisy image x at level ᾱ, the teacher steps to ᾱ' and then to ᾱ″. The student
+gets there in one step if its estimate of the clean image is
 
     (7)  x̃ = w·x̂₁ + (1−w)·x̂₂,    w = (σ″·α'/σ' − σ″·α/σ) / (α″ − σ″·α/σ),    α = √ᾱ, σ = √(1−ᾱ)
 
 where x̂₁ and x̂₂ are the teacher's two estimates, clipped as in sampling. This is the paper's target, written as a
-weighted mean: 0 ≤ w ≤ 1, and nothing is divided by a small difference of images.
+weighted mean: 0 ≤ w ≤ 1, and there is no division by a small difference of images.
 
-The last step of a decode goes from n = 0 to the clean image, in one step for teacher and student alike (w = 1). Only a
-student of one step has none at n = 0: it goes from n = T − 1 to the clean image, where its teacher takes the two steps
-n = T − 1 → 0 and n = 0 → clean image. Equation (7) holds there as well, with σ″ = 0 and so w = 0.
+The last step of decoding goes from n = 0 to the clean image, in one step for both teacher and student (w = 1). Only a
+one-step student has no step at n = 0: it goes from n = T − 1 to the clean image, where its teacher takes the two steps
+n = T − 1 → 0 and n = 0 → clean image. Equation (7) also holds there, with σ″ = 0 and therefore w = 0.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def student_grid(schedule: Schedule, prediction: str, steps: int) -> StudentStep
     student = sampling_grid(schedule, prediction, steps)
     teacher = sampling_grid(schedule, prediction, teacher_steps_of(steps))
     first = 2 * np.arange(steps)
-    second = np.minimum(first + 1, len(teacher.time) - 1)  # of a last, single step: the same once more
+    second = np.minimum(first + 1, len(teacher.time) - 1)  # for a last, single step: the same step again
     assert np.array_equal(teacher.alpha_bar[first], student.alpha_bar)
     (signal, noise), (middle_signal, middle_noise), (end_signal, end_noise) = (
         (np.sqrt(level), np.sqrt(1 - level))
@@ -98,8 +98,9 @@ def student_grid(schedule: Schedule, prediction: str, steps: int) -> StudentStep
 def steps_by_timestep(schedule: Schedule, prediction: str, steps: int) -> StudentSteps:
     """The student's step that trains at each timestep n = 0 … T − 1: arrays [T], float32 and int32.
 
-    The S equal parts of the schedule stand for the S steps. The table has one size for all S, so that as an argument it
-    lets all stages of distillation share a compiled program. Arguments and errors are those of `student_grid`.
+    The S equal parts of the schedule stand for the S steps. The table has the same size for all S, so that all stages
+    of distillation can share a compiled program that takes it as an argument. Arguments and errors are those of
+    `student_grid`.
     """
     count = schedule.num_timesteps
     index = steps - 1 - np.arange(count) * steps // count
@@ -110,7 +111,7 @@ def steps_by_timestep(schedule: Schedule, prediction: str, steps: int) -> Studen
 def teacher_image(
     prediction: str, denoise: Denoiser, x: Float[Array, "b h w 3"], steps: StudentSteps
 ) -> Float[Array, "b h w 3"]:
-    """x̃ of (7): the estimate that takes the student in one step to where the teacher gets in two.
+    """x̃ of (7): the estimate that takes the student in one step to where the teacher arrives in two.
 
     Args:
       prediction: what the teacher predicts: "x", "epsilon" or "v".
@@ -138,8 +139,8 @@ def distillation_loss(
 ) -> Float[Array, ""]:
     """The squared error of the student's estimates, weighted by max(min(SNR, 5), floor) and averaged.
 
-    It is that of the clean image for every prediction. An error of "epsilon" or "v" alone says little about the image
-    where there is hardly any signal, and there few steps have to make all of it.
+    It is the error of the clean image for every prediction. Where there is hardly any signal, the error of "epsilon" or
+    "v" says little about the image, and there a few steps have to produce all of it.
 
     Args:
       image: x̂₀ of the student, not clipped.
@@ -156,13 +157,13 @@ def distillation_loss(
 def noisy_images_of_decoding(
     prediction: str, denoise: Denoiser, start: Float[Array, "b h w 3"], grid: SamplingGrid, index: Int[Array, " b"]
 ) -> Float[Array, "b h w 3"]:
-    """The noisy images that a decode reaches before step `index`, which may differ from image to image.
+    """The noisy images that decoding reaches before step `index`, which may differ between images.
 
     Args:
       prediction: what the network predicts: "x", "epsilon" or "v".
       denoise: the network: (noisy images, time inputs) → its prediction.
       start: γ·N(0, 1).
-      grid: the steps of the decode.
+      grid: the decoding steps.
       index: the step of each image, from 0 to S − 1.
     """
 

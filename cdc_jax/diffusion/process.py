@@ -7,9 +7,9 @@
     (5)  SNR = ᾱ / (1−ᾱ)
     (6)  Min-SNR-5 weight (Hang et al. 2023): x: max(min(SNR, 5), floor); v: min(SNR, 5) / (SNR + 1); epsilon: 1
 
-The paper uses the Min-SNR weight (6) with floor 0. It nearly removes the noisiest levels from the loss, where the U-Net
-learns to use the context maps; that is why the paper's recipe needs its long warmup. Configurations for little compute
-use floor 1.
+The paper uses the Min-SNR weight (6) with floor 0. It nearly removes the noisiest levels, at which the U-Net learns to
+use the context maps, from the loss; that is why the paper's recipe needs its long warmup. Configurations for little
+compute use floor 1.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ImagePrediction(Prediction):
 
 
 class NoisePrediction(Prediction):
-    """The noise ("epsilon"), with the L1 error of the paper's program."""
+    """The noise ("epsilon"), with the L1 error of the paper's implementation."""
 
     clips = False
 
@@ -124,7 +124,7 @@ class NoisePrediction(Prediction):
 
 
 class VelocityPrediction(Prediction):
-    """The velocity ("v"), see (3)."""
+    """The velocity ("v"); see (3)."""
 
     def target(self, image, noise, level):
         return level.signal * noise - level.noise * image
@@ -160,7 +160,7 @@ def estimate(
     For "x" and "v", x̂₀ is clipped to [−1, 1] and ε̂ computed from it by (4). For "epsilon", x̂₀ follows from (2) and is
     not clipped.
 
-    Values that are not finite become NaN rather than black or white, so that they show in the last step's x̂₀.
+    Values that are not finite become NaN rather than black or white, so that they are visible in the last step's x̂₀.
 
     Args:
       prediction: "x", "epsilon" or "v".

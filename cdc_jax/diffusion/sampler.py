@@ -41,7 +41,7 @@ def sampling_grid(schedule: Schedule, prediction: str, steps: int) -> SamplingGr
     """Time inputs and noise levels for decoding in S steps.
 
     The time input is n/T for "x" and "v", and (T−1)/T for S = 1. For "epsilon" it is j/S at step j, counted from the
-    last one: the released epsilon models were trained with n/T, but their program samples with j/S.
+    last one: the released epsilon models were trained with n/T, but the released code samples with j/S.
 
     Args:
       schedule: the noise schedule.
@@ -99,7 +99,7 @@ def ddim_step(
 ) -> Float[Array, "... h w 3"]:
     """One step from x_n to a less noisy x: √ᾱ'·x̂₀ + √(1−ᾱ'−σ²)·ε̂ + σ·N(0, 1), σ = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ').
 
-    Every pixel is computed by itself, so the step may be applied to any part of an image.
+    Every pixel is computed independently, so the step may be applied to any part of an image.
 
     Args:
       prediction: what the network predicts: "x", "epsilon" or "v".

@@ -1,7 +1,7 @@
 """Noise schedules: ᾱ_n for n = 0 … T−1, the fraction of the image's power that is left after n noising steps.
 
-ᾱ is computed in float64 and stored in float32. 1 − ᾱ is always computed from the stored float32, as in the program that
-the released weights were trained with.
+ᾱ is computed in float64 and stored in float32. 1 − ᾱ is always computed from the stored float32, as in the code with
+which the released weights were trained.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def cosine_schedule(num_timesteps: int) -> Schedule:
 
 
 def linear_schedule(num_timesteps: int) -> Schedule:
-    """β_n linear from 1e-4·1000/T to 0.02·1000/T: that of Ho et al. (2020), stretched from 1000 to T steps."""
+    """β_n is linear from 1e-4·1000/T to 0.02·1000/T: the schedule of Ho et al. (2020), stretched to T steps."""
     stretch = 1000 / num_timesteps
     return _from_betas(np.linspace(1e-4 * stretch, 0.02 * stretch, num_timesteps))
 

@@ -1,7 +1,7 @@
 """The numbers of steps that progressive distillation goes through: … 65, 33, 17, 9, 5, 3, 2, 1. Does not import JAX.
 
-With S = 2^k + 1 steps, the timesteps n = j·(T−1) // (S−1) contain those of half as many intervals, so that each step of
-a student is two of its teacher. A single step replaces both steps of a decode in two (`diffusion.distillation`).
+With S = 2^k + 1 steps, the timesteps n = j·(T−1) // (S−1) contain those of half as many intervals, so each step of a
+student replaces two of its teacher. A single step replaces both steps of decoding in two (`diffusion.distillation`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def stage_steps(teacher_steps: int, steps: int) -> tuple[int, ...]:
     """The numbers of steps of all students on the way from a teacher to the last student.
 
     Args:
-      teacher_steps: of the first teacher.
-      steps: of the last student, fewer than `teacher_steps`. `is_nested` must hold for both.
+      teacher_steps: the number of steps of the first teacher.
+      steps: the number of steps of the last student, below `teacher_steps`. `is_nested` must hold for both.
     """
     counts = [student_steps_of(teacher_steps)]
     while counts[-1] > steps:

@@ -28,11 +28,11 @@ The counts of a table sum to 2^24; f is the count of entry e, and c is the sum o
                 point -= scale * c; range = scale * f
                 if range < 2^32: range <<= 32; point = point << 32 | the next 4 bytes
 
-All V that decode to the same entries form an interval. After w refills its start and end are integers of 4 w + 8 bytes.
-The encoder takes the largest k <= 8 for which an integer in the interval ends in k zero bytes. The stream is the
-smallest such integer without its k zero bytes, so it has 4 w to 4 w + 8 bytes. After decoding, the entries are encoded
-again; if the bytes differ, the stream is corrupt. (This also detects truncation: zeros that were read beyond the end
-make the encoder's stream longer.)
+All V that decode to the same entries form an interval. After w refills, its start and end are integers of 4 w + 8
+bytes. The encoder takes the largest k <= 8 for which an integer in the interval ends in k zero bytes. The stream is the
+smallest such integer without its k zero bytes, so it has 4 w to 4 w + 8 bytes. After decoding, the entries are
+re-encoded; if the bytes differ, the stream is corrupt. (This also detects truncation: zeros that were read beyond the
+end make the encoder's stream longer.)
 
 The range coder is constriction's (Bamler 2022, arXiv 2201.01741), with 32-bit words and a 64-bit state.
 """
@@ -59,10 +59,10 @@ class DecodedSymbols:
 
     Attributes:
       z: int32, round(z - medians).
-      y: int32, round((y - mean) * gain), without gains round(y - mean).
+      y: int32, round((y - mean) * gain), or round(y - mean) without gains.
       mean: float32, the means of y.
       scale_index: uint8, the index of each symbol's table.
-      y_hat: float32, the latents that the image is decoded from.
+      y_hat: float32, the latents from which the image is decoded.
       level: the quality in units of 1/256, 0 in format 1.
     """
 
@@ -92,7 +92,8 @@ class EntropyCoder:
 
         Args:
           z, y: symbols, int32, in [-2^23, 2^23].
-          scale_index: the scale indices that `LatentModel.code` computes for these symbols, as the decoder will.
+          scale_index: the scale indices that `LatentModel.code` computes for these symbols, in the encoder as in the
+            decoder.
 
         Raises:
           ValueError: an array has the wrong type or shape, or a symbol is outside the range.
@@ -158,14 +159,14 @@ class EntropyCoder:
         return DecodedSymbols(z, y, mean, scale_index, y_hat, level)
 
     def least_bytes(self, height: int, width: int) -> int:
-        """What no valid stream for z of this size is shorter than, in either format.
+        """A lower bound on the length of a valid stream for z of this size, in either format.
 
-        Each of z's height·width·Z and y's 16·height·width·c symbols has one entry in one table; escaped values come on
-        top. An entry with count f takes the coder from a range r to at most r·f/2²⁴, and takes b = log₂(2²⁴/f) bits, at
-        least those of the table's largest count. The first range is below 2⁶⁴ and each of w refills multiplies it by
+        Each of z's height·width·Z and y's 16·height·width·c symbols has one entry in one table, plus its escaped value
+        if any. An entry with count f takes the coder from a range r to at most r·f/2²⁴, and takes b = log₂(2²⁴/f) bits,
+        at least those of the table's largest count. The first range is below 2⁶⁴ and each of w refills multiplies it by
         2³². So after all entries, whose b sum to B or more, it is below 2^(64 − B + 32w). It is also at least 2³²: the
-        coder refills below that, and before a refill it is at least 2⁸ (2³² / 2²⁴ times a count of 1). Hence
-        w > (B − 32) / 32, and a stream has no less than 4w bytes. The sum is lowered by more than its rounding errors.
+        coder refills below that, and before a refill it is at least 2⁸ (2³² / 2²⁴ times a count of 1). Hence w > (B −
+        32) / 32, and a stream has at least 4w bytes. The sum is lowered by more than its rounding errors.
         """
         z_bits = height * width * float(self._z_coder.least_bits.sum())
         y_bits = 16 * height * width * self.model.latent_channels * float(self._y_coder.least_bits.min())
@@ -226,7 +227,7 @@ def _guarded(read, decoder: RangeDecoder, sizes: np.ndarray) -> Entries:
         return read(decoder, sizes)
     except (MemoryError, BitstreamError):
         raise
-    except Exception as error:  # constriction raises no specific exception for invalid data
+    except Exception as error:  # constriction raises unspecific exceptions for invalid data
         raise BitstreamError("The file is corrupt: its data cannot come from an encoder.") from error
 
 
@@ -237,7 +238,7 @@ def _in_range(symbols: np.ndarray) -> np.ndarray:
 
 
 def _to_words(stream: bytes) -> np.ndarray:
-    """The stream as constriction's uint32 words, with zeros after its end: one word more than any valid stream needs.
+    """The stream as constriction's uint32 words, with zeros after its end: one more word than any valid stream needs.
 
     Decoding reads 8 + 4w bytes, and a valid stream has at least 4w.
     """

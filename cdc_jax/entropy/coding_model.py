@@ -1,4 +1,4 @@
-"""The coding model: everything that encoder and decoder share. An immutable value, stored as `coding.npz`.
+"""The coding model: everything that the encoder and decoder share. An immutable value, stored as `coding.npz`.
 
 The file is a NumPy archive (`np.load` reads it) whose bytes depend only on its contents (`stored_npz`). It has these
 arrays in this order, little-endian, where Z is the number of z's channels, c that of y's, and H the network's width:
@@ -118,7 +118,7 @@ class CodingModel:
         log2_gains: Float[np.ndarray, "anchors c"] | None = None,
         checkerboard_params: Mapping | None = None,
     ) -> "CodingModel":
-        """Builds the coding model of trained float32 weights. The result is bit-identical on every machine.
+        """Builds the coding model from trained float32 weights. The result is bit-identical on every machine.
 
         Args:
           prior_params: the argument of `tables.factorized_tables`.
@@ -219,7 +219,7 @@ def _board(native: Mapping[str, np.ndarray], latent_bits: int) -> IntegerChecker
 
 
 def _names(version: int, present: Mapping | set[str]) -> tuple[str, ...]:
-    """The array names of a format version in order, with all of the checkerboard's if any of them is present."""
+    """The array names of a format version in order, with all arrays of the checkerboard if any is present."""
     if version not in (1, 2):
         raise BundleError(f"coding.npz has the format version {version}, which is unknown here: upgrade cdc_jax.")
     board = version == 2 and any(name in present for name in _BOARD_NAMES)

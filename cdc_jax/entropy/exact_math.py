@@ -1,7 +1,7 @@
-"""Elementary functions on float64 arrays that give the same bits on every machine.
+"""Elementary functions on float64 arrays that return the same bits on every machine.
 
 `np.exp`, `np.log`, `np.tanh` and similar functions select a kernel by the CPU's features, and the kernels differ in the
-last bit. Such a bit can change a count in a coding table, and then the same weights, exported on two machines, give
+last bit. Such a bit can change a count in a coding table. The same weights, exported on two machines, would then have
 different fingerprints. The functions here use only operations whose result IEEE 754 defines exactly: + - * / sqrt,
 comparisons, floor, rint, and scaling by powers of two. Each operation is a separate NumPy ufunc, so nothing is fused.
 There is no reduction over an axis (the order of `np.sum` depends on the CPU), and every series has a fixed number of
@@ -73,7 +73,7 @@ def expm1(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def log(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Natural logarithm. log(0) = -inf, log(inf) = inf; NaN for negative values and NaN."""
+    """The natural logarithm. log(0) = -inf, log(inf) = inf; NaN for negative values and for NaN."""
     x = np.asarray(x, np.float64)
     mantissa, exponent = np.frexp(np.where((x > 0) & (x < np.inf), x, 1.0))
     small = mantissa < _SQRT_HALF

@@ -1,7 +1,7 @@
 """p(z) in training: the deep factorized prior (Ballé et al. 2018, appendix 6.1).
 
 Each channel has its own density. Its CDF is the sigmoid of a small monotone network 1 → 3 → 3 → 3 → 1, with softplus
-weights and x + tanh(a)·tanh(x) between the layers. `models.initialization` makes the initial weights.
+weights and x + tanh(a)·tanh(x) between the layers. `models.initialization` creates the initial weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILTERS = (1, 3, 3, 3, 1)
 
 
 class FactorizedPrior(nnx.Module):
-    """The density of z per channel, with the medians that quantization is centered on."""
+    """The density of z per channel, and the medians on which quantization is centered."""
 
     def __init__(self, channels: int):
         def weight(*shape):

@@ -1,6 +1,6 @@
 """p(y | ẑ) in training: a Gaussian integrated over unit bins (Minnen et al. 2018), with the network's exact σ.
 
-Files are coded with the nearest of 256 scales instead, whose index selects a table (`entropy.tables`).
+Files are instead coded with the nearest of 256 scales, whose index selects a table (`entropy.tables`).
 """
 
 from __future__ import annotations

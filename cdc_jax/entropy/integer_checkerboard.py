@@ -1,4 +1,4 @@
-"""The checkerboard context model in integers: corrects y's means and scales at half of its positions.
+"""The checkerboard context model in integers: corrects y's means and scales at half of y's positions.
 
 A position is an anchor if row + column is even. The anchors are coded first. For each of the other positions,
 
@@ -12,7 +12,7 @@ All inputs are in fixed point with F fractional bits:
               0 <= r < 2^k, it is (k << F) + ((r << F) >> k)
   quality     (level << F) // 25600
 
-Outside the image ŷ and magnitude are zero.
+Outside the image, ŷ and the magnitude are zero.
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,8 @@ class IntegerCheckerboard:
     """The integer checkerboard. Immutable, so safe to use from several threads.
 
     Attributes:
-      anchor_kernel: int32 [4, 2c, H]: taps above, left, right, below; inputs are ŷ's channels, then the magnitudes'.
+      anchor_kernel: int32 [4, 2c, H]: taps above, left, right, below; inputs are the channels of ŷ, then of the
+        magnitudes.
       feature_kernel: int32 [H, H].
       quality_kernel: int32 [H].
       mix_bias: int64 [H], with mix_weight_bits + latent_bits fractional bits.
@@ -129,7 +130,7 @@ class IntegerCheckerboard:
         return np.concatenate([anchor, self.feature_kernel]).astype(np.float64), self.rest_kernel.astype(np.float64)
 
     def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
-        """The matrix product of both layers, which tests replace by another order of summation or another type."""
+        """The matrix product of both layers, which tests replace with another order of summation or another type."""
         return x @ matrix
 
     def correct(

@@ -1,7 +1,7 @@
-"""Quantizes the networks of coding: float weights to integers, once per exported model.
+"""Quantizes the coding networks from float weights to integers, once per exported model.
 
 It uses only operations that IEEE 754 defines exactly (scaling by powers of two, rint, sums of integers), so that the
-same weights give the same integers on every machine.
+same weights yield the same integers on every machine.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _CALIBRATION_SIDE = 16  # the activations' ranges are measured with 16x16 random
 
 
 def _half_range_bits(largest: float, most_bits: int) -> int:
-    """The largest number of fractional bits (0 or more) with which such a value uses at most half the range."""
+    """The largest number of fractional bits (0 or more) with which this value uses at most half the range."""
     return max((b for b in range(1, most_bits + 1) if largest * 2.0**b <= -MIN_ACTIVATION // 2), default=0)
 
 
@@ -64,7 +64,7 @@ def _quantize_layer(kernel: np.ndarray, bias: np.ndarray, stride: int, leaky: bo
             try:
                 arrays = integers.astype(np.int32), offsets.astype(np.int64)
                 return IntegerLayer(*arrays, stride, leaky, bits, input_bits, output_bits=0)
-            except BundleError:  # a large bias makes sums inexact: try coarser weights
+            except BundleError:  # a large bias would make sums inexact: try coarser weights
                 continue
     raise BundleError("The hyper decoder's weights are too large for integers: the training has diverged.")
 
@@ -79,8 +79,8 @@ def quantize_hyper_decoder(
 ) -> IntegerHyperDecoder:
     """Quantizes the float hyper decoder. The result is the same on every machine.
 
-    The weights of a layer share one power of two, the finest that fits 18 bits. Input and activations get up to 16
-    fractional bits: as many as use at most half the range for random symbols from z's tables (`draw_symbols`).
+    The weights of a layer share one power of two, the finest that fits 18 bits. The input and activations get up to 16
+      fractional bits: the most with which random symbols from z's tables (`draw_symbols`) use at most half the range.
 
     Args:
       layers: three (kernel, bias), float32; the axes of a kernel are those of `IntegerLayer.kernel`.

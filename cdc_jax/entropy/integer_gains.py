@@ -1,6 +1,6 @@
 """The gains of a variable-rate model, in integers: log2 of the gains at a quality, and the gains' inverses.
 
-Between two anchors log2 g is interpolated linearly, so that g grows geometrically. 1/g is 2 to the power of a number
+Between two anchors, log2 g is interpolated linearly, so that g grows geometrically. 1/g is 2 to the power of a number
 with 16 fractional bits. It is computed as a product of repeated square roots of 2, in integers of at most 62 bits.
 """
 
@@ -16,7 +16,7 @@ from cdc_jax.io.cdc_file import MAX_LEVEL
 
 LOG2_BITS = 16  # fractional bits of log2 g, and of the thresholds of log2 of the scale
 INVERSE_BITS = 16  # fractional bits of 1/g in addition to those of the latents
-MAX_LOG2 = 7 << LOG2_BITS  # limit on |log2 g|, with which a symbol times 1/g fits 62 bits
+MAX_LOG2 = 7 << LOG2_BITS  # limit on |log2 g|, so that a symbol times 1/g fits into 62 bits
 MAX_ANCHORS = 64
 
 _ROOT_BITS = 30  # fractional bits of the square roots

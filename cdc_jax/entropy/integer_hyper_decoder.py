@@ -1,8 +1,8 @@
 """The hyper decoder in integers: from the symbols of z to y's means and scales, identical on every machine.
 
-A decoder must reproduce the encoder's means and scales to the last bit. A float network does not, since another BLAS
-kernel sums in another order. Here every number is an integer, and matrix products are exact in any order of summation
-(`integer_layer`):
+A decoder must reproduce the encoder's means and scales to the last bit. A float network does not, since BLAS kernels
+differ in their order of summation. Here, every number is an integer, and matrix products are exact in any order of
+summation (`integer_layer`):
 
   input         clip(z, -127, 127) * 2^f0 + medians, f0 = fractional_bits[0]
   layers 0, 1   transposed convolution 5x5, stride 2, z's channels -> H -> H, then LeakyReLU 0.2
@@ -74,7 +74,7 @@ class IntegerHyperDecoder:
       layers: the three layers. A layer's output_bits are the next layer's input_bits.
       medians: int32: the prior's medians per channel of z, with layers[0].input_bits fractional bits.
       thresholds: int32, non-decreasing. A scale's index is the number of thresholds that are less than or equal to it.
-        In format 1 they apply to the scale, with layers[2].output_bits fractional bits; in format 2 to log2 of the
+        In format 1, they apply to the scale, with layers[2].output_bits fractional bits; in format 2 to log2 of the
         scale in quantization steps (`latents`).
 
     Raises:
@@ -113,7 +113,7 @@ class IntegerHyperDecoder:
         return self.layers[2].kernel.shape[3] // 2
 
     def matmul(self, x: Float[np.ndarray, "n k"], matrix: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
-        """The matrix product of all layers, which tests replace by another order of summation or another type."""
+        """The matrix product of all layers, which tests replace with another order of summation or another type."""
         return x @ matrix
 
     def decode(

@@ -5,8 +5,8 @@
   LeakyReLU     x >= 0 ? x : floor(x * 52429 * 2^-18 + 1/2), after the saturation
 
 Kernels are 18-bit signed integers. The integers are stored as float64, where products and sums below 2^53 are exact.
-Every layer checks that Σ|kernel| * 2^23 + |bias| + 2^(k-1) < 2^53 for every output channel when it is created, so no
-file can make a sum inexact.
+When a layer is created, it checks that Σ|kernel| * 2^23 + |bias| + 2^(k-1) < 2^53 for every output channel, so no file
+can make a sum inexact.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +43,8 @@ class IntegerLayer:
     """One (transposed) convolution in integers.
 
     Attributes:
-      kernel: int32, at most 18 bits signed, for a cross-correlation over the input. With stride 1 the input is padded
-        by 1. With stride 2 it has a zero after every sample and is padded by 2.
+      kernel: int32, at most 18 bits signed, for a cross-correlation over the input. With stride 1, the input is padded
+        by 1. With stride 2, it has a zero after every sample and is padded by 2.
       bias: int64, with weight_bits + input_bits fractional bits.
       stride: 1 or 2, the number of output samples per input sample along each axis.
       leaky: whether LeakyReLU follows.

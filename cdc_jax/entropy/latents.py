@@ -7,7 +7,8 @@ normalized latents with F fractional bits:
             (output << 18 - F) + log2 g, with 16 fractional bits
   latent    ŷ = saturate(mean + (symbol * (1/g) + 2^15 >> 16)), 1/g with F + 16 fractional bits
 
-A checkerboard gives two passes: the anchors, and then the other positions, whose means and scales the anchors correct.
+With a checkerboard, there are two passes: the anchors, and then the other positions, whose means and scales are
+corrected given the anchors.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ Symbols = Int[np.ndarray, "h w c"]
 
 
 class Pass(NamedTuple):
-    """What encoder and decoder know before they code a pass.
+    """What the encoder and decoder know before they code a pass.
 
     Attributes:
       mean: float32, the means of y at all positions.
@@ -53,7 +54,7 @@ class Latents(NamedTuple):
     Attributes:
       symbols: y's symbols, int32.
       mean: float32, the means of y.
-      y_hat: float32, the latents that the image is decoded from.
+      y_hat: float32, the latents from which the image is decoded.
       scale_index: the scale indices with which the symbols are coded.
     """
 
@@ -65,7 +66,7 @@ class Latents(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LatentModel:
-    """Computes what coding y needs from z's symbols. Immutable, so safe to use from several threads.
+    """Computes, from z's symbols, everything needed to code y. Immutable, so safe to use from several threads.
 
     Attributes:
       hyper_decoder: the integer hyper decoder.
@@ -111,7 +112,7 @@ class LatentModel:
           z: symbols, int32.
           level: the quality in units of 1/256; unused in a model of format 1.
           symbols_of: returns y's symbols for a pass, int32 [4h, 4w, c]: by quantization in the encoder, from the stream
-            in the decoder. Only those at the pass's positions are used.
+            in the decoder. Only symbols at the pass's positions are used.
         """
         if self.gains is None:
             mean, scale_index = self.hyper_decoder.decode(z)
@@ -171,7 +172,7 @@ class LatentModel:
 
 
 def _replaced(values: np.ndarray, positions: Bool[np.ndarray, "h w"], new: np.ndarray) -> np.ndarray:
-    """A copy of `values` with those of `new` at these positions."""
+    """A copy of `values`, with the values of `new` at these positions."""
     result = values.copy()
     result[positions] = new[positions]
     return result

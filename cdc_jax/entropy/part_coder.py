@@ -1,4 +1,4 @@
-"""Codes one part of a stream, z or a pass of y: symbols, table entries and range coder, as `coder` defines them."""
+"""Codes one part of a stream (z or a pass of y): symbols, table entries and range coder, as `coder` defines them."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ RangeEncoder = constriction.stream.queue.RangeEncoder
 
 _MAX_LENGTH = 24  # binary digits of an excess, for symbols up to 2^23 and edges of tables up to 2^16
 _CHUNK_BITS = 12
-_SLICE = 1 << 20  # symbols that are decoded before the stream's end is looked for
+_SLICE = 1 << 20  # number of symbols that are decoded between checks for the stream's end
 
 
 def length_counts() -> Int[np.ndarray, " 24"]:
@@ -26,7 +26,7 @@ def length_counts() -> Int[np.ndarray, " 24"]:
 
 
 def _categorical(counts: np.ndarray) -> Categorical:
-    # constriction gives every entry one count and distributes the other 2^24 - n in proportion to the weights. The
+    # constriction assigns one count to every entry and distributes the other 2^24 - n in proportion to the weights. The
     # weights counts - 1 reproduce the counts exactly; counts / 2^24 would not.
     return Categorical((counts - 1).astype(np.float64), perfect=False)
 

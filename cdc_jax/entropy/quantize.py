@@ -10,7 +10,7 @@ LIKELIHOOD_MIN = 1e-9
 
 
 def straight_through_round(x: Float[Array, "..."], offset: Float[Array, "..."]) -> Float[Array, "..."]:
-    """round(x − offset) + offset, half to even. The gradient is passed to x unchanged, and not to offset."""
+    """round(x − offset) + offset, half to even. The gradient is passed unchanged to x, and not to the offset."""
     quantized = jnp.round(x - offset) + offset
     return x + jax.lax.stop_gradient(quantized - x)
 

@@ -1,4 +1,4 @@
-"""NumPy archives with reproducible bytes: the same arrays give the same file with every Python and NumPy.
+"""NumPy archives with reproducible bytes: the same arrays yield the same file with every version of Python and NumPy.
 
 `np.load` reads them. Members are stored, not compressed, so that no array can be larger than its file.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from cdc_jax.errors import BundleError, OutOfMemoryError
 from cdc_jax.io.limited_reads import read_limited
 
-_MAX_BYTES = 1 << 30  # of an archive; the paper's model has 18 MB
+_MAX_BYTES = 1 << 30  # per archive; the paper's model has 18 MB
 
 
 def _npy(array: np.ndarray) -> bytes:

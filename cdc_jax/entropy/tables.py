@@ -3,14 +3,14 @@
 A table represents a distribution over the integers `low`, `low + 1`, …. Its last entry is the *escape* entry, with the
 probability of all other integers. Escaped values are written separately (see `coder`), so that every integer can be
 coded. The counts of a table sum to 2^24, every count is at least 1, and the escape's is at least 2^8. So an unlikely
-symbol costs at most 16 bits plus its value. This costs every other symbol at most 2.2e-5 bits.
+symbol costs at most 16 bits plus its value. Every other symbol pays at most 2.2e-5 bits for this.
 
 There are two families:
   y   normal distributions N(0, scale²) over unit bins centered on the integers, one table per scale of `scale_table()`
   z   the deep factorized prior of Ballé et al. 2018 (arXiv 1802.01436, appendix 6.1), one table per channel
 
-Everything is computed with `exact_math`, integer sums and stable sorts, so that the same parameters give the same bytes
-on every machine.
+Everything is computed with `exact_math`, integer sums and stable sorts, so that the same parameters yield the same
+bytes on every machine.
 """
 
 import heapq
@@ -94,10 +94,10 @@ def _flatten(low: list[int], counts: list[np.ndarray]) -> Tables:
 def integer_counts(probability: Float[np.ndarray, " entries"]) -> Int[np.ndarray, " entries"]:
     """Rounds probabilities to counts with the sum 2^24, so that the rate is nearly minimal.
 
-    Each count is at least 1, that of the last entry, the escape, at least ESCAPE_COUNT. Rounds to the nearest counts,
-    then corrects their sum one by one where that costs the fewest bits (a greedy descent on the cross entropy, which is
-    convex in the counts). Ties go to the lower entry. Moving any single count to another entry would save at most 4e-9
-    bits per symbol.
+    Each count is at least 1; that of the last entry, the escape, is at least ESCAPE_COUNT. Rounds to the nearest
+    counts, then corrects their sum one by one where that costs the fewest bits (a greedy descent on the cross entropy,
+    which is convex in the counts). Ties go to the lower entry. Moving any single count to another entry would save at
+    most 4e-9 bits per symbol.
 
     Args:
       probability: float64, in [0, 1], with the sum 1 up to rounding; fewer than 2^16 entries.
@@ -254,8 +254,8 @@ def factorized_tables(prior: Mapping) -> Tables:
 def draw_symbols(tables: Tables, num_symbols: int) -> Int[np.ndarray, "num_symbols n"]:
     """Random symbols from the tables' distributions, int32, the same on every machine. Column i is from table i.
 
-    SplitMix64 (Steele et al. 2014) with a counter in raster order gives 24 bits for each symbol, which select an entry
-    by the cumulative counts. An escape gives the table's largest symbol.
+    SplitMix64 (Steele et al. 2014) with a counter in raster order generates 24 bits for each symbol, which select an
+    entry by the cumulative counts. An escape yields the table's largest symbol.
     """
     golden, mix_1, mix_2 = (
         np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Weights of modules, which have only a shape until a value is assigned."""
+"""Module weights, which have only a shape until a value is assigned."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 class Conv(nnx.Module):
     """k×k convolution of the concatenation of one or more maps, zero-padded by k // 2.
 
-    Maps of i channels in all, [b, h, w, i], become [b, h/stride, w/stride, o].
+    Maps of i channels in total, [b, h, w, i], become [b, h/stride, w/stride, o].
 
     Args:
       in_channels: i, or the number of channels of each map.
@@ -38,7 +38,7 @@ class Conv(nnx.Module):
       kernel: k, odd.
       stride: 1 or 2.
       use_bias: whether to add a bias.
-      dtype: type of the products; None: that of the weights.
+      dtype: dtype of the products; None: that of the weights.
       precision: precision of the products, as in `jax.lax`.
     """
 
@@ -62,9 +62,9 @@ class Conv(nnx.Module):
         """The convolution in prepared form.
 
         Args:
-          known: the last map, if it is the same in all calls: it is convolved here, and the prepared layer takes the
-            other maps only. Needs stride 1.
-          centred: whether to subtract from the output its mean over the channels.
+          known: the last map, if it is the same in all calls: it is convolved here, and the prepared layer takes only
+            the other maps. Requires stride 1.
+          centred: whether to subtract the output's mean over the channels from the output.
         """
         kernel = self.kernel[...]
         bias = jnp.zeros(kernel.shape[-1:], kernel.dtype) if self.bias is None else self.bias[...]
@@ -84,7 +84,7 @@ class Conv(nnx.Module):
 class TransposedConv(nnx.Module):
     """Transposed convolution of stride 2, which doubles height and width.
 
-    The kernel is 4×4 (padding 1) or 5×5 (padding 2, output padding 1). CPUs compute it by phases, see
+    The kernel is 4×4 (padding 1) or 5×5 (padding 2, output padding 1). CPUs compute it by phases; see
     `models.convolution`.
     """
 
@@ -103,7 +103,7 @@ class TransposedConv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis. `dtype` and `precision` are those of its product."""
+    """Affine map of the last axis. `dtype` and `precision` apply to its product."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype=None, precision="highest"):
         self.kernel = Weight(in_features, out_features)
@@ -148,7 +148,7 @@ class ConvNormRelu(nnx.Module):
 
 
 class ResnetBlock(nnx.Module):
-    """Two ConvNormRelu with a skip connection. With `time_features`, features of the time are added between the two.
+    """Two ConvNormRelu with a skip connection. With `time_features`, time features are added between the two.
 
     The input is the concatenation of one or more maps; `in_channels` is as in `Conv`.
     """
@@ -225,5 +225,5 @@ def upsample(in_channels: int, out_channels: int | None = None, **options) -> Tr
 
 
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of neighbouring widths: (a, b, c) → [(a, b), (b, c)]."""
+    """Pairs of neighboring widths: (a, b, c) → [(a, b), (b, c)]."""
     return list(zip(widths[:-1], widths[1:], strict=True))

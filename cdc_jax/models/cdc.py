@@ -30,7 +30,7 @@ class Compressed(NamedTuple):
 
     Attributes:
       y, z: latents before quantization, at 1/16 and 1/64 of the image's resolution.
-      y_hat, z_hat: the latents after quantization, as the decoder gets them.
+      y_hat, z_hat: the latents after quantization, as the decoder receives them.
       mean, scale: μ in the units of y, and σ in quantization steps.
       rate_bits: −log₂ p of y and z together, in bits per image.
       hyper_bits: z's part of `rate_bits`.
@@ -51,12 +51,12 @@ class Compressed(NamedTuple):
 class CDC(nnx.Module):
     """Compressor and U-Net.
 
-    A model that is built directly has no weights, only their shapes, and raises when called. `models.params.merge`
-    returns one with weights.
+    A model that is constructed directly has no weights, only their shapes, and raises an error when called.
+    `models.params.merge` returns one with weights.
 
     Args:
       config: the architecture.
-      unet_dtype: type of the U-Net's products; None: that of the weights.
+      unet_dtype: dtype of the U-Net's products; None: that of the weights.
       unet_precision: precision of the U-Net's products, as in `jax.lax`.
     """
 
@@ -76,8 +76,8 @@ class CDC(nnx.Module):
         Args:
           image: in [−1, 1]; h and w multiples of 64.
           noise: (u, u'), uniform in [−½, ½), for training: without the transform, the rate is then that of y + u and
-            z + u'; with it, see `_rounded_bits`. None, for testing: the rate is that of the rounded values. The decoder
-            always gets rounded values.
+            z + u'; with it, see `_rounded_bits`. None, for evaluation: the rate is that of the rounded values. The
+            decoder always receives rounded values.
           quality: from 0 to 1, one per image; required with the transform.
         """
         parts = self.compressor

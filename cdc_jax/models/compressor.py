@@ -1,6 +1,6 @@
 """The compressor: image → latents y and z, and ŷ → the context maps that condition the U-Net.
 
-Everything here runs in float32 and at `highest` matrix precision on every device: the rate, and which way a symbol
+Everything here runs in float32 with matrix precision `highest` on every device: the rate, and the way that a symbol
 rounds, must not depend on an accelerator's reduced precision.
 """
 
@@ -39,10 +39,10 @@ LOG2_SCALE_UNIT = 2.0**LOG2_SCALE_SHIFT  # log₂ σ per unit of the hyper decod
 
 
 class Encoder(nnx.Module):
-    """Image in [−1, 1] → latent at 1/16 of its resolution: residual blocks, each followed by a halving.
+    """Image in [−1, 1] → latent at 1/16 of its resolution: residual blocks, each followed by a downsampling by 2.
 
-    The output of the last halving is y in the paper's layout. The compact layout has another block at y's resolution,
-    and an output layer.
+    In the paper's layout, the output of the last downsampling is y. The compact layout has another block at y's
+    resolution, and an output layer.
     """
 
     def __init__(self, config: ModelConfig):
@@ -112,7 +112,7 @@ class Checkerboard(nnx.Module):
 
     The checkerboard context model of He et al. (CVPR 2021). At each position, its inputs are the four nearest anchors
     (ŷ to predict means, the symbols' magnitudes to predict scales), the hyper decoder's features, and the quality: the
-    finer the quantization, the more a symbol of zero says.
+    finer the quantization, the more informative a zero symbol is.
     """
 
     def __init__(self, width: int, latent_channels: int):
@@ -153,7 +153,7 @@ class Context(NamedTuple):
     """The U-Net's conditioning, computed from ŷ.
 
     Attributes:
-      maps: context maps, largest first; each has half the resolution of the one before. The largest has the image's
+      maps: context maps, largest first; each has half the resolution of the previous one. The largest has the image's
         resolution in the paper's layout, 1/fold of it in the compact one.
       preview: Tᵀ(ŷ), nominally in [−1, 1]; None without the transform.
     """
@@ -163,9 +163,9 @@ class Context(NamedTuple):
 
 
 class ContextDecoder(nnx.Module):
-    """ŷ → context maps for the U-Net: residual blocks, each followed by a doubling of the resolution.
+    """ŷ → context maps for the U-Net: residual blocks, each followed by an upsampling by 2.
 
-    The maps are the outputs of the doublings, and in the compact layout also the input of the first doubling.
+    The maps are the outputs of the upsamplings, and in the compact layout also the input of the first one.
     """
 
     def __init__(self, config: ModelConfig):
@@ -219,7 +219,7 @@ class Compressor(nnx.Module):
         """z of y, before quantization; the same at every quality.
 
         With the transform, the values of y span orders of magnitude. The hyper encoder's input is then log(1 + |y|),
-        with and without y's sign, with y in quantization steps of the middle rate anchor.
+        with and without y's sign, where y is in quantization steps of the middle rate anchor.
         """
         if self.transform is None:
             return self.hyper_encoder(y)

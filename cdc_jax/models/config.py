@@ -14,8 +14,8 @@ from typing import Any
 from cdc_jax.errors import ConfigError
 
 PREDICTIONS = ("x", "epsilon", "v")
-STRIDE = 64  # pixels between neighbouring positions of z; images are padded to a multiple of it
-LATENT_STRIDE = 16  # pixels between neighbouring positions of y
+STRIDE = 64  # pixels between neighboring positions of z; images are padded to a multiple of it
+LATENT_STRIDE = 16  # pixels between neighboring positions of y
 MAX_QUALITY = 100
 _MAX_CHANNELS = 1 << 14
 _MAX_ANCHORS = 64  # the limit of coding.npz
@@ -33,9 +33,9 @@ class ModelConfig:
       prediction: what the U-Net predicts: the clean image ("x", the paper's X-parameterization), the noise
         ("epsilon"), or the velocity ("v", with the architecture of x).
       width: d, the number of channels at the first level; 64 in the released weights.
-      decode_steps: default number of DDIM steps; None: that of the released program (65; epsilon: 200).
+      decode_steps: default number of DDIM steps; None: that of the released implementation (65; epsilon: 200).
       decode_gamma: default scale γ of the noise that decoding starts from.
-      fold: side of the squares of pixels that encoder and U-Net fold into channels (1, 2, 4 or 8); 1 in the paper.
+      fold: side of the pixel squares that the encoder and U-Net fold into channels (1, 2, 4 or 8); 1 in the paper.
       encoder_channels: channels per encoder level, the first at 1/fold of the image's resolution; (): d·(1, 2, 3, 4).
       unet_channels: channels per U-Net level, the first at 1/fold too; (): d·(1, 2, 3, 4, 5, 6).
       latent_channels: channels of y; 0: 4d.
@@ -153,8 +153,8 @@ class ModelConfig:
     def context_channels(self) -> tuple[int, ...]:
         """Channels of the context maps, in the order of the U-Net's levels.
 
-        In the paper's layout, the maps are at 1, 1/2, 1/4 and 1/8 of the image's resolution. In the compact one, they
-        range from 1/fold to y's resolution, 1/16.
+        In the paper's layout, the maps are at 1, 1/2, 1/4 and 1/8 of the image's resolution. In the compact layout,
+        they range from 1/fold to y's resolution, 1/16.
         """
         if self.compact:
             return self.unet_channels[: self.downsamplings + 1]

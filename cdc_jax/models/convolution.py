@@ -1,7 +1,7 @@
-"""Convolutions of NHWC maps with HWIO kernels, with gradients that are fast on CPUs too.
+"""Convolutions of NHWC maps with HWIO kernels, with gradients that are also fast on CPUs.
 
-XLA's gradients of convolutions are slow on CPUs: those of stride 2 have no optimized kernel there, the others get an
-unfavourable memory layout. On CPUs we compute the same sums as plain convolutions instead:
+XLA's gradients of convolutions are slow on CPUs: those with stride 2 have no optimized kernel there, and the others get
+an unfavorable memory layout. On CPUs, we compute the same sums as plain convolutions instead:
 
   * gradient of the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed
     one, whose even and odd rows and columns (phases) are convolutions at the lower resolution;
@@ -9,8 +9,8 @@ unfavourable memory layout. On CPUs we compute the same sums as plain convolutio
   * gradient of a 1×1 or 2×2 kernel: one matrix product per tap;
   * gradient of a kernel from many channels to few: that of a kernel from few to many, with the two maps exchanged.
 
-Other platforms use XLA's gradients. Transposed convolutions, too, use phases on CPUs only: a TPU skips the products
-with zeros, and for v5e its compiler estimates about half the time and memory traffic without phases.
+Other platforms use XLA's gradients. Transposed convolutions also use phases only on CPUs: a TPU skips the products with
+zeros, and for v5e its compiler estimates about half the time and memory traffic without phases.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _from_phases(x, phases: Phases, precision: str | None):
     """The transposed convolution, computed with its phases at x's resolution.
 
     Position q in a row of the convolution holds output columns 2q − 1 and 2q, next to each other in memory. A reshape
-    turns them into columns; the first and the last column are surplus.
+    turns them into columns; the first and the last column are discarded.
     """
     batch, height, width, _ = x.shape
     taps, outputs = phases[0].shape[0], phases[0].shape[3] // 2

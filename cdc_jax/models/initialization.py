@@ -1,8 +1,8 @@
-"""Initial weights by name, drawn with NumPy: the same on every machine and device, without compiling anything.
+"""Initial weights by name, drawn with NumPy: identical on every machine and device, and without any compilation.
 
-They follow PyTorch's defaults, as in the paper's program: U(±1/√fan_in) for kernel and bias of every convolution and
-linear layer (fan_in of a transposed convolution counts its *output* channels), norm gains 1, norm biases 0. The prior
-is initialized as in Ballé et al. (2018).
+They follow PyTorch's defaults, as in the paper's implementation: U(±1/√fan_in) for the kernel and bias of every
+convolution and linear layer (fan_in of a transposed convolution counts its *output* channels), norm gains 1, norm
+biases 0. The prior is initialized as in Ballé et al. (2018).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def initial_weights(
 
     Args:
       config: the model.
-      seed: the seed; each weight has a random stream of its own, which depends on its name.
+      seed: the seed; each weight has its own random stream, which depends on its name.
       latent_gain: factor on the encoder's last layer. With 1, y has a standard deviation of about 0.45 and mostly
         rounds to zero; with 4, about 1.8. Not used with the transform.
       klt: with the transform, its initial basis and the coefficients' standard deviations; None: a random orthonormal

@@ -1,8 +1,8 @@
-"""A model's weights as one flat dict, and conversions from and to it.
+"""A model's weights as one flat dict, and conversions to and from it.
 
 Keys are dotted module paths such as `compressor.encoder.blocks.0.block1.conv.kernel`. Jitted functions, checkpoints
-and bundles all use this form; inside a traced function, `merge` makes a callable model of it. Flax is imported only
-where a model is built: a command whose programs are kept on disk builds none.
+and bundles all use this form; inside a traced function, `merge` turns it into a callable model. Flax is imported only
+where a model is built: a command whose programs are cached on disk builds none.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def merge(
     unet_dtype: str | None = None,
     unet_precision: str | None = "highest",
 ) -> CDC:
-    """A model with these weights. Cheap, and meant to be called inside `jax.jit`.
+    """Returns a model with these weights. Cheap, and meant to be called inside `jax.jit`.
 
     Args:
       config: the architecture.
       params: all weights by name.
-      unet_dtype: type of the U-Net's products, such as "bfloat16"; None: that of the weights.
+      unet_dtype: dtype of the U-Net's products, such as "bfloat16"; None: that of the weights.
       unet_precision: precision of the U-Net's products, as in `jax.lax`.
     """
     from flax import nnx
@@ -79,7 +79,7 @@ def merge(
 
 
 def shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every weight, by name. Kept for the next process, so that it need not build the model."""
+    """Shape and dtype of every weight, by name. Cached on disk, so that the next process need not build the model."""
     kept = kept_results.read("shapes", repr(config))
     if kept is None:
         leaves = _structure(config, None, "highest")[2]
@@ -154,7 +154,7 @@ def log2_gains(params: Mapping[str, Array]) -> Float[np.ndarray, "anchors c"] | 
         return first
     growth = exact_math.softplus(np.asarray(params[f"{gains}.gain_steps"], np.float64))
     levels = [first[0].astype(np.float64)]
-    for step in growth:  # one by one: the order of summation in NumPy's own sums is unspecified
+    for step in growth:  # one by one: NumPy's order of summation is unspecified
         levels.append(levels[-1] + step)
     return np.stack(levels)
 
@@ -174,6 +174,6 @@ def checkerboard_arrays(params: Mapping[str, Array]) -> dict | None:
 
 
 def build_coding(params: Mapping[str, Array]) -> CodingModel:
-    """Builds the integer coding model of a model's weights. Raises BundleError as `CodingModel.build` does."""
+    """Builds the integer coding model of a model's weights. Raises BundleError like `CodingModel.build`."""
     arrays = prior_arrays(params), hyper_decoder_arrays(params)
     return CodingModel.build(*arrays, log2_gains(params), checkerboard_arrays(params))

@@ -1,8 +1,8 @@
 """A plain implementation of the U-Net: the readable definition, and the reference for the optimized one in tests.
 
-It concatenates inputs, computes transposed convolutions with zeros between samples, and attention as four products,
-like the paper's program, in NHWC. Everything else runs the optimized form in `models.precomputed`. Tests check that
-values and gradients of both agree.
+Like the paper's implementation, it concatenates inputs, computes transposed convolutions with zeros between samples,
+and attention as four products, but in NHWC. All other code runs the optimized form in `models.precomputed`. Tests check
+that the values and gradients of both agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def plain_unet(
     context: Context,
     quality: Float[Array, " b"] | None = None,
 ) -> Float[Array, "b h w 3"]:
-    """The U-Net's prediction: clean image, noise or velocity, as `config.prediction` says.
+    """The U-Net's prediction: the clean image, noise or velocity, according to `config.prediction`.
 
     Args:
       config: the architecture.

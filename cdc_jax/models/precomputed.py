@@ -4,11 +4,11 @@
 `prepare` method, and the sampler reuses them in all its steps. They are pytrees, so they can be passed to jitted
 functions. Four identities make them cheaper than the definition:
 
-  * A convolution of concatenated maps is a sum of convolutions, so the share of a map that is known in advance is an
-    offset.
-  * Subtracting from a convolution's output its mean over the channels is the same as subtracting from the kernel its
-    mean. Of ChannelNorm, only the division by the root mean square remains.
-  * Gain and bias of the attention's ChannelNorm can be merged into its matrices. A bias of the keys cancels in the
+  * A convolution of concatenated maps is a sum of convolutions, so the contribution of a map that is known in advance
+    is an offset.
+  * Subtracting the mean over the channels from a convolution's output is the same as subtracting the kernel's mean from
+    the kernel. Only ChannelNorm's division by the root mean square remains.
+  * The gain and bias of the attention's ChannelNorm can be merged into its matrices. A bias of the keys cancels in the
     softmax.
   * Linear attention is a product with one C×C matrix: softmax(k)ᵀ v, multiplied by the projections of q and of the
     output.
@@ -27,8 +27,8 @@ from cdc_jax.models.transform import fold, unfold
 from cdc_jax.models.valid_region import clear_outside, inside
 
 NORM_EPSILON = 1e-5
-# Positions per partial sum in attention's product of keys and values, the first that divides their number. As many as
-# fit in a core's cache.
+# Candidates for the number of positions per partial sum in attention's product of keys and values; the first that
+# divides the number of positions is used. Partial sums should fit into a core's cache.
 _POSITIONS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
@@ -46,7 +46,7 @@ class Conv:
 
     Attributes:
       kernels: a kernel for each map that is not known in advance.
-      offset: float32; the bias [o], or the bias plus the known map's share [b, h, w, o].
+      offset: float32; the bias [o], or the bias plus the known map's contribution [b, h, w, o].
       padding, stride, precision: as in `convolution.convolve`.
     """
 
@@ -57,7 +57,7 @@ class Conv:
     precision: str | None = _static()
 
     def __call__(self, *maps: Float[Array, "b h w _"]) -> Float[Array, "b _ _ o"]:
-        """The output in float32, whatever the type of the products."""
+        """The output in float32, whatever the dtype of the products."""
         total = self.offset
         for x, kernel in zip(maps, self.kernels, strict=True):
             x = x if kernel.shape[0] == 1 else clear_outside(x)
@@ -190,11 +190,11 @@ class UNet:
     """The denoiser, prepared for the context maps of one batch of images.
 
     Attributes:
-      downs, middle, ups: the levels, in the order of their use.
+      downs, middle, ups: the levels, in the order of use.
       final_gain, final_bias: weights of the last ChannelNorm.
       final_conv: the output layer.
       residual: the preview, if the prediction is a correction of it.
-      fold: side of the squares of pixels folded into channels.
+      fold: side of the pixel squares that are folded into channels.
     """
 
     downs: tuple[Level, ...]

@@ -1,9 +1,10 @@
-"""A linear transform in parallel with encoder and decoder, and the gains that y is quantized with.
+"""A linear transform in parallel with the encoder and decoder, and the gains with which y is quantized.
 
     y = T(x) + E(x),   ŷ = round((y − μ)·g)/g + μ,   x̂ = Tᵀ(ŷ) + U-Net(…)
 
-T maps 16×16 patches to coefficients in units of their standard deviations, Tᵀ maps them back. Both are initialized as
-the Karhunen–Loève transform of the training images (`training.klt`), so the model is a working transform codec at step
+T maps 16×16 patches to coefficients in units of their standard deviations, and Tᵀ maps them back. Both are initialized
+as the Karhunen–Loève transform of the training images (`training.klt`), so the model is a working transform codec at
+step
 0. The gains g grow with the quality: log₂ g is piecewise linear between rate anchors (Cui et al., "Asymmetric gained
 deep image compression with continuous rate adaptation", CVPR 2021).
 """
@@ -45,8 +46,8 @@ class Transform(nnx.Module):
     Attributes:
       analysis: [768, c]; T is analysis / deviations, applied to patches flattened row by row.
       synthesis: [c, 768], trained separately from `analysis`; Tᵀ is deviations · synthesis.
-      deviations: [c], the coefficients' initial standard deviations; not trained. As they are separate, both matrices
-        are nearly orthonormal, so that one learning rate suits all their rows.
+      deviations: [c], the coefficients' initial standard deviations; not trained. Because they are separate, both
+        matrices are nearly orthonormal, so one learning rate suits all their rows.
       log2_gain: [c], log₂ g at quality 0.
       gain_steps: [anchors − 1, c]; softplus of an entry is the increase of log₂ g from one rate anchor to the next.
         None in a single-rate model.

@@ -1,8 +1,8 @@
 """The denoising U-Net: (x_n, time, context maps) → prediction (clean image, noise or velocity).
 
-The paper's U-Net has six levels of d·(1, 2, 3, 4, 5, 6) channels, each at half the resolution of the one before. Four
+The paper's U-Net has six levels of d·(1, 2, 3, 4, 5, 6) channels, each at half the resolution of the previous one. Four
 context maps are concatenated to the inputs of levels 0 to 3. The compact layout works on folded pixels, has attention
-at its deepest level only, and one more level at the end of the upward path. With the transform, the preview is
+only at its deepest level, and has one more level at the end of the upsampling path. With the transform, the preview is
 concatenated to the first level's input, and a predicted image is a correction of it. A sampler calls `prepare` and
 `embed` once, and the prepared U-Net at every step. `models.plain_unet` is a readable definition in one file.
 """
@@ -72,7 +72,7 @@ class UNet(nnx.Module):
 
     Args:
       config: the architecture.
-      dtype: type of the products; None: that of the weights. Everything else is float32.
+      dtype: dtype of the products; None: that of the weights. Everything else is float32.
       precision: precision of the products, as in `jax.lax`.
     """
 
@@ -117,7 +117,7 @@ class UNet(nnx.Module):
     def embed(
         self, time: Float[Array, "..."], quality: Float[Array, "..."] | None = None
     ) -> tuple[Float[Array, "... _"], ...]:
-        """What each residual block adds between its layers, in the order in which the blocks are used.
+        """The features that each residual block adds between its layers, in the order in which the blocks are used.
 
         Args:
           time: time inputs in [0, 1).
@@ -130,7 +130,7 @@ class UNet(nnx.Module):
         return tuple(block.embed(embedded) for block in (*levels, *self.middle, *ups))
 
     def prepare(self, context: Context) -> precomputed.UNet:
-        """The U-Net for these context maps, with everything precomputed that is the same at every step."""
+        """The U-Net for these context maps. Everything that is the same at every step is precomputed."""
         maps = list(context.maps)
         if context.preview is not None:
             maps[0] = jnp.concatenate([maps[0], fold(context.preview, self.fold)], axis=-1)
@@ -154,7 +154,7 @@ class UNet(nnx.Module):
         context: Context,
         quality: Float[Array, " b"] | None = None,
     ) -> Float[Array, "b h w 3"]:
-        """Predicts from the noisy image.
+        """Computes the prediction for the noisy image.
 
         Args:
           x: noisy image x_n, on the scale of [−1, 1]; h and w multiples of 32.

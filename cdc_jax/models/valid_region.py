@@ -1,8 +1,8 @@
-"""Networks on a canvas that is larger than the image: what is outside the image must not change what is inside.
+"""Networks on a canvas that is larger than the image: what is outside the image must not affect what is inside.
 
-An image at the top left of a larger canvas gives the same result as alone, up to rounding, if every convolution sees
-zeros outside the image, as its own padding would be, and the attention's sums leave the outside out. So images of many
-sizes share a program. The region is a setting for the code inside a `with` block, since only three layers look at it.
+An image at the top left of a larger canvas yields the same result as on its own, up to rounding, if every convolution
+sees zeros outside the image, like its own padding, and the attention's sums leave out the outside. So images of many
+sizes share a program. The region is set by a `with` block instead of an argument, since only three layers need it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,6 @@ def inside(height: int, width: int) -> Bool[Array, "b h w"] | None:
 
 
 def clear_outside(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """The maps with zeros outside the images."""
+    """The maps, with zeros outside the images."""
     mask = inside(*x.shape[1:3])
     return x if mask is None else jnp.where(mask[..., None], x, 0)

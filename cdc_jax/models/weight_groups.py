@@ -1,4 +1,4 @@
-"""The parts of the model, and which part a weight belongs to by its dotted name.
+"""The parts of the model, and the part that a weight belongs to by its dotted name.
 
 Training uses them to decide which weights `freeze_entropy` freezes and which learning rate a weight has.
 """

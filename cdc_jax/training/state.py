@@ -1,4 +1,4 @@
-"""The state of training, and which weights it changes. Needs no optimizer, so that exporting a run needs none either."""
+"""The state of training, and which weights it changes. Needs no optimizer, so exporting a run needs none either."""
 
 from __future__ import annotations
 
