@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
-# `%name = SHAPE kind(`, or `kind-start(` of an asynchronous operation, whose `kind-done(` is not counted again.
+# `%name = SHAPE kind(`, or `kind-start(` for an asynchronous operation, whose `kind-done(` is not counted again.
 _OPERATION = re.compile(rf"^\s*(?:ROOT )?%?[\w.-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(", re.MULTILINE)
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _BITS = re.compile(r"\d+")
@@ -31,7 +31,7 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo_text: str) -> list[Collective]:
-    """The collective operations in the text of `compiled.as_text()`, by kind. One in a loop's body counts once."""
+    """The collective operations in the text of `compiled.as_text()`, by kind. Loop bodies count once."""
     counts, arrays, sizes = Counter(), Counter(), Counter()
     for shape, kind, start in _OPERATION.findall(hlo_text):
         results = _array_bytes(shape)

@@ -1,4 +1,4 @@
-"""`python -m cdc_jax.main --mode=compile`: compiles for TPUs without having them, and prints statistics per chip."""
+"""`python -m cdc_jax.main --mode=compile`: compiles for TPUs that are not attached, and prints statistics per chip."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CACHE = flags.DEFINE_string("cache", None, "Folder for statistics of programs; 
 
 
 def run(config: ml_collections.ConfigDict | None) -> None:
-    """Compiles the programs that the flags name, and prints the statistics of each as soon as they are known.
+    """Compiles the programs that the flags name, and prints the statistics of each as soon as it is compiled.
 
     Args:
-      config: the run's settings; None, without --config, is an error.
+      config: the run's settings; None (no --config) is an error.
 
     Raises:
       ConfigError: a flag is missing or invalid, or there is no such topology.

@@ -1,4 +1,4 @@
-"""Compiles a program for a topology and caches its statistics, so that the same program is compiled only once."""
+"""Compiles a program for a topology, and caches its statistics so that the same program is compiled only once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CompileStats:
       compiler_flops: the compiler's own count, with the body of a loop counted once.
       collectives: the collective operations between chips.
       compile_seconds: time of the compilation.
-      refusal: the compiler's message if the program does not fit into the chip's memory; the sizes are 0 then.
+      refusal: the compiler's message if the program does not fit into the chip's memory; the sizes are then 0.
     """
 
     program: str
@@ -86,7 +86,7 @@ def compile_program(
       The statistics, and whether they came from the cache.
 
     Raises:
-      CdcError: the compiler fails for another reason than memory, or the cache cannot be written.
+      CdcError: the compiler fails for a reason other than memory, or the cache cannot be written.
     """
     mesh = make_mesh(topology.devices)
     function, arguments = PROGRAMS[program](config, mesh, batch_per_chip)
@@ -107,7 +107,7 @@ def compile_program(
 
 
 def _compile(lowered: jax.stages.Lowered, facts: dict[str, Any]) -> CompileStats:
-    """Compiles a lowered program; `facts` are the attributes that are known before. Raises CdcError if that fails."""
+    """Compiles a lowered program; `facts` are the attributes that are already known. Raises CdcError if that fails."""
     started, refusal, compiled, hlo_text = time.perf_counter(), "", None, ""
     try:
         compiled = lowered.compile()
@@ -144,7 +144,7 @@ def _write(path: Path, stats: CompileStats) -> None:
 def _read(path: Path, flops: float) -> CompileStats | None:
     """Cached statistics, with `flops` replaced, since the traced program determines these.
 
-    None if the file is missing, corrupt or has another layout.
+    None if the file is missing or corrupt, or has another layout.
     """
     try:
         values = json.loads(path.read_text())

@@ -1,7 +1,7 @@
 """Floating-point operations of a traced program: its matrix products and convolutions, with loops counted in full.
 
-Compilers count the body of a loop once, and a decoder is a loop. Their counts of other operations differ between
-compilers, while this count depends on the program only.
+Compilers count the body of a loop once, and a decoder is a loop. Counts of other operations differ between compilers,
+whereas this count depends only on the program.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def product_flops(program: Traced, platform: str) -> int:
     """Twice the number of multiply-accumulates of all `dot_general`s and convolutions, over the whole batch.
 
     The body of a scan counts once per iteration, that of a `while` loop once, and that of a `shard_map` once per
-    device. A conditional counts as its most expensive branch; branches that differ by platform, as this platform's.
+    device. A conditional counts as its most expensive branch; platform-dependent branches count as this platform's.
     Products with the zeros that a transposed convolution inserts do not count; products with padding do.
 
     Args:
@@ -30,7 +30,7 @@ def product_flops(program: Traced, platform: str) -> int:
 
 
 def _used(jaxpr: Jaxpr) -> Iterator:
-    """The equations that the results depend on: compilers remove the others, such as the unused value of a gradient."""
+    """The equations that the results depend on. Compilers remove the others, such as an unused loss value."""
     used = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not used.isdisjoint(equation.outvars):

@@ -1,6 +1,6 @@
 """The programs to compile: the training step and the batched decoder.
 
-They are the functions that training and decoding call, with abstract arguments: no weights are created.
+They are the functions that training and decoding call, with abstract arguments, so no weights are created.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 
 def train_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip: int) -> Program:
-    """One training step; of the last stage in distillation. The state is replicated and donated, the batch split."""
+    """One training step; in distillation, of the last stage. The state is replicated and donated, the batch split."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.batch_size = batch_per_chip * mesh.size

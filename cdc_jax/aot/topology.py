@@ -1,7 +1,7 @@
 """TPU topologies without TPUs: the chips that libtpu's compiler can compile for, and their available memory.
 
-`libtpu` contains the compiler. Compiling uses no chip, so several processes may compile at the same time, and during a
-training run. Therefore we do not take libtpu's lock, which protects the chips. `ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the
+`libtpu` contains the compiler. Compiling uses no chip, so several processes may compile at the same time, even during a
+training run. We therefore do not take libtpu's lock, which protects the chips. `ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the
 environment makes libtpu take it.
 """
 
@@ -24,7 +24,7 @@ GIB = 2**30
 # v4's two cores are one device ("megacore").
 AVAILABLE_HBM_GIB = {"v2": 7.48, "v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.73, "v6e": 31.24}
 
-# Keeps libtpu from querying the machine, which is no TPU VM, and from logging errors about it.
+# Keeps libtpu from querying the machine, which is not a TPU VM, and from logging errors about it.
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",

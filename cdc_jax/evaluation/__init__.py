@@ -1,1 +1,1 @@
-"""Evaluation of codecs on real files: ours at several step counts, and the common image formats."""
+"""Evaluation of codecs on real files: our codec at several step counts, and the common image formats."""

@@ -68,7 +68,7 @@ def baseline_points(
 
     Args:
       names: keys of `BASELINES`.
-      qualities: 0 to 100, the same for every codec; None: for each codec those at which the samples' files have
+      qualities: 0 to 100, the same for every codec; None: for each codec, those at which the samples' files have
         `DEFAULT_BPP`.
       targets_bpp: if not empty, the points are instead each image's largest files within these sizes.
       samples: returns a few representative images.
@@ -111,7 +111,7 @@ def encode(baseline: Baseline, image: Image, quality: int) -> bytes:
     try:
         pil_image = PILImage.fromarray(np.ascontiguousarray(image))
         pil_image.save(buffer, baseline.format, quality=quality, **baseline.options)
-    except Exception as error:  # encoders raise OSError, ValueError, RuntimeError and worse
+    except Exception as error:  # encoders raise OSError, ValueError, RuntimeError and others
         height, width, _ = image.shape
         size = f"{width}×{height} pixels"
         raise ImageError(f"{baseline.label} cannot hold an image of {size} ({reason_of(error)}).") from None

@@ -1,8 +1,8 @@
 """Rate points of our own codec, and how they form curves.
 
 A variable-rate model forms a curve by itself, with a point for each quality or target size. Single-rate models form a
-curve together: a family has one architecture and training, and several rate weights. Each step count is a curve of its
-own.
+curve together: a family has one architecture and training setup, and several rate weights. Each step count is a
+separate curve.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OurSettings:
 
     Attributes:
       steps: numbers of diffusion steps, 0 for the preview; None: `default_steps`.
-      seed, gamma: seed and scale of the noise that decoding starts from; gamma None: each bundle's default.
+      seed, gamma: seed and scale of the starting noise; gamma None: each bundle's default.
       qualities: qualities of variable-rate models, 0 to 100; None: `DEFAULT_QUALITIES`.
       targets_bpp: if not empty, the points are instead each image's largest files within these sizes.
     """
@@ -61,8 +61,8 @@ def our_points(
       max_pixels: largest number of pixels of an image.
 
     Raises:
-      ConfigError: a bundle is given twice; a family mixes prediction types, or has other members beside a variable-rate
-        model; a step count or quality is invalid; or there are target sizes for a single-rate model.
+      ConfigError: a bundle is given twice; a family mixes prediction types, or has other members besides a
+        variable-rate model; a step count or quality is invalid; or there are target sizes for a single-rate model.
       BundleError: a bundle is invalid.
     """
     names = names or _family_names(families)
@@ -89,7 +89,7 @@ def default_steps(config: ModelConfig) -> tuple[int, ...]:
 
 
 class _Model:
-    """A bundle on a curve. It caches the latents of the latest image, from which all files of the image are written."""
+    """A bundle on a curve. Caches the latents of the latest image, from which all of its files are written."""
 
     def __init__(self, codec: Any, family: str, path: str):
         self.codec, self.family, self.path = codec, family, path
@@ -190,7 +190,7 @@ class _Rate:
 
 
 def bundle_name(path: str) -> str:
-    """A bundle's human-readable name: that of its folder, with the parent folder's if it is called `bundle`."""
+    """A bundle's human-readable name: its folder's name, with the parent folder's if it is called `bundle`."""
     resolved = Path(os.path.abspath(path))
     return f"{resolved.parent.name}/{resolved.name}" if resolved.name == "bundle" else resolved.name
 

@@ -61,10 +61,10 @@ class BdRate:
     Attributes:
       curve, anchor: names of the two curves.
       metric: name of the metric.
-      percent: difference in rate at equal quality: −20 means that `curve` needs 20 % fewer bits than `anchor`. None if
+      percent: difference in rate at equal quality; −20 means that `curve` needs 20 % fewer bits than `anchor`. None if
         it was refused.
       overlap: intersection over union of the two curves' ranges of quality, 0 to 1.
-      reason: the reason for refusing it; "" if it was not.
+      reason: the reason for refusing it; "" if it was not refused.
     """
 
     curve: str
@@ -80,8 +80,8 @@ def average(
 ) -> tuple[list[Curve], dict[str, list[str]]]:
     """Averages measurements over images.
 
-    An image whose score is not finite at some point (the image is too small for the metric; or it equals the original,
-    for PSNR) is left out of that metric's averages, for all codecs.
+    An image whose score is not finite at some point (because it is too small for the metric or, for PSNR, equals the
+    original) is left out of that metric's averages, for all codecs.
 
     Args:
       measured: the measurements.
@@ -89,7 +89,7 @@ def average(
       metrics: the metrics to average.
 
     Returns:
-      The curves, and for each metric the names of the images that were left out, if there are any.
+      The curves, and for each metric, the names of the images that were left out, if any.
     """
     excluded = {metric.name: _without_score(measured, points, metric.name) for metric in metrics}
     members: dict[str, list[RatePoint]] = {}
@@ -101,7 +101,7 @@ def average(
 
 
 def _without_score(measured: Measured, points: Sequence[RatePoint], metric: str) -> list[str]:
-    """The names of images that have no finite score at some point. Metrics of sets have one score for all images."""
+    """The names of images that have no finite score at some point. Metrics on sets have one score for all images."""
     if metric in measured.set_scores:
         return []
     return [
@@ -145,7 +145,7 @@ class _Averages:
         return _mean(self._values(point, metric))
 
     def _values(self, point: RatePoint, metric: str) -> list[float]:
-        """The scores that are averaged; none for metrics of sets."""
+        """The scores that are averaged; none for metrics on sets."""
         if metric in self.measured.set_scores:
             return []
         records = self.measured.records.items()
@@ -170,13 +170,13 @@ def bd_rate(curve: Curve, anchor: Curve, metric: MetricFacts, *, min_overlap: fl
     Args:
       curve, anchor: the curves to compare.
       metric: the measure of quality.
-      min_overlap: least `relative_overlap` of their qualities; with less, the BD-rate is refused.
+      min_overlap: smallest `relative_overlap` of their qualities; below it, the BD-rate is refused.
 
     Returns:
       The BD-rate, or the reason for refusing it.
 
     Raises:
-      CdcError: the package bjontegaard is not installed.
+      CdcError: bjontegaard is not installed.
     """
     sign = 1 if metric.higher_is_better else -1
     (test_rate, test), (anchor_rate, reference) = (_points(c, metric.name, sign) for c in (curve, anchor))

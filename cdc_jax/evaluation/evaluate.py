@@ -1,4 +1,4 @@
-"""`cdc evaluate` from its settings to the report: the sequence of steps, each of which is defined elsewhere."""
+"""`cdc evaluate`, from its settings to the report: a sequence of steps, each of which is defined elsewhere."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def evaluate(
 
     Raises:
       ConfigError: the settings are invalid; nothing was measured.
-      CdcError: a package, weights or data are missing, or no image could be evaluated; the message names the cause.
+      CdcError: a package, weights or data are missing, or no image could be evaluated; the message states the cause.
       OSError: results cannot be written.
     """
     _check_packages()
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _check_packages() -> None:
-    """Raises CdcError if a package is missing: now, not after hours of decoding."""
+    """Raises CdcError if a package is missing, rather than after hours of decoding."""
     for package in ("matplotlib", "bjontegaard"):
         if importlib.util.find_spec(package) is None:
             raise CdcError(f"An evaluation needs the package {package}: pip install '.[eval]'.")
@@ -177,7 +177,7 @@ def _points(
         targets_bpp=settings.targets_bpp,
         samples=functools.cache(lambda: _samples(images, settings.max_pixels)),
     )
-    # Group the points by curve: a curve's points are scored together.
+    # Group the points by curve, since a curve's points are scored together.
     curves: dict[str, list[RatePoint]] = {}
     for point in [*ours, *baselines]:
         curves.setdefault(point.curve, []).append(point)
@@ -188,7 +188,7 @@ def _points(
 
 
 def _families(settings: Settings, log: Callable[[str], None]) -> tuple[list[list[str]], list[str] | None]:
-    """The bundles of each family, and the families' names; None: names that follow from those of the bundles."""
+    """The bundles of each family, and the families' names; None: names derived from the bundles' names."""
     models = settings.models
     if models is None:
         models = [] if settings.released is not None else [[str(shipped_bundle())]]

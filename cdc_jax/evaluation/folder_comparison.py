@@ -1,4 +1,4 @@
-"""Scores of the images of one folder against those of another, such as what some other codec has decoded."""
+"""Scores the images of one folder against those of another, such as images decoded by another codec."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FolderComparison:
     failed: Mapping[str, str]
 
     def mean(self, metric: str) -> Mean:
-        """The mean of the finite scores: an equal image has an infinite PSNR, and is in no mean of it."""
+        """The mean of the finite scores. An image that equals its original has an infinite PSNR, which is left out."""
         values = [scores[metric] for scores in self.scores.values() if math.isfinite(scores[metric])]
         return Mean(float(np.mean(values)) if values else math.nan, half_width(values), len(values))
 
@@ -59,7 +59,7 @@ def compare_folders(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[], object] = lambda: None,
 ) -> FolderComparison:
-    """Scores every original against the image of the same name, whatever the formats of both.
+    """Scores every original against the image of the same name, whatever their formats.
 
     Args:
       originals, decoded: two folders, or two image files.
@@ -68,7 +68,7 @@ def compare_folders(
       progress: called after each image.
 
     Raises:
-      ConfigError: there is no image, two images differ in their suffix only, or a metric is unknown or for sets.
+      ConfigError: there is no image, two images differ only in their suffix, or a metric is unknown or for sets.
       CdcError: a metric's weights are missing, or no image could be compared.
     """
     for name in metrics:

@@ -1,8 +1,8 @@
 """The evaluation loop: measures every image at every rate point.
 
-Images are the outer loop, so that each original is read once and its part of every metric is computed once. All points
-of a curve that have no score yet are scored in one call per metric. Results are stored on disk (`result_store`) before
-the next curve begins.
+The outer loop is over images, so that each original is read once and its features for every metric are computed once.
+All points of a curve that have no score yet are scored in one call per metric. Results are stored on disk
+(`result_store`) before the next curve begins.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Measured:
 
     Attributes:
       records: by image and slug; only images that were measured at every rate point.
-      left_out: images that failed at some point and are in no average, with the reason.
+      left_out: images that failed at some point and are left out of all averages, with the reason.
       set_scores: scores of metrics that compare sets of images, by metric and slug.
       images: path of every image in `records`, by name.
       sha256: hash of each of those files, by name.
@@ -91,7 +91,7 @@ def measure(
     log: Log = lambda line: None,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Measured:
-    """Measures every rate point on every image, except for results that are stored already.
+    """Measures every rate point on every image, except for results that are already stored.
 
     Args:
       images: paths by name, from `find_images`.
@@ -219,7 +219,7 @@ class _ImageRun:
     def _encode(self, point: RatePoint) -> _Coded:
         quality = point.quality(self._original)
         first = None
-        if point.target_bpp is None:  # otherwise the search for the quality has made the first calls
+        if point.target_bpp is None:  # otherwise, the search for the quality has already made the first calls
             key = ("encode", point.warm_key(*self._original.shape[:2]))
             first = self._first_call(key, point.encode, self._original, quality)
         data, seconds = _timed(point.encode, self._original, quality)

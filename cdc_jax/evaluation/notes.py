@@ -44,7 +44,7 @@ def notes_of(evaluation: Evaluation, names: Sequence[str], lossless: bool) -> li
     Args:
       evaluation: the results.
       names: the images that the report shows.
-      lossless: whether it shows them without loss.
+      lossless: whether it shows them losslessly.
     """
     measured = evaluation.measured
     notes = [f"{name} is left out of every codec's average: {reason}" for name, reason in measured.left_out.items()]

@@ -16,10 +16,10 @@ from cdc_jax.evaluation.curves import Curve
 from cdc_jax.evaluation.scoring import MetricFacts
 from cdc_jax.io.files import write_atomically
 
-# The colour of text and axes. The report replaces it by the page's text colour.
+# The color of text and axes. The report replaces it with the page's text color.
 INK = "#1b1d21"
 _GRID = "#8a8f9840"
-# Colours of medium brightness, visible on light and dark backgrounds. Our curves have warm colours.
+# Colors of medium brightness, visible on light and dark backgrounds. Our curves have warm colors.
 _OURS = ("#d9480f", "#e8912d", "#d1345b", "#c65fa0", "#a8562c", "#caa21c", "#e0567a", "#8f4a8f")
 _BASELINES = ("#2b7fd0", "#2f9e57", "#8763d6", "#12a0b4", "#6f7f92", "#5367d6")
 _BASELINE_MARKERS = "sDvPX*"
@@ -118,7 +118,7 @@ def _draw_published(axes, pairs: Sequence[tuple[float, float]], name: str) -> No
 
 
 class _Decode(NamedTuple):
-    """One rate point of our codec, decoded in some number of steps: its mean seconds, score and rate."""
+    """One rate point of our codec at one step count: its mean seconds, score and rate."""
 
     steps: int
     seconds: float
@@ -127,7 +127,7 @@ class _Decode(NamedTuple):
 
 
 def _decodes(curves: Sequence[Curve], metric: MetricFacts) -> dict[str, list[_Decode]]:
-    """The decodes of each rate point that was decoded in several numbers of steps, by label, fewest steps first."""
+    """The decodes of each rate point that was decoded at several step counts, by label, fewest steps first."""
     points: dict[tuple[str, str], list[_Decode]] = {}
     for curve in curves:
         if curve.kind != "ours":

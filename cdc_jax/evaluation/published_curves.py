@@ -2,7 +2,7 @@
 
 Only curves on the same data set and with the same definition of a metric are used. The columns are source, codec,
 dataset, bpp, and scores: `psnr` (over RGB, in dB), `ms_ssim` (over RGB), `dists`, `fid`, `lpips_alex` and `lpips_vgg`.
-An empty cell is a missing score. A column `lpips` does not say which network it means, and their scales differ: it
+An empty cell is a missing score. A column `lpips` does not say which network was used, and their scales differ. It
 counts as `lpips-alex` for sources that are known to use AlexNet, and is ignored for others.
 """
 

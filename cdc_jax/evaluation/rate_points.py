@@ -1,4 +1,4 @@
-"""Rate points: codecs at single settings, which are coded, timed, scored and stored one by one."""
+"""Rate points: a codec at one setting each. They are coded, timed, scored and stored one by one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class RatePoint:
       curve: name of the rate–distortion curve that the point lies on, such as "JPEG" or "CDC, 5 steps".
       setting: the setting, human-readable: "quality 30", or a bundle's name.
       slug: name of the point's results on disk; unique within an evaluation.
-      identity: everything besides the image that the result depends on. A stored result with another identity is not
-        reused.
-      quality: image → quality to encode it with: a constant, or that of the largest file within `target_bpp`; None in
-        a single-rate model.
+      identity: everything besides the image that the result depends on. A stored result with a different identity is
+        not reused.
+      quality: image → quality to encode it with: a constant, or the quality of the largest file within `target_bpp`;
+        None for a single-rate model.
       encode: (uint8 [h, w, 3], quality) → the bytes of a file.
       decode: the bytes of a file → uint8 [h, w, 3].
       file: name of the encoded file. Points with the same name (one file, several step counts) are encoded once.

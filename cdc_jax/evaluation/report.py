@@ -88,7 +88,7 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
     """Turns the text of an SVG file into an element of an HTML page.
 
     Args:
-      svg: the file's text, with text and axes in the colour `INK`; they get the page's text colour.
+      svg: the file's text, with text and axes in the color `INK`; they get the page's text color.
       prefix: prefix of all identifiers, which must be unique within the page.
       label: description for screen readers.
     """

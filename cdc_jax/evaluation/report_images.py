@@ -1,7 +1,8 @@
 """The report's images: which versions of an image are compared, and how they are embedded in the page.
 
 A baseline's file is embedded as it is if browsers can show it. Originals and images decoded by our codec are embedded
-as lossless WebP, or as WebP of quality 95, which the page says, if they have more than `MAX_LOSSLESS_PIXELS` in all.
+as lossless WebP or, if they have more than `MAX_LOSSLESS_PIXELS` in total, as WebP of quality 95, which the page
+states.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def chosen_images(names: Sequence[str], limit: int | None) -> list[str]:
 
 
 def is_lossless(measured: Measured, names: Sequence[str], points: Sequence[RatePoint]) -> bool:
-    """Whether originals and our images have at most `MAX_LOSSLESS_PIXELS` in all."""
+    """Whether originals and our images have at most `MAX_LOSSLESS_PIXELS` in total."""
     ours = 1 + sum(point.kind == "ours" for point in points)
     sizes = [next(iter(measured.records[name].values())) for name in names]
     return sum(record.width * record.height for record in sizes) * ours <= MAX_LOSSLESS_PIXELS
@@ -52,7 +53,7 @@ def images_data(
     """The data of the report's images, as JSON values for the page's script.
 
     Every image has versions ("views"), and a group of them for each of our files: the original, our decoded images at
-    each step count, and of every baseline the file nearest in size.
+    each step count, and for every baseline the file nearest in size.
 
     Args:
       measured: the measurements.
@@ -60,7 +61,7 @@ def images_data(
       metrics: the scores to show.
       store: stored files and decoded images.
       names: the images to show.
-      lossless: whether to embed originals and our images without loss.
+      lossless: whether to embed originals and our images losslessly.
       max_pixels: largest number of pixels of an image.
     """
     result = []

@@ -1,4 +1,4 @@
-"""Results on disk, so that an evaluation can resume where it was stopped.
+"""Results on disk, so that an evaluation can resume where it stopped.
 
     results/IMAGE/POINT.json          a record: size, times, scores, and the identity that they are valid for
     files/IMAGE/POINT.SUFFIX          the compressed file
@@ -42,7 +42,7 @@ class Record:
         was for another image of the same size.
       scores: scores by metric; NaN if the image is too small for it.
       identity: identity of rate point and image.
-      quality: the quality it was encoded with; None in a single-rate model.
+      quality: the quality it was encoded with; None for a single-rate model.
       target_bpp: largest allowed rate in bits per pixel; None if the quality was given.
       side_share: fraction of the file that is side information, 0 to 1; None for other codecs.
     """
@@ -71,7 +71,7 @@ class Record:
 
     @property
     def within_target(self) -> bool:
-        """Whether the file is within the target size. It is not if even the lowest quality gives a larger file."""
+        """Whether the file is within the target size. It is not if even the lowest quality produces a larger file."""
         return self.target_bpp is None or self.file_bytes <= byte_limit(self.target_bpp, self.height, self.width)
 
 
@@ -147,7 +147,7 @@ class Store:
 
 
 def finite(value: float) -> float | str | None:
-    """A number in a form that JSON has: NaN becomes null, and infinity (PSNR of equal images) "inf"."""
+    """A number in a form that JSON supports: NaN becomes null, and infinity (PSNR of equal images) becomes "inf"."""
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")

@@ -1,4 +1,4 @@
-"""Comparison of codecs at equal file sizes: for each target, means over images, and on how many images ours is better.
+"""Comparison of codecs at equal file sizes: for each target, means over images, and the number of our codec's wins.
 
 If a codec's smallest file of an image is larger than the target, that file is used in the codec's means. On such an
 image, our codec cannot win against it, since the sizes differ.
@@ -30,8 +30,8 @@ class Cell:
       bpp: mean bits per pixel of the files.
       too_large: number of images whose smallest file is larger than the target.
       scores: mean scores by metric, over the images with a finite score for every codec.
-      wins: number of images on which our codec is better, by metric; empty for ours.
-      compared: number of images that both codecs have a score for, by metric; empty for ours.
+      wins: number of images on which our codec is better, by metric; empty for our codec.
+      compared: number of images for which both codecs have a score, by metric; empty for our codec.
     """
 
     codec: str
@@ -50,7 +50,7 @@ class SameSize:
     """Our codec at one step count, compared with the others.
 
     Attributes:
-      ours: name of our curve; None if only other codecs were measured.
+      ours: name of our curve; None if only baselines were measured.
       cells: sorted by target, smallest first; ours comes before the others.
     """
 

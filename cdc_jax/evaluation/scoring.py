@@ -1,4 +1,4 @@
-"""Scores of several versions of one image. Whatever a metric computes of the original is computed once for all."""
+"""Scores several versions of one image. A metric's features of the original are computed once for all versions."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ class Metrics:
         self.facts = [MetricFacts(name, loaded[name].label, loaded[name].higher_is_better) for name in names]
 
     def set_key(self, name: str) -> str:
-        """The name under which features of a metric of sets are stored; it depends on the metric's weights."""
+        """The name under which the features of a metric on sets are stored; it depends on the metric's weights."""
         return self._set_keys[name]
 
     def features(self, name: str, image: Image) -> Float[np.ndarray, "n d"]:
-        """The features of an image for a metric of sets, a row per patch."""
+        """The features of an image for a metric on sets, one row per patch."""
         return np.asarray(self.of_sets[name].patches_features(image), np.float32)
 
     def set_distance(self, name: str, originals: Float[np.ndarray, "n d"], decoded: Float[np.ndarray, "n d"]) -> float:
-        """A metric of sets, given the features of all images; NaN if there are too few."""
+        """The value of a metric on sets, given the features of all images; NaN if there are too few."""
         metric = self.of_sets[name]
         metric.restore({"reference": originals, "decoded": decoded})
         return float(metric.distance())
@@ -100,7 +100,7 @@ class Scorer:
         self._references: dict[str, Any] = {}
 
     def scores(self, name: str, images: Sequence[Image]) -> Float[np.ndarray, " b"]:
-        """The scores of several versions of the original by one metric, in float64; NaN if it is too small for it."""
+        """The scores of several versions of the original on one metric, in float64; NaN if it is too small."""
         metric = self._metrics.of_images[name]
         if name not in self._references:
             self._references[name] = metric.reference(self._original)

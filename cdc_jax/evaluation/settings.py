@@ -20,19 +20,18 @@ class Settings:
     Attributes:
       images: a folder of images, or one image file.
       out: the folder for all outputs; results in it are reused.
-      models: the bundles of each of our curves; None: the model that comes with the package, or none if `released` is
-        given.
+      models: the bundles of each of our curves; None: the shipped model, or none if `released` is given.
       released: a folder of the authors' checkpoints, to import and evaluate as well.
       steps: our codec's numbers of diffusion steps, 0 for the preview; None: see `cdc.default_steps`.
-      seed, gamma: seed and scale of the noise that our codec decodes from; gamma None: each bundle's default.
+      seed, gamma: seed and scale of our codec's starting noise; gamma None: each bundle's default.
       qualities: qualities of our variable-rate models, 0 to 100; None: `cdc.DEFAULT_QUALITIES`.
-      targets_bpp: target sizes in bits per pixel. If there are any, each image is coded to the largest files within
-        them, and `qualities` and `codec_qualities` are ignored.
+      targets_bpp: target sizes in bits per pixel. If there are any, each image is coded to the largest file within each
+        of them, and `qualities` and `codec_qualities` are ignored.
       metrics: names in `metrics.registry`; None: `DEFAULT_METRICS`, or with target sizes `SAME_SIZE_METRICS`.
       codecs: the baselines, keys of `baselines.BASELINES`.
-      codec_qualities: qualities of every baseline, 0 to 100; None: qualities that give typical file sizes.
-      anchor: the curve that BD-rates refer to; None: the first baseline.
-      min_overlap: least `curves.relative_overlap` of two curves for a BD-rate, 0 to 1.
+      codec_qualities: qualities of every baseline, 0 to 100; None: qualities that result in typical file sizes.
+      anchor: the reference curve of BD-rates; None: the first baseline.
+      min_overlap: smallest `curves.relative_overlap` of two curves for a BD-rate, 0 to 1.
       published: a CSV file of published curves.
       published_codecs: names of the published curves to draw; None: a short list.
       data_set: the name of `images` in that file; None: "kodak" if they are Kodak's 24 images.

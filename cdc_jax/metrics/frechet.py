@@ -2,10 +2,10 @@
 
     d² = ‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)
 
-μ and C are mean and sample covariance (divided by n - 1) of the features of all 256×256 patches. These form two grids:
-one starts at the image's corner, the other is shifted by 128 pixels in both directions. Heusel et al., "GANs Trained by
-a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Mentzer et al., "High-Fidelity
-Generative Image Compression", NeurIPS 2020. Only with Inception features may it be called FID.
+μ and C are the mean and sample covariance (with divisor n - 1) of the features of all 256×256 patches. These form two
+grids: one starts at the image's corner, the other is shifted by 128 pixels in both directions. Heusel et al., "GANs
+Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Mentzer et al.,
+"High-Fidelity Generative Image Compression", NeurIPS 2020. It may be called FID only with Inception features.
 """
 
 from __future__ import annotations

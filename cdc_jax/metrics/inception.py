@@ -2,8 +2,8 @@
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in the variant that defines FID,
 TensorFlow's graph of 2015: average pooling ignores padding, the last block uses max pooling, and images are resized to
-299×299 by TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to
-(x - 128) / 128. The features are the 2048 spatial means before the classifier.
+299×299 with TensorFlow 1's bilinear rule (pixel i of the output lies at i·h/299 of the input) and scaled to (x - 128) /
+128. The features are the 2048 spatial means before the classifier.
 
 The user supplies the weights: `pt_inception-2015-12-05-6726825d.pth`, published with pytorch-fid. Batch normalization
 (ε = 0.001) is merged into the convolutions.
@@ -126,7 +126,7 @@ def load_inception(path: str | Path | None) -> Params:
     """Reads pytorch-fid's weights file.
 
     Args:
-      path: the file; None is an error that explains which file is needed.
+      path: the file; None raises an error that explains which file is needed.
 
     Returns:
       `NAME.kernel` and `NAME.bias` for each layer of `layer_shapes`, with batch normalization merged in.

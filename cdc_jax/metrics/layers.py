@@ -46,13 +46,13 @@ def convolution(
 
 
 def max_pool(x: Float[Array, "b h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over window×window pixels, with a padding of -∞; windows that exceed the padded image are left out."""
+    """Maximum over window×window pixels, padded with -∞; windows that exceed the padded image are left out."""
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
 
 def average_pool_within(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean over the 3×3 neighbourhood of each pixel, without the padding: at the border over fewer pixels."""
+    """Mean over the 3×3 neighborhood of each pixel, excluding padding: at the border, over fewer pixels."""
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
 
     def window_sum(values):

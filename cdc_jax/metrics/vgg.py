@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from cdc_jax.metrics.layers import PRECISION, Params, convolution, max_pool
 
-# Numbers of convolutions and of channels of each stage; pooling of stride 2 between the stages.
+# Number of convolutions and of channels of each stage, with pooling of stride 2 between stages.
 STAGE_DEPTHS = (2, 2, 3, 3, 3)
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
 LAST_KERNEL = f"convolutions.{sum(STAGE_DEPTHS) - 1}.kernel"

