@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("CDC_KILLS", "10"))
 IMAGES = 24
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300 + 60 * KILLS),
+    pytest.mark.timeout(900 + 120 * KILLS),
     pytest.mark.skipif(os.name != "posix", reason="kills process groups"),
 ]
 
