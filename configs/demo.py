@@ -1,4 +1,4 @@
-"""A tiny compact model of every rate, trained in minutes on the photographs that come with scikit-image.
+"""A tiny compact variable-rate model, trained in minutes on the photographs that come with scikit-image.
 
 Command:   python -m cdc_jax.main --config=configs/demo.py --workdir=runs/demo
 Hardware:  2 CPU cores, 4 GB of memory
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def get_config():
-    """`configs/compact.py` in small: a transform codec from the first step on, so that a few hundred steps do."""
+    """`configs/compact.py` in small: a transform codec from the first step on, so a few hundred steps are enough."""
     config = runpy.run_path(str(Path(__file__).with_name("compact.py")))["get_config"]()
     with config.unlocked():
         config.model.width = 32

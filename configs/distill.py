@@ -1,4 +1,4 @@
-"""Progressive distillation (Salimans & Ho, ICLR 2022): a model that decodes in few steps learns from one in many.
+"""Progressive distillation (Salimans & Ho, ICLR 2022): a model learns to decode in fewer steps than its teacher.
 
 Command:   python -m cdc_jax.main --config=configs/distill.py:teacher=BUNDLE,steps=5 --workdir=runs/distilled \
                --config.data.path=PHOTOGRAPHS

@@ -1,4 +1,4 @@
-"""Serves a bundle that `cdc export --serving` made, with nothing but JAX, NumPy and the entropy coder.
+"""Serves a bundle from `cdc export --serving`, with only JAX, NumPy and the entropy coder.
 
     python examples/serve.py BUNDLE [PORT]
     curl --data-binary @image.npy 'http://127.0.0.1:8000/compress?quality=40' -o image.cdc

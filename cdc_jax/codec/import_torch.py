@@ -181,7 +181,7 @@ def import_torch(checkpoint: str | Path, out_dir: str | Path, *, overwrite: bool
     params = convert_tensors(tensors, config)
     lpips = {k.removeprefix(LPIPS_PREFIX): v for k, v in tensors.items() if k.startswith(LPIPS_PREFIX)}
     card = (
-        f"Imported from the PyTorch checkpoint `{Path(checkpoint).name}` of the original program "
-        f"(Yang & Mandt, NeurIPS 2023); its licence and training data are the original's."
+        f"Imported from the PyTorch checkpoint `{Path(checkpoint).name}` of the original implementation "
+        f"(Yang & Mandt, NeurIPS 2023); its license and training data are the original's."
     )
     save_bundle(out_dir, config, params, provenance=card, lpips=lpips or None, overwrite=overwrite)

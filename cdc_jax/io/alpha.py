@@ -56,7 +56,7 @@ def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None
         format = "WEBP"
     else:
         raise BitstreamError(
-            f"The file's alpha channel is not a grey PNG or lossless WebP of {width}x{height} pixels: it is corrupt."
+            f"The file's alpha channel is not a gray PNG or lossless WebP of {width}x{height} pixels: it is corrupt."
         )
     try:
         with open_header(io.BytesIO(data), [format]) as image:
@@ -66,7 +66,7 @@ def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None
     except Exception:  # for corrupt files, Pillow raises OSError, SyntaxError, struct.error, …
         raise BitstreamError("The file's alpha channel cannot be decoded: it is corrupt.") from None
     if pixels.ndim == 3 and not (pixels == pixels[..., :1]).all():
-        raise BitstreamError("The file's alpha channel is not grey: it is corrupt.")
+        raise BitstreamError("The file's alpha channel is not gray: it is corrupt.")
     return np.array(pixels if pixels.ndim == 2 else pixels[..., 0])
 
 

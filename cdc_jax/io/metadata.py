@@ -24,7 +24,7 @@ MAX_BYTES = {"exif": 1 << 20, "icc_profile": 1 << 22, "xmp": 1 << 20}  # per par
 METADATA_FORMATS = ("png", "jpeg", "webp", "tiff")  # those of `IMAGE_FORMATS` that hold all three
 
 _TYPES = {"exif": b"EXIF", "icc_profile": b"ICCP", "xmp": b"XMPP"}
-_NAMES = {"exif": "EXIF data", "icc_profile": "colour profile", "xmp": "XMP data"}
+_NAMES = {"exif": "EXIF data", "icc_profile": "color profile", "xmp": "XMP data"}
 _MAX_JPEG_BYTES = {"exif": 65533 - len(b"Exif\0\0"), "icc_profile": 255 * 65519, "xmp": 65504}
 _EXIF_PREFIX = b"Exif\0\0"
 _XMP_TAG = 700

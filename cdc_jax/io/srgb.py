@@ -82,7 +82,7 @@ def to_rgb(pil_image: PILImage.Image, notes: list[str], *, keep_profile: bool = 
                 return pil_image.convert("RGB"), profile
             return _apply_profile(pil_image, profile), b""
         except _PROFILE_ERRORS:
-            notes.append("The embedded colour profile is corrupt or does not fit, and was ignored.")
+            notes.append("The embedded color profile is corrupt or does not fit, and was ignored.")
     return pil_image.convert("RGB"), b""
 
 

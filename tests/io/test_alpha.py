@@ -150,7 +150,7 @@ def test_colours_are_no_alpha_channel():
     colours = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     buffer = io.BytesIO()
     PILImage.fromarray(colours).save(buffer, "WEBP", lossless=True)
-    with pytest.raises(BitstreamError, match="not grey"):
+    with pytest.raises(BitstreamError, match="not gray"):
         read_alpha((Chunk(ALPHA_TYPE, buffer.getvalue()),), 60, 90)
 
 

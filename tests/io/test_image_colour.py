@@ -114,7 +114,7 @@ def test_a_profile_that_cannot_be_used_is_ignored_with_a_warning(profile):
     image = random_image()
     read, notes = load_image(saved(Image.fromarray(image), "PNG", icc_profile=profile))
     np.testing.assert_array_equal(read, image)
-    assert len(notes) == 1 and "colour profile" in notes[0]
+    assert len(notes) == 1 and "color profile" in notes[0]
 
 
 def test_grey_palette_and_one_bit():
