@@ -82,13 +82,13 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
     add_model(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace existing outputs")
-    existing.add_argument("--skip-existing", action="store_true", help="leave out inputs whose output exists")
+    existing.add_argument("--skip-existing", action="store_true", help="skip inputs whose output exists")
     parser.add_argument(
         "--jobs",
         metavar="N",
         type=whole_number(1, 64),
         default=4,
-        help="files that are read, coded or written at the same time (default: %(default)s); fewer take less memory",
+        help="files that are read, coded or written at the same time (default: %(default)s); fewer use less memory",
     )
     add_quiet(parser)
 
@@ -101,7 +101,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a model's bundle: a folder, or hf://OWNER/REPO[@REVISION][/SUBFOLDER]; repeat the option for several "
-        "(default: the model shipped with cdc_jax); each file is read with the model whose fingerprint it has",
+        "(default: the model shipped with cdc_jax); each file is read with the model that has its fingerprint",
     )
     parser.add_argument(
         "--max-pixels",

@@ -14,7 +14,9 @@ from cdc_jax.codec.bundle_folder import check_new_bundle
 def add_import_torch(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cdc import-torch`."""
     parser.add_argument(
-        "file", metavar="FILE.pt", help="a checkpoint of the original program, or hf://OWNER/REPO[@REVISION]/FILE.pt"
+        "file",
+        metavar="FILE.pt",
+        help="a checkpoint of the original implementation, or hf://OWNER/REPO[@REVISION]/FILE.pt",
     )
     _add_output(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -42,7 +44,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--serving-size",
         metavar="WxH",
         type=_size,
-        help="these programs for images of one size only, rounded up to multiples of 64 (default: any size)",
+        help="make these programs for one image size only, rounded up to multiples of 64 (default: any size)",
     )
     parser.add_argument(
         "--license",

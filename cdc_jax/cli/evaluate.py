@@ -123,7 +123,7 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--published", metavar="FILE.csv", help="published curves to draw, for the same data set and metrics")
     add("--published-codecs", metavar="NAME", nargs="+", help="which of these curves (default: a short list)")
-    add("--data-set", metavar="NAME", help="the images' name in that file (default: kodak for the Kodak images)")
+    add("--data-set", metavar="NAME", help="the data set's name in that file (default: kodak for the Kodak images)")
 
 
 def run(args: argparse.Namespace, environment: Environment) -> int:
