@@ -102,7 +102,8 @@ def fit_metadata(metadata: Metadata, format: str) -> tuple[Metadata, list[str]]:
         left_out = left_out if format == "jpeg" else []
         if metadata.exif and not _is_exif(metadata.exif):
             left_out.append("exif")
-    notes = [f"The {_list(left_out)} {'was' if len(left_out) == 1 else 'were'} left out, since {format} cannot hold it."] if left_out else []
+    were, it = ("was", "it") if len(left_out) == 1 else ("were", "them")
+    notes = [f"The {_list(left_out)} {were} left out, since {format} cannot hold {it}."] if left_out else []
     return replace(metadata, **dict.fromkeys(left_out, b"")), notes
 
 

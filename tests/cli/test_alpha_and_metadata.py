@@ -80,7 +80,7 @@ def test_metadata_is_kept_on_request_and_restored(cdc, photo):
     assert code == 0 and err[0].startswith(
         "cdc: warning: photo.cdc: The alpha channel was dropped, since bmp has none. "
     )
-    assert err[0].endswith("The EXIF data and color profile was left out, since bmp cannot hold it.")
+    assert err[0].endswith("The EXIF data and color profile were left out, since bmp cannot hold them.")
 
 
 def test_what_cannot_be_kept_is_a_warning(cdc):

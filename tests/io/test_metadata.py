@@ -127,7 +127,7 @@ def test_each_part_by_itself(contents, format, part):
 
 def test_bmp_holds_none_of_it_and_gets_srgb(contents):
     [note] = lost_in("bmp", alpha=False, metadata=contents.metadata)
-    assert note == "The EXIF data, color profile and XMP data was left out, since bmp cannot hold it."
+    assert note == "The EXIF data, color profile and XMP data were left out, since bmp cannot hold them."
     decoded = read_image(encode_image(contents.pixels, "bmp", contents.metadata))
     np.testing.assert_array_equal(decoded, read_image(photo("PNG")))
 
