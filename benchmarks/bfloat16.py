@@ -1,6 +1,6 @@
 """The effect of bfloat16 in the U-Net: PSNR of images decoded with it, against the same images decoded in float32.
 
-  python benchmarks/bfloat16.py IMAGE... --model BUNDLE [--steps 1 5]
+python benchmarks/bfloat16.py IMAGE... --model BUNDLE [--steps 1 5]
 """
 
 from __future__ import annotations

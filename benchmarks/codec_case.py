@@ -31,7 +31,7 @@ def compact_config() -> ModelConfig:
 
 
 def waves(rows: int, columns: int) -> np.ndarray:
-    """uint8 [rows, columns, 3]: slow colour waves and some noise."""
+    """uint8 [rows, columns, 3]: slow color waves and some noise."""
     image, column, random = np.empty((rows, columns, 3), np.uint8), np.arange(columns), np.random.default_rng(0)
     for row in range(rows):  # row by row, so that it hardly adds to the measured memory
         slow = [np.full(columns, np.sin(row / 40)), np.cos(column / 30), np.sin((row + column) / 50)]

@@ -32,14 +32,16 @@ from cdc_jax.training.config_checks import check_config  # noqa: E402
 def pipeline_config(args: argparse.Namespace, workers: int) -> ml_collections.ConfigDict:
     """The settings of one row of the table."""
     config = default_config()
-    config.data.update({
-        "source": "folder" if args.path else "scikit-image",
-        "path": args.path or "",
-        "crop": args.crop,
-        "batch_size": args.batch_size,
-        "flip": True,
-        "workers": workers,
-    })
+    config.data.update(
+        {
+            "source": "folder" if args.path else "scikit-image",
+            "path": args.path or "",
+            "crop": args.crop,
+            "batch_size": args.batch_size,
+            "flip": True,
+            "workers": workers,
+        }
+    )
     check_config(config)
     return config
 
@@ -75,8 +77,10 @@ def main() -> None:
         args.workers = [0]
     try:
         records = len(open_sources(pipeline_config(args, 0)).training)
-        print(f"{records} images, {args.path or 'scikit-image'}; crops of {args.crop}×{args.crop}, "
-              f"batches of {args.batch_size}, {os.cpu_count()} cores")
+        print(
+            f"{records} images, {args.path or 'scikit-image'}; crops of {args.crop}×{args.crop}, "
+            f"batches of {args.batch_size}, {os.cpu_count()} cores"
+        )
         print(f"\n{'workers':>10} {'first batch, s':>15} {'images/s':>10} {'skipped':>8}")
         for workers in args.workers:
             first_seconds, rate, counters = measure(pipeline_config(args, workers), args.seconds)

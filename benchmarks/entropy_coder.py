@@ -91,8 +91,10 @@ def measure(model: CodingModel, height: int, width: int, repeats: int) -> list[t
     if not (np.array_equal(decoded.z, z) and np.array_equal(decoded.y, y)):
         raise RuntimeError("The symbols read are not those written.")
     symbols = z.size + y.size
-    print(f"{width}×{height} pixels: z {z.shape}, y {y.shape}, {symbols} symbols, {len(stream)} bytes, "
-          f"{8 * len(stream) / (height * width):.2f} bpp, {np.unique(scale_index).size} scale indices")
+    print(
+        f"{width}×{height} pixels: z {z.shape}, y {y.shape}, {symbols} symbols, {len(stream)} bytes, "
+        f"{8 * len(stream) / (height * width):.2f} bpp, {np.unique(scale_index).size} scale indices"
+    )
     encode_seconds = best_seconds(lambda: coder.encode(z, y, scale_index), repeats)
     decode_seconds = best_seconds(lambda: coder.decode(stream, z.shape), repeats)
     return [

@@ -1,8 +1,8 @@
 """Serves a bundle from `cdc export --serving`, with only JAX, NumPy and the entropy coder.
 
-    python examples/serve.py BUNDLE [PORT]
-    curl --data-binary @image.npy 'http://127.0.0.1:8000/compress?quality=40' -o image.cdc
-    curl --data-binary @image.cdc http://127.0.0.1:8000/decompress -o decoded.npy
+python examples/serve.py BUNDLE [PORT]
+curl --data-binary @image.npy 'http://127.0.0.1:8000/compress?quality=40' -o image.cdc
+curl --data-binary @image.cdc http://127.0.0.1:8000/decompress -o decoded.npy
 """
 
 import functools

@@ -109,8 +109,9 @@ def repository_files():
 
 
 def test_setup_finds_every_package():
-    folders = {module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-               for path in MODULES}
+    folders = {
+        module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0] for path in MODULES
+    }
     packages = set(find_packages(str(ROOT), include=["cdc_jax", "cdc_jax.*"]))
     assert packages == folders, "a folder with modules lacks its __init__.py"
 
@@ -120,8 +121,11 @@ def test_every_other_file_of_the_package_is_installed():
         if not path.is_relative_to(ROOT / "cdc_jax") or path.suffix == ".py":
             continue
         folders = {name: ROOT.joinpath(*name.split(".")) for name in SETUP["PACKAGE_DATA"]}
-        installed = [path in folders[name].glob(pattern) for name, patterns in SETUP["PACKAGE_DATA"].items()
-                     for pattern in patterns]
+        installed = [
+            path in folders[name].glob(pattern)
+            for name, patterns in SETUP["PACKAGE_DATA"].items()
+            for pattern in patterns
+        ]
         assert any(installed), f"{path.relative_to(ROOT)} is in no list of setup.py"
 
 

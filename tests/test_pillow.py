@@ -224,9 +224,6 @@ def test_a_file_is_closed_once_it_is_decoded(path):
         unread.load()
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -254,17 +251,16 @@ def test_a_corrupt_stream_is_an_os_error_on_loading(path):
 
 def test_other_models_and_bundles_are_os_errors(random_bundle, path, tmp_path):
     image = Image.open(path)
-    image.info.update(model=random_bundle, steps=1)
-    with pytest.raises(OSError, match="written with the model"):
-        image.load()
-    image.info.update(model=tmp_path / "nothing")
-    with pytest.raises(OSError, match="not a bundle"):
-        image.load()
-    image.info.update(steps=-1)
+    image.info.update(steps=1)
+    for model, message in ((random_bundle, "written with the model"), (tmp_path / "nothing", "not a bundle")):
+        image.info["model"] = model
+        with pytest.raises(OSError, match=message):
+            image.load()
     del image.info["model"]
+    image.info["steps"] = -1
     with pytest.raises(OSError, match="steps is -1"):
         image.load()
-    image.info.update(steps=0)
+    image.info["steps"] = 0
     image.load()  # what failed may be tried again
 
 
@@ -285,12 +281,10 @@ def test_bombs_are_pillow_s_to_refuse(monkeypatch, path):
 @pytest.mark.slow
 def test_opening_a_thousand_files_takes_at_most_twice_png_s_time(path, photo, tmp_path, capsys):
     photo.save(tmp_path / "photo.png")
-    files = {}
-    for name in ("photo.cdc", "photo.png"):
-        data = (tmp_path / name).read_bytes()
-        files[name] = [tmp_path / f"{number}-{name}" for number in range(1000)]
+    files = {name: [tmp_path / f"{i}-{name}" for i in range(1000)] for name in ("photo.cdc", "photo.png")}
+    for name in files:
         for file in files[name]:
-            file.write_bytes(data)
+            file.write_bytes((tmp_path / name).read_bytes())
 
     def seconds(name):
         start = time.process_time()

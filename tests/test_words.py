@@ -27,6 +27,7 @@ ALLOWED = {
     ],
 }
 
+
 def searched_files() -> list[str]:
     """Text files below the searched folders, relative to the root."""
     names = []

@@ -25,7 +25,7 @@ _INV_SQRT_2PI = float.fromhex("0x1.9884533d43651p-2")
 
 _EXP_TERMS = 14  # |r| <= ln(2)/2: r^15 / 15! < 1e-19
 _LOG_TERMS = 12  # s^2 <= 0.0295: s^24 < 1e-18
-_CENTRE_TERMS = 24  # t <= 1.25: t^(2k) / (2k+1)!! < 1e-22 at k = 23
+_CENTER_TERMS = 24  # t <= 1.25: t^(2k) / (2k+1)!! < 1e-22 at k = 23
 _TAIL_TERMS = 240  # t >= 1.25: converges to 1e-16
 _TAIL_START = 1.25
 _TAIL_END = 40.0  # the tail is 0 in float64 from 38.6 on
@@ -126,11 +126,11 @@ def _normal_density(t: np.ndarray) -> np.ndarray:
     return exp(coarse * coarse * -0.5) * exp(fine * -0.5) * _INV_SQRT_2PI
 
 
-def _normal_centre(t: np.ndarray) -> np.ndarray:
+def _normal_center(t: np.ndarray) -> np.ndarray:
     """P(0 < X < t) for 0 <= t <= _TAIL_START: density(t) * sum_k t^(2k+1) / (2k+1)!!, all terms positive."""
     square = t * t
     total = np.ones_like(t)
-    for k in range(_CENTRE_TERMS - 1, 0, -1):
+    for k in range(_CENTER_TERMS - 1, 0, -1):
         total = 1.0 + total * square / (2 * k + 1)
     return _normal_density(t) * (t * total)
 
@@ -146,7 +146,7 @@ def _normal_tail(t: np.ndarray) -> np.ndarray:
 def normal_upper_tail(t: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """P(X > t) of a standard normal X, for t >= 0 (negative t count as 0). Relative accuracy about 2e-15."""
     t = np.minimum(np.maximum(np.asarray(t, np.float64), 0.0), _TAIL_END)
-    near = 0.5 - _normal_centre(np.minimum(t, _TAIL_START))
+    near = 0.5 - _normal_center(np.minimum(t, _TAIL_START))
     return np.where(t < _TAIL_START, near, _normal_tail(np.maximum(t, _TAIL_START)))
 
 
@@ -162,10 +162,10 @@ def normal_interval(low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*
     near = np.where(mirrored, -high, low)
     far = np.where(mirrored, -low, high)  # |near| <= far
     distance = np.abs(near)
-    centre_near = _normal_centre(np.minimum(distance, _TAIL_START))
-    centre_far = _normal_centre(np.minimum(far, _TAIL_START))
+    center_near = _normal_center(np.minimum(distance, _TAIL_START))
+    center_far = _normal_center(np.minimum(far, _TAIL_START))
     tail_near, tail_far = normal_upper_tail(distance), normal_upper_tail(far)
-    around_zero = np.where(distance < _TAIL_START, centre_near, 0.5 - tail_near)
-    around_zero = around_zero + np.where(far < _TAIL_START, centre_far, 0.5 - tail_far)
-    one_sided = np.where(far < _TAIL_START, centre_far - centre_near, tail_near - tail_far)
+    around_zero = np.where(distance < _TAIL_START, center_near, 0.5 - tail_near)
+    around_zero = around_zero + np.where(far < _TAIL_START, center_far, 0.5 - tail_far)
+    one_sided = np.where(far < _TAIL_START, center_far - center_near, tail_near - tail_far)
     return np.where(near < 0, around_zero, one_sided)

@@ -52,7 +52,7 @@ def draw_plots(
     except ImportError:
         raise CdcError("Plots need matplotlib: pip install '.[eval]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
-    colours = _colours(curves)
+    colors = _colors(curves)
     drawn = {}
     style = {"svg.fonttype": "none", "svg.hashsalt": "cdc", "font.size": 10, "font.family": "sans-serif"}
     style |= {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
@@ -61,21 +61,21 @@ def draw_plots(
             for kind, draw in (("rd", _draw_rates), ("steps", _draw_steps), ("seconds", _draw_seconds)):
                 name = f"{kind}-{metric.name}"
                 figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
-                if draw(axes, curves, published, metric, colours):
+                if draw(axes, curves, published, metric, colors):
                     drawn[name] = _save(figure, folder / name)
                 pyplot.close(figure)
     return drawn
 
 
-def _colours(curves: Sequence[Curve]) -> dict[str, str]:
-    colours = {}
+def _colors(curves: Sequence[Curve]) -> dict[str, str]:
+    colors = {}
     for kind, palette in (("ours", _OURS), ("baseline", _BASELINES)):
         names = [curve.name for curve in curves if curve.kind == kind]
-        colours.update({name: palette[i % len(palette)] for i, name in enumerate(names)})
-    return colours
+        colors.update({name: palette[i % len(palette)] for i, name in enumerate(names)})
+    return colors
 
 
-def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
+def _draw_rates(axes, curves, published, metric: MetricFacts, colors) -> bool:
     """Score over rate, a line per curve. Returns whether there is any measured point."""
     rates = [bpp for curve in curves for bpp in curve.bpp]
     limit = max(rates, default=1.0) * _RATE_MARGIN
@@ -93,7 +93,7 @@ def _draw_rates(axes, curves, published, metric: MetricFacts, colours) -> bool:
         else:
             marker = _BASELINE_MARKERS[baselines.index(curve.name) % len(_BASELINE_MARKERS)]
             style = {"marker": marker, "markersize": 4.5, "linewidth": 1.5, "zorder": 2}
-        axes.plot(*zip(*pairs, strict=True), color=colours[curve.name], label=curve.name, **style)
+        axes.plot(*zip(*pairs, strict=True), color=colors[curve.name], label=curve.name, **style)
     axes.set_xlabel("rate (bits per pixel of the file)")
     axes.set_ylabel(_axis_label(metric))
     axes.set_xlim(left=0)
@@ -145,7 +145,7 @@ def _decodes(curves: Sequence[Curve], metric: MetricFacts) -> dict[str, list[_De
     }
 
 
-def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
+def _draw_steps(axes, curves, published, metric: MetricFacts, colors) -> bool:
     """Score over step count, a line per rate point of our codec. Returns whether there is any line."""
     lines = _decodes(curves, metric)
     if not lines:
@@ -165,7 +165,7 @@ def _draw_steps(axes, curves, published, metric: MetricFacts, colours) -> bool:
     return True
 
 
-def _draw_seconds(axes, curves, published, metric: MetricFacts, colours) -> bool:
+def _draw_seconds(axes, curves, published, metric: MetricFacts, colors) -> bool:
     """Score over decoding time, with the step counts beside the points. Returns whether there is any line."""
     lines = _decodes(curves, metric)
     if not lines:

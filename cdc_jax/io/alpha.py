@@ -25,7 +25,7 @@ OPAQUE = 255
 
 _MAX_WEBP_SIDE = 16383
 _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR")
-_GREY_8_BITS = bytes([8, 0, 0, 0, 0])  # bit depth, color type, compression, filter, no interlace
+_GRAY_8_BITS = bytes([8, 0, 0, 0, 0])  # bit depth, color type, compression, filter, no interlace
 _VP8L_SIGNATURE = 0x2F
 
 
@@ -33,11 +33,11 @@ def alpha_chunks(alpha: Alpha | None) -> tuple[Chunk, ...]:
     """The chunk for an alpha channel, 0 (transparent) to 255; empty if there is no channel or every pixel is opaque."""
     if alpha is None or (alpha == OPAQUE).all():
         return ()
-    grey, buffer = PILImage.fromarray(np.ascontiguousarray(alpha)), io.BytesIO()
+    gray, buffer = PILImage.fromarray(np.ascontiguousarray(alpha)), io.BytesIO()
     if max(alpha.shape) <= _MAX_WEBP_SIDE:
-        grey.save(buffer, "WEBP", lossless=True)
+        gray.save(buffer, "WEBP", lossless=True)
     else:
-        grey.save(buffer, "PNG", optimize=True)
+        gray.save(buffer, "PNG", optimize=True)
     return (Chunk(ALPHA_TYPE, buffer.getvalue()),)
 
 
@@ -50,7 +50,7 @@ def read_alpha(chunks: Iterable[Chunk], height: int, width: int) -> Alpha | None
     data = next((chunk.data for chunk in chunks if chunk.type == ALPHA_TYPE), None)
     if data is None:
         return None
-    if _is_grey_png(data, height, width):
+    if _is_gray_png(data, height, width):
         format = "PNG"
     elif _is_lossless_webp(data, height, width):
         format = "WEBP"
@@ -75,9 +75,9 @@ def add_alpha(image: UInt8[np.ndarray, "h w 3"], alpha: Alpha | None) -> UInt8[n
     return np.dstack([image, np.full(image.shape[:2], OPAQUE, np.uint8) if alpha is None else alpha])
 
 
-def _is_grey_png(data: bytes, height: int, width: int) -> bool:
+def _is_gray_png(data: bytes, height: int, width: int) -> bool:
     """Whether its header says that it is one, and there are no chunks other than IHDR, IDAT and IEND."""
-    if not data.startswith(_PNG_START + struct.pack(">II", width, height) + _GREY_8_BITS):
+    if not data.startswith(_PNG_START + struct.pack(">II", width, height) + _GRAY_8_BITS):
         return False
     position, kind = len(_PNG_START) - 8, b""
     while position + 12 <= len(data) and kind != b"IEND":

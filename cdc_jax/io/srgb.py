@@ -114,9 +114,9 @@ def _scale_to_8_bits(pil_image: PILImage.Image) -> PILImage.Image:
     if pil_image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0:
         # White is zero: Pillow inverts only 8-bit images.
         values = full_scale - values
-    grey = PILImage.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
-    grey.info = pil_image.info
-    return grey
+    gray = PILImage.fromarray(((values * 255 + full_scale // 2) // full_scale).astype(np.uint8))
+    gray.info = pil_image.info
+    return gray
 
 
 def _apply_profile(pil_image: PILImage.Image, profile: bytes | None) -> PILImage.Image:

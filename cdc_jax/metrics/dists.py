@@ -67,8 +67,8 @@ def reference(params: Params, image: UInt8[Array, "1 h w 3"]) -> Statistics:
     result = []
     for stage in _stages(params, image):
         mean = spatial_mean(stage)
-        centred = stage - mean[:, None, None, :]
-        result.append((centred, mean, spatial_mean(centred**2)))
+        centered = stage - mean[:, None, None, :]
+        result.append((centered, mean, spatial_mean(centered**2)))
     return result
 
 

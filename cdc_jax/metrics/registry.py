@@ -111,9 +111,7 @@ def load_metric(name: str, *, weights: str | Path | None = None) -> ImageMetric:
         network = name.removeprefix("lpips-")
         label = {"alex": "LPIPS (AlexNet)", "vgg": "LPIPS (VGG16)"}[network]
         params = lpips.load_lpips(network, weights)
-        return ImageMetric(
-            name, label, False, lpips.SMALLEST_SIDE[network], lpips.reference, lpips.compare, params
-        )
+        return ImageMetric(name, label, False, lpips.SMALLEST_SIDE[network], lpips.reference, lpips.compare, params)
     if name == "dists":
         params = dists.load_dists(weights)
         return ImageMetric(name, "DISTS", False, dists.SMALLEST_SIDE, dists.reference, dists.compare, params)

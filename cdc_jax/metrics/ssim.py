@@ -26,9 +26,9 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SMALLEST_SIDE = _TAPS
 MULTI_SCALE_SMALLEST_SIDE = (_TAPS - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 # Subtracted from pixels: variances do not change, and float32 computes them more precisely around zero.
-_CENTRE = 128.0
+_CENTER = 128.0
 
-# Pixels minus `_CENTRE`, their local means, their local variances.
+# Pixels minus `_CENTER`, their local means, their local variances.
 Moments = tuple[Float[Array, "b h w 3"], Float[Array, "b h2 w2 3"], Float[Array, "b h2 w2 3"]]
 
 
@@ -48,9 +48,9 @@ def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def _moments(x: Float[Array, "b h w 3"]) -> Moments:
-    centred = x - _CENTRE
-    mean = _blur(centred)
-    return centred, mean, _blur(centred**2) - mean**2
+    centered = x - _CENTER
+    mean = _blur(centered)
+    return centered, mean, _blur(centered**2) - mean**2
 
 
 def _similarity(a: Moments, b: Moments) -> tuple[Float[Array, "b 3"], Float[Array, "b 3"]]:
@@ -58,7 +58,7 @@ def _similarity(a: Moments, b: Moments) -> tuple[Float[Array, "b 3"], Float[Arra
     (x, x_mean, x_variance), (y, y_mean, y_variance) = a, b
     covariance = _blur(x * y) - x_mean * y_mean
     structure = (2 * covariance + _C2) / (x_variance + y_variance + _C2)
-    x_mean, y_mean = x_mean + _CENTRE, y_mean + _CENTRE
+    x_mean, y_mean = x_mean + _CENTER, y_mean + _CENTER
     luminance = (2 * x_mean * y_mean + _C1) / (x_mean**2 + y_mean**2 + _C1)
     return spatial_mean(luminance * structure), spatial_mean(structure)
 

@@ -58,17 +58,17 @@ class Conv(nnx.Module):
         self.bias = Weight(out_channels) if use_bias else None
         self.stride, self.dtype, self.precision = stride, dtype, precision
 
-    def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centred: bool = False) -> precomputed.Conv:
+    def prepare(self, known: Float[Array, "b h w _"] | None = None, *, centered: bool = False) -> precomputed.Conv:
         """The convolution in prepared form.
 
         Args:
           known: the last map, if it is the same in all calls: it is convolved here, and the prepared layer takes only
             the other maps. Requires stride 1.
-          centred: whether to subtract the output's mean over the channels from the output.
+          centered: whether to subtract the output's mean over the channels from the output.
         """
         kernel = self.kernel[...]
         bias = jnp.zeros(kernel.shape[-1:], kernel.dtype) if self.bias is None else self.bias[...]
-        if centred:
+        if centered:
             kernel, bias = (v - jnp.mean(v, axis=-1, keepdims=True) for v in (kernel, bias))
         ends = [sum(self.in_channels[: i + 1]) for i in range(len(self.in_channels))]
         kernels = [v.astype(self.dtype or v.dtype) for v in jnp.split(kernel, ends[:-1], axis=2)]
@@ -143,7 +143,7 @@ class ConvNormRelu(nnx.Module):
 
     def prepare(self, known: Float[Array, "b h w _"] | None = None) -> precomputed.ConvNormRelu:
         """The layer in prepared form; `known` as in `Conv.prepare`."""
-        conv = self.conv.prepare(known, centred=True)
+        conv = self.conv.prepare(known, centered=True)
         return precomputed.ConvNormRelu(conv, self.norm.scale[...], self.norm.bias[...])
 
 

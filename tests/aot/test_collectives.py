@@ -28,7 +28,7 @@ def test_every_form():
 
 
 def test_no_collectives():
-    assert collectives("ENTRY %main { ROOT %p = f32[4]{0} parameter(0), metadata={op_name=\"all-reduce(\"} }") == []
+    assert collectives('ENTRY %main { ROOT %p = f32[4]{0} parameter(0), metadata={op_name="all-reduce("} }') == []
 
 
 def test_a_data_parallel_step_reduces_its_gradients():

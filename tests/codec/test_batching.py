@@ -42,8 +42,10 @@ def test_batches_are_even():
 
 def images(*shapes: tuple[int, int]) -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    return [np.kron(random.integers(0, 256, (-(-h // 8), -(-w // 8), 3)), np.ones((8, 8, 1)))[:h, :w].astype(np.uint8)
-            for h, w in shapes]
+    return [
+        np.kron(random.integers(0, 256, (-(-h // 8), -(-w // 8), 3)), np.ones((8, 8, 1)))[:h, :w].astype(np.uint8)
+        for h, w in shapes
+    ]
 
 
 SETTINGS = {"steps": 2, "seed": 3, "gamma": 0.5, "eta": 0.5}

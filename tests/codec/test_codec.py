@@ -17,7 +17,7 @@ SIZES = [(1, 1), (17, 33), (65, 127), (513, 300)]
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """Slow colour gradients."""
+    """Slow color gradients."""
     rows, columns = np.mgrid[:height, :width]
     waves = np.stack([np.sin(rows / 40), np.cos(columns / 30), np.sin((rows + columns) / 50)], axis=-1)
     return (127.5 + 127.5 * waves).astype(np.uint8)

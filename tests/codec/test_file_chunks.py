@@ -36,9 +36,9 @@ def codec(bundle):
 @pytest.fixture(scope="module")
 def image():
     """uint8 [40, 60, 4], half of it transparent."""
-    colours = np.add.outer(np.arange(40) * 3, np.arange(60) * 2)[:, :, None] + np.array([0, 20, 40])
+    colors = np.add.outer(np.arange(40) * 3, np.arange(60) * 2)[:, :, None] + np.array([0, 20, 40])
     mask = np.where(np.arange(60) > 30, 255, np.arange(40)[:, None] * 6)
-    return np.dstack([colours, mask]).astype(np.uint8)
+    return np.dstack([colors, mask]).astype(np.uint8)
 
 
 def types(data):
@@ -51,7 +51,7 @@ def with_chunks(data, *chunks):
     return cdc_file.pack(*fields, level=header.level, chunks=chunks)
 
 
-def test_alpha_is_kept_and_the_colours_are_the_same(codec, image):
+def test_alpha_is_kept_and_the_colors_are_the_same(codec, image):
     with_alpha, without = codec.compress(image), codec.compress(image[..., :3])
     assert cdc_file.unpack(with_alpha).version == 2
     assert cdc_file.unpack(without).version == codec.config.format_version

@@ -123,7 +123,7 @@ def test_what_is_left_out_of_a_file_is_a_warning(random_codec, tmp_path):
 
 
 def test_arrays_with_alpha(random_codec):
-    """Equal to the file of the colours, but for the chunk."""
+    """Equal to the file of the colors, but for the chunk."""
     alpha = np.random.default_rng(1).integers(0, 256, PIXELS.shape[:2], np.uint8)
     image = np.dstack([PIXELS, alpha])
     data = random_codec.compress(image)

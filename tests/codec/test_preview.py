@@ -27,9 +27,9 @@ def _naive(y_hat: np.ndarray, synthesis: np.ndarray) -> np.ndarray:
     image = np.zeros((16 * height, 16 * width, 3))
     for row in range(16 * height):
         for column in range(16 * width):
-            for colour in range(3):
-                weights = synthesis[:, (row % 16 * 16 + column % 16) * 3 + colour].astype(np.float64)
-                image[row, column, colour] = np.sum(y_hat[row // 16, column // 16].astype(np.float64) * weights)
+            for color in range(3):
+                weights = synthesis[:, (row % 16 * 16 + column % 16) * 3 + color].astype(np.float64)
+                image[row, column, color] = np.sum(y_hat[row // 16, column // 16].astype(np.float64) * weights)
     return np.clip((image + 1) * 127.5, 0, 255)
 
 

@@ -25,14 +25,14 @@ SIZES = [(1, 1), (17, 33), (64, 64), (65, 127), (200, 130)]
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """Slow colour gradients."""
+    """Slow color gradients."""
     rows, columns = np.mgrid[:height, :width]
     waves = np.stack([np.sin(rows / 20), np.cos(columns / 30), np.sin((rows + columns) / 9)], axis=-1)
     return (127 + 100 * waves).astype(np.uint8)
 
 
 def flat(height: int, width: int) -> np.ndarray:
-    """One colour."""
+    """One color."""
     return np.full((height, width, 3), (250, 3, 90), np.uint8)
 
 

@@ -53,9 +53,7 @@ def gaussian(pytestconfig) -> dict[str, np.ndarray]:
 def report(request):
     """report(what, measured, limit) adds a line to the table at the end of the run."""
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    return lambda what, measured, limit: _measurements.append(
-        (params.get("case", "gaussian"), what, measured, limit)
-    )
+    return lambda what, measured, limit: _measurements.append((params.get("case", "gaussian"), what, measured, limit))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -88,6 +88,11 @@ def _y_model(scales: tuple[float, ...], precision: int, tail_mass: float) -> tfc
         return tf.gather(table, tf.cast(index, tf.int32))
 
     return tfc.LocationScaleIndexedEntropyModel(
-        tfc.NoisyNormal, len(scales), scale_of, coding_rank=3, compression=True,
-        range_coder_precision=precision, tail_mass=tail_mass,
+        tfc.NoisyNormal,
+        len(scales),
+        scale_of,
+        coding_rank=3,
+        compression=True,
+        range_coder_precision=precision,
+        tail_mass=tail_mass,
     )

@@ -7,7 +7,7 @@ and compares. The cases:
 
   initial   a prior as training begins with, 32 channels
   random    every parameter drawn, densities from 0.3 to 30 wide, medians anywhere, 24 channels
-  trained   a prior fitted by our training side to Laplace samples from 0.1 to 30 wide, off centre; 32 and 256 channels,
+  trained   a prior fitted by our training side to Laplace samples from 0.1 to 30 wide, off center; 32 and 256 channels,
             the latter those of the released models
   compact   a prior as training begins with, and a variable-rate model: 48 channels of y, gains, a checkerboard
   a bundle  its own weights, and the symbols of a photograph instead of drawn ones
@@ -92,11 +92,11 @@ class LaplaceSource:
     def __init__(self, channels: int, seed: int):
         self.random = np.random.default_rng(seed)
         self.width = 10 ** self.random.uniform(-1, 1.5, channels)
-        self.centre = self.random.uniform(-3, 3, channels)
+        self.center = self.random.uniform(-3, 3, channels)
 
     def draw(self, *shape: int) -> np.ndarray:
         """Float32 [*shape, c]."""
-        samples = self.random.laplace(self.centre, self.width, (*shape, len(self.width)))
+        samples = self.random.laplace(self.center, self.width, (*shape, len(self.width)))
         return samples.astype(np.float32)
 
 

@@ -25,9 +25,9 @@ def images() -> list[Image]:
 
 
 def _constants(rng) -> list[np.ndarray]:
-    """One colour, the extremes among them, from one pixel to a whole cell."""
-    colours = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 255), (127, 128, 127), *rng.integers(0, 256, (5, 3))]
-    return [np.full((*size, 3), colour) for colour in colours for size in ((1, 1), (64, 64), (1, 64))]
+    """One color, the extremes among them, from one pixel to a whole cell."""
+    colors = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 255), (127, 128, 127), *rng.integers(0, 256, (5, 3))]
+    return [np.full((*size, 3), color) for color in colors for size in ((1, 1), (64, 64), (1, 64))]
 
 
 def _patterns() -> list[np.ndarray]:
@@ -65,7 +65,7 @@ def _random(rng, kind: int, size: tuple[int, int]) -> np.ndarray:
         return rng.integers(0, 256, (*size, 3))
     if kind == 1:  # the extremes alone
         return rng.integers(0, 2, (*size, 3)) * 255
-    if kind == 2:  # noise of few levels around a colour
+    if kind == 2:  # noise of few levels around a color
         return np.clip(rng.integers(0, 256, 3) + rng.integers(-3, 4, (*size, 3)), 0, 255)
     waves = np.mgrid[: size[0], : size[1]].transpose(1, 2, 0) @ rng.normal(size=(2, 3)) * 0.2  # smooth
     return 127.5 + 127.5 * np.sin(waves + rng.uniform(0, 6, 3))

@@ -92,8 +92,9 @@ def test_encoders_differ(written):
     """The encoders' settings reach the arithmetic: with another XLA the float latents differ, so some files do."""
     if len(written.folders) < 2:
         pytest.skip("there is one encoder on this machine")
-    files = [{file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.cdc")}
-             for folder in written.folders]
+    files = [
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.cdc")} for folder in written.folders
+    ]
     assert files[0].keys() == files[1].keys()
     assert any(files[0][name] != files[1][name] for name in files[0])
 

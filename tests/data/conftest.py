@@ -1,4 +1,4 @@
-"""Small folders of images, whose colours identify the image and position of a crop, and configurations for them."""
+"""Small folders of images, whose colors identify the image and position of a crop, and configurations for them."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def test_folders_are_searched_recursively_and_sorted(tmp_path):
 def test_any_format_of_pillow_is_read(tmp_path, suffix):
     if not {"avif": features.check("avif"), "jp2": features.check("jpg_2000")}.get(suffix, True):
         pytest.skip(f"this Pillow was built without {suffix}")
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    Image.fromarray(gray).save(tmp_path / f"a.{suffix}")
     source = find(tmp_path)
-    assert np.abs(source.read(0).astype(int) - grey).max() <= 3
+    assert np.abs(source.read(0).astype(int) - gray).max() <= 3
 
 
 def test_files_that_start_programs_are_not_opened(tmp_path):

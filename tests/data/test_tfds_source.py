@@ -19,7 +19,7 @@ from tests.helpers.processes import fast_environment
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="TFDS comes with pip install '.[train]'")
 
-PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png"]  # the last one is grey
+PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png"]  # the last one is gray
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ def data_dir(tmp_path_factory, photographs):
     data_dir = tmp_path_factory.mktemp("tfds")
     image = tfds.features.Image
     examples = [
-        {"image": path.read_bytes(), "file_name": path.name, "label": number}
-        for number, path in enumerate(photographs)
+        {"image": path.read_bytes(), "file_name": path.name, "label": number} for number, path in enumerate(photographs)
     ]
     splits = {"train": examples[:3], "validation": examples[3:]}
     features = {"image": image(), "file_name": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=9)}

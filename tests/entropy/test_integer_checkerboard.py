@@ -104,7 +104,7 @@ def test_log2_magnitude(symbol, bits):
     assert -unit - 0.0861 <= magnitude[0] * unit - exact <= 1e-9  # a chord of log2 is at most 0.0861 below it
 
 
-def test_log2_magnitudes_of_powers_and_neighbours():
+def test_log2_magnitudes_of_powers_and_neighbors():
     symbols = np.array([0, 1, -1, 2, 3, -7, 8, MAX_ABS_SYMBOL, -MAX_ABS_SYMBOL + 1], np.int32)
     assert (log2_magnitude(symbols, 8) / 256).tolist() == [0, 1, 1, 1.5, 2, 3, 3.125, 23, 23]
 

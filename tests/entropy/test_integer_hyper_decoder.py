@@ -136,9 +136,9 @@ def test_medians_shift_the_input(coding_weights):
     prior, layers = coding_weights(3)
     prior["medians"] = np.array([1.0, -2.0, 3.0], np.float32)
     net = build_net((prior, layers))
-    centred = replace(net, medians=np.zeros(3, np.int32))
+    centered = replace(net, medians=np.zeros(3, np.int32))
     z = random_symbols((3, 3, 3), 5)
-    np.testing.assert_array_equal(net.decode_integers(z), centred.decode_integers(z + np.array([1, -2, 3], np.int32)))
+    np.testing.assert_array_equal(net.decode_integers(z), centered.decode_integers(z + np.array([1, -2, 3], np.int32)))
 
 
 def _bad_layer(net, **changes):

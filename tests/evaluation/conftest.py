@@ -20,8 +20,8 @@ def textured(seed, height=96, width=128):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = sum(np.sin(x / rng.uniform(4, 30) + y / rng.uniform(4, 30) + c)[..., None] for c in range(4))
-    colour = rng.uniform(20, 45, 3)
-    return np.clip(128 + waves * colour + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
+    color = rng.uniform(20, 45, 3)
+    return np.clip(128 + waves * color + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture

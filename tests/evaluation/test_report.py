@@ -101,12 +101,12 @@ def test_each_image_beside_the_nearest_file_sizes(page, finished):
 
 
 def test_controls_have_names(page):
-    labelled, inside_label = [], False
+    labeled, inside_label = [], False
     for tag, attributes in page.tags:
         if tag in ("input", "select"):
-            labelled.append("aria-label" in attributes or inside_label)
+            labeled.append("aria-label" in attributes or inside_label)
         inside_label = tag == "label"
-    assert len(labelled) == 7 and all(labelled)
+    assert len(labeled) == 7 and all(labeled)
     assert ("html", {"lang": "en"}) in page.tags
     assert any(attributes.get("name") == "viewport" for _, attributes in page.tags)
 

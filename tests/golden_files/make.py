@@ -79,7 +79,7 @@ def _weights(version: str) -> dict[str, np.ndarray]:
 
 
 def _images() -> dict[str, np.ndarray]:
-    """One pixel, an odd size, more than one cell of z, colours that clip."""
+    """One pixel, an odd size, more than one cell of z, colors that clip."""
     rng = np.random.default_rng(1)
     row, column = np.mgrid[:37, :53]
     smooth = np.stack([row * 5, column * 4, 255 - row * 3 - column], axis=-1)

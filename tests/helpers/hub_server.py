@@ -24,8 +24,7 @@ class FakeHub:
       url: for HF_ENDPOINT.
       requests: how often each (method, path) was asked for.
       authorizations: every Authorization header that came.
-      private: repositories that want the token.
-      token: that is asked for by private repositories and uploads.
+      private, token: repositories that want the token, which uploads want, too.
       cuts: file name → (bytes of the file after which the connection breaks, how many times that happens).
       stalls: file name → the number of its bytes after which nothing more comes; `stalled` is set then.
       swapped: file name → content that is sent in place of the real one of the same size, under the real hash.

@@ -7,7 +7,7 @@ import zlib
 
 
 def read_png(data: bytes) -> list[list[int]]:
-    """Rows of a PNG file of 8-bit grey samples without interlacing, of IHDR, IDAT and IEND alone."""
+    """Rows of a PNG file of 8-bit gray samples without interlacing, of IHDR, IDAT and IEND alone."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     position, parts = 8, []
     while position < len(data):

@@ -67,7 +67,7 @@ def rgb_profile(red, green, blue, gamma, curve=None):
     return icc_profile(b"RGB ", [(b"desc", DESCRIPTION), (b"wtpt", WHITE), *colorants, *curves])
 
 
-def grey_profile(gamma):
+def gray_profile(gamma):
     return icc_profile(b"GRAY", [(b"desc", DESCRIPTION), (b"wtpt", WHITE), (b"kTRC", gamma_curve(gamma))])
 
 
@@ -75,15 +75,15 @@ def srgb_of_linear(linear):
     return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
-def png(samples, colour_type, profile=None, transparent=None):
-    """A 16-bit PNG of samples [h, w, channels], which Pillow cannot write in colour."""
+def png(samples, color_type, profile=None, transparent=None):
+    """A 16-bit PNG of samples [h, w, channels], which Pillow cannot write in color."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width, _ = samples.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     between = chunk(b"iCCP", b"test\0\0" + zlib.compress(profile)) if profile else b""
     between += chunk(b"tRNS", np.array(transparent, ">u2").tobytes()) if transparent is not None else b""
     image = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

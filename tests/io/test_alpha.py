@@ -91,14 +91,14 @@ def test_add_alpha():
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
-def mislabelled_png(width, height):
+def mislabeled_png(width, height):
     data = bytearray(saved(disc(), "PNG"))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
 
 
-def mislabelled_webp(width, height):
+def mislabeled_webp(width, height):
     data = bytearray(saved(disc(), "WEBP", lossless=True))
     data[21:25] = struct.pack("<I", width - 1 | (height - 1) << 14)
     return bytes(data)
@@ -146,16 +146,16 @@ def test_anything_else_is_corrupt(data):
     assert "\n" not in str(raised.value)
 
 
-def test_colours_are_no_alpha_channel():
-    colours = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+def test_colors_are_no_alpha_channel():
+    colors = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     buffer = io.BytesIO()
-    PILImage.fromarray(colours).save(buffer, "WEBP", lossless=True)
+    PILImage.fromarray(colors).save(buffer, "WEBP", lossless=True)
     with pytest.raises(BitstreamError, match="not gray"):
         read_alpha((Chunk(ALPHA_TYPE, buffer.getvalue()),), 60, 90)
 
 
 @pytest.mark.parametrize(
-    "bomb", [mislabelled_png(40000, 40000), mislabelled_png(2**31 - 1, 2**31 - 1), mislabelled_webp(16384, 16384)]
+    "bomb", [mislabeled_png(40000, 40000), mislabeled_png(2**31 - 1, 2**31 - 1), mislabeled_webp(16384, 16384)]
 )
 def test_a_bomb_is_refused_before_it_is_decoded(bomb):
     tracemalloc.start()

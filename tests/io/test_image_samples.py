@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cdc_jax.errors import ImageError
 from cdc_jax.io.images import ImageWarning, from_pil, load_image, read_contents, read_image
-from tests.io.image_files import grey_profile, png, quietly, saved, smooth, tiff
+from tests.io.image_files import gray_profile, png, quietly, saved, smooth, tiff
 
 RAMP_8 = np.arange(256, dtype=np.uint16).reshape(4, 64)
 RAMP_16 = RAMP_8 * 257
@@ -29,8 +29,8 @@ RAMPS_16 = {
     "TIFF, big endian": tiff(RAMP_16.astype(">u2").tobytes(), 64, 4, bits=16, order=">"),
     "TIFF, white is zero": tiff((65535 - RAMP_16).astype("<u2").tobytes(), 64, 4, bits=16, photometric=0),
     "TIFF, 32 bits": tiff(RAMP_16.astype("<u4").tobytes(), 64, 4, bits=32),
-    "TIFF, colour": tiff((RAMP_RGB * 257).astype("<u2").tobytes(), 64, 4, bits=16, photometric=2, channels=3),
-    "PNG, colour": png(RAMP_RGB * 257, 2),
+    "TIFF, color": tiff((RAMP_RGB * 257).astype("<u2").tobytes(), 64, 4, bits=16, photometric=2, channels=3),
+    "PNG, color": png(RAMP_RGB * 257, 2),
     "PGM": b"P5 64 4 65535\n" + RAMP_16.astype(">u2").tobytes(),
 }
 
@@ -43,14 +43,14 @@ def test_a_16_bit_ramp_reads_like_its_8_bit_twin(kind):
     assert read_contents(RAMPS_16[kind]).bits == bits
 
 
-def test_16_bit_grey_is_rounded_to_the_nearest():
+def test_16_bit_gray_is_rounded_to_the_nearest():
     every = np.arange(65536).reshape(256, 256)
     np.testing.assert_array_equal(quietly(png(every[..., None], 0), 16)[..., 0], np.floor(every / 257 + 0.5))
 
 
-def test_16_bit_grey_keeps_its_profile_and_its_transparency():
-    eight = saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG", icc_profile=grey_profile(1.0))
-    sixteen = png(RAMP_16[..., None], 0, profile=grey_profile(1.0))
+def test_16_bit_gray_keeps_its_profile_and_its_transparency():
+    eight = saved(Image.fromarray(RAMP_8.astype(np.uint8)), "PNG", icc_profile=gray_profile(1.0))
+    sixteen = png(RAMP_16[..., None], 0, profile=gray_profile(1.0))
     np.testing.assert_array_equal(quietly(sixteen, 16), quietly(eight))
     assert quietly(sixteen, 16)[2, 0, 0] > 128 + 20
     assert "alpha" in load_image(png(RAMP_16[..., None], 0, transparent=257))[1][1]
@@ -130,21 +130,21 @@ ALPHA = {
     ),
     "LA": (saved(Image.fromarray(smooth()[..., :2]), "PNG"), np.repeat(smooth()[..., :1], 3, 2)),
     "16-bit RGBA": (png(np.full((3, 5, 4), 257 * 9), 6), np.full((3, 5, 3), 9)),
-    "16-bit grey and alpha": (png(np.full((3, 5, 2), 257 * 9), 4), np.full((3, 5, 3), 9)),
+    "16-bit gray and alpha": (png(np.full((3, 5, 2), 257 * 9), 4), np.full((3, 5, 3), 9)),
     "palette": (transparent_palette(), np.asarray(Image.fromarray(smooth()).quantize(16).convert("RGB"))),
-    "one transparent colour": (saved(Image.fromarray(smooth()), "PNG", transparency=(0, 0, 0)), smooth()),
-    "one transparent grey": (saved(Image.new("L", (3, 3), 7), "PNG", transparency=7), np.full((3, 3, 3), 7)),
+    "one transparent color": (saved(Image.fromarray(smooth()), "PNG", transparency=(0, 0, 0)), smooth()),
+    "one transparent gray": (saved(Image.new("L", (3, 3), 7), "PNG", transparency=7), np.full((3, 3, 3), 7)),
 }
 
 
 @pytest.mark.parametrize("kind", ALPHA)
 def test_alpha_is_dropped_with_a_warning(kind):
-    data, colours = ALPHA[kind]
+    data, colors = ALPHA[kind]
     with pytest.warns(ImageWarning) as warned:
         read = read_image(data)
     rounded = ["16 bits a sample were rounded to 8."] if "16-bit" in kind else []
     assert [str(warning.message) for warning in warned] == [*rounded, "The alpha channel was dropped."]
-    np.testing.assert_array_equal(read, colours)
+    np.testing.assert_array_equal(read, colors)
 
 
 ALPHA_CHANNELS = {
@@ -152,21 +152,21 @@ ALPHA_CHANNELS = {
     "RGBA, WebP": smooth()[..., 0],
     "LA": smooth()[..., 1],
     "16-bit RGBA": np.full((3, 5), 9),
-    "16-bit grey and alpha": np.full((3, 5), 9),
+    "16-bit gray and alpha": np.full((3, 5), 9),
     "palette": np.asarray(Image.fromarray(smooth()).quantize(16)),  # index i has the alpha i
-    "one transparent colour": np.where((smooth() == 0).all(-1), 0, 255),
-    "one transparent grey": np.zeros((3, 3)),
-    "one transparent 16-bit grey": np.where(RAMP_8 == 1, 0, 255),
-    "one transparent 16-bit colour": np.where(RAMP_8 == 9, 0, 255),
+    "one transparent color": np.where((smooth() == 0).all(-1), 0, 255),
+    "one transparent gray": np.zeros((3, 3)),
+    "one transparent 16-bit gray": np.where(RAMP_8 == 1, 0, 255),
+    "one transparent 16-bit color": np.where(RAMP_8 == 9, 0, 255),
 }
 SEE_THROUGH = {kind: data for kind, (data, _) in ALPHA.items()} | {
-    "one transparent 16-bit grey": png(RAMP_16[..., None], 0, transparent=257),
-    "one transparent 16-bit colour": png(RAMP_RGB * 257, 2, transparent=(9 * 257,) * 3),
+    "one transparent 16-bit gray": png(RAMP_16[..., None], 0, transparent=257),
+    "one transparent 16-bit color": png(RAMP_RGB * 257, 2, transparent=(9 * 257,) * 3),
 }
 
 
 @pytest.mark.parametrize("kind", SEE_THROUGH)
-def test_alpha_is_read_beside_the_colours(kind):
+def test_alpha_is_read_beside_the_colors(kind):
     contents = read_contents(SEE_THROUGH[kind])
     assert contents.alpha.dtype == np.uint8
     assert contents.notes == (("16 bits a sample were rounded to 8.",) if "16-bit" in kind else ())

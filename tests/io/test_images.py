@@ -99,7 +99,7 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
         [[[0, 0, 0]]],
     ],
 )
-def test_only_uint8_colour_arrays_are_written(image):
+def test_only_uint8_color_arrays_are_written(image):
     with pytest.raises(ImageError, match="An image"):
         encode_image(image, "png")
 

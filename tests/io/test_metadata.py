@@ -1,4 +1,4 @@
-"""EXIF, XMP and colour profiles: out of image files of every format, through chunks, and into files again."""
+"""EXIF, XMP and color profiles: out of image files of every format, through chunks, and into files again."""
 
 import io
 
@@ -13,7 +13,7 @@ from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
 from cdc_jax.io.images import encode_image, lost_in, read_contents, read_image
 from cdc_jax.io.metadata import MAX_BYTES, Metadata, metadata_chunks, metadata_in, read_metadata
-from tests.io.image_files import BLUE, GREEN, RED, grey_profile, png, random_image, rgb_profile, saved, smooth
+from tests.io.image_files import BLUE, GREEN, RED, gray_profile, png, random_image, rgb_profile, saved, smooth
 
 ORIENTATION, MAKER, EXIF_IFD, GPS_IFD = 0x0112, 0x010F, 0x8769, 0x8825
 TAKEN, EXPOSURE, COMMENT = 0x9003, 0x829A, 0x9286
@@ -85,13 +85,13 @@ def test_pixels_stay_in_a_profile_that_is_kept_and_become_srgb_otherwise():
 @pytest.mark.parametrize(
     "data",
     [
-        saved(PILImage.fromarray(smooth()[..., 0]), "PNG", icc_profile=grey_profile(1.0)),
+        saved(PILImage.fromarray(smooth()[..., 0]), "PNG", icc_profile=gray_profile(1.0)),
         saved(PILImage.fromarray(smooth()).convert("CMYK"), "TIFF"),
         saved(PILImage.fromarray(smooth()), "PNG", icc_profile=b"not a profile"),
         saved(PILImage.fromarray(smooth()), "PNG", icc_profile=SWAPPED[:200]),
         saved(PILImage.fromarray(smooth()), "TIFF", icc_profile=SWAPPED + bytes(MAX_BYTES["icc_profile"])),
     ],
-    ids=["grey", "CMYK", "corrupt", "cut off", "too large"],
+    ids=["gray", "CMYK", "corrupt", "cut off", "too large"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_other_profiles_are_converted_as_ever(data):
@@ -100,9 +100,9 @@ def test_other_profiles_are_converted_as_ever(data):
     np.testing.assert_array_equal(kept.pixels, plain.pixels)
 
 
-def test_16_bits_and_grey_keep_their_metadata():
-    grey = png(np.full((3, 5, 1), 257 * 9), 0, profile=SWAPPED)
-    read = read_contents(grey, keep_metadata=True)
+def test_16_bits_and_gray_keep_their_metadata():
+    gray = png(np.full((3, 5, 1), 257 * 9), 0, profile=SWAPPED)
+    read = read_contents(gray, keep_metadata=True)
     assert (read.pixels == 9).all() and read.metadata.icc_profile == SWAPPED
 
 

@@ -28,8 +28,12 @@ class TestLocal:
         assert len(lines) == 2
         for index, line in enumerate(lines):
             words = shlex.split(line)
-            assert words[:4] == ["env", "CDC_COORDINATOR=localhost:4321", "CDC_PROCESS_COUNT=2",
-                                 f"CDC_PROCESS_INDEX={index}"]
+            assert words[:4] == [
+                "env",
+                "CDC_COORDINATOR=localhost:4321",
+                "CDC_PROCESS_COUNT=2",
+                f"CDC_PROCESS_INDEX={index}",
+            ]
             assert "XLA_FLAGS=--xla_force_host_platform_device_count=4 --xla_dump_to=x" in words
 
     def test_a_crash_is_tried_again_and_a_mistake_is_not(self, tmp_path):
@@ -54,7 +58,7 @@ class TestLocal:
     @pytest.mark.parametrize("sent, ends_with", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_signals_reach_the_trainers(self, tmp_path, sent, ends_with):
         ready, saved = tmp_path / "ready", tmp_path / "saved"
-        body = f'trap \'echo $CDC_PROCESS_INDEX >> "{saved}"; exit {ends_with}\' {sent.name[3:]}\n'
+        body = f"trap 'echo $CDC_PROCESS_INDEX >> \"{saved}\"; exit {ends_with}' {sent.name[3:]}\n"
         body += f'echo . >> "{ready}"; for i in $(seq 200); do sleep 0.1; done'
         settings = {"PYTHON": str(executable(tmp_path, "python", body)), "PROCESSES": "2", "TMPDIR": str(tmp_path)}
         environment = {"PATH": "/usr/bin:/bin", **settings}

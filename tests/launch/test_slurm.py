@@ -31,8 +31,10 @@ class TestSlurm:
     def test_one_node_needs_no_coordinator(self, tmp_path):
         tools = self.tools(tmp_path)
         assert launch(SLURM, "c.py", "w", **tools).returncode == 0
-        assert calls(tmp_path) == ["srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 python3 -m "
-                                   "cdc_jax.main --config=c.py --workdir=w"]
+        assert calls(tmp_path) == [
+            "srun --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 python3 -m "
+            "cdc_jax.main --config=c.py --workdir=w"
+        ]
 
     def test_an_error_is_passed_on_and_not_requeued(self, tmp_path):
         finished = launch(SLURM, "c.py", "w", **self.tools(tmp_path, srun="exit 1"))
@@ -46,5 +48,7 @@ class TestSlurm:
             wait_for(ready.exists)
             os.kill(script.pid, signal.SIGTERM)
             assert script.wait(timeout=20) == 143
-        assert [call for call in calls(tmp_path) if call.startswith("sc")] == ["scancel --signal=TERM 123",
-                                                                               "scontrol requeue 123"]
+        assert [call for call in calls(tmp_path) if call.startswith("sc")] == [
+            "scancel --signal=TERM 123",
+            "scontrol requeue 123",
+        ]

@@ -50,9 +50,16 @@ class TestTpuVm:
 
         def kind(line):
             names = {
-                "queued-resources describe": "ask the queue", "tpu-vm describe": "look", "echo lost": "status",
-                "queued-resources create": "queue", "tpu-vm create": "create", " delete ": "delete", "scp": "copy",
-                "uv pip install": "install", "kill -TERM": "stop", "cdc_jax.main": "train",
+                "queued-resources describe": "ask the queue",
+                "tpu-vm describe": "look",
+                "echo lost": "status",
+                "queued-resources create": "queue",
+                "tpu-vm create": "create",
+                " delete ": "delete",
+                "scp": "copy",
+                "uv pip install": "install",
+                "kill -TERM": "stop",
+                "cdc_jax.main": "train",
             }
             return next((name for part, name in names.items() if part in line), line)
 
@@ -68,8 +75,14 @@ class TestTpuVm:
         lines = [shlex.split(line) for line in shlex_lines(finished.stdout)]
         create = lines[0]
         assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "mine-queue"]
-        assert {"--node-id=mine", "--zone=here", "--project=p", "--accelerator-type=v6e-8", "--spot",
-                "--runtime-version=v2-alpha-tpuv6e"} <= set(create)
+        assert {
+            "--node-id=mine",
+            "--zone=here",
+            "--project=p",
+            "--accelerator-type=v6e-8",
+            "--spot",
+            "--runtime-version=v2-alpha-tpuv6e",
+        } <= set(create)
         train = next(line for line in lines if any("cdc_jax.main" in word for word in line))
         assert "--worker=all" in train
         text = next(word for word in train if word.startswith("--command="))
@@ -180,7 +193,9 @@ class TestTpuVm:
         assert on_worker("status") == "running"
         on_worker("stop")
         assert on_worker("status") == "143"
-        assert calls(home / "cdc_venv" / "bin") == ["python -m cdc_jax.main --config=configs/my own.py --workdir=gs://b/x"]
+        assert calls(home / "cdc_venv" / "bin") == [
+            "python -m cdc_jax.main --config=configs/my own.py --workdir=gs://b/x"
+        ]
 
 
 def shlex_lines(text):

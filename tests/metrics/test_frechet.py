@@ -43,15 +43,24 @@ def test_too_few_features_are_refused():
         frechet_distance(np.zeros((5, 3)), np.zeros((5, 4)))
 
 
-@pytest.mark.parametrize(("height", "width", "count"), [
-    (512, 768, 8), (768, 512, 8), (256, 256, 1), (384, 384, 2), (383, 600, 2), (255, 900, 0),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "count"),
+    [
+        (512, 768, 8),
+        (768, 512, 8),
+        (256, 256, 1),
+        (384, 384, 2),
+        (383, 600, 2),
+        (255, 900, 0),
+    ],
+)
 def test_patches_are_both_grids(height, width, count):
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows % 256, columns % 256, rows // 256 * 16 + columns // 256], -1).astype(np.uint8)
     squares = patches(image)
     assert squares.shape == (count, 256, 256, 3)
-    corners = [(int(p[0, 0, 2]) // 16 * 256 + int(p[0, 0, 0]), int(p[0, 0, 2]) % 16 * 256 + int(p[0, 0, 1]))
-               for p in squares]
+    corners = [
+        (int(p[0, 0, 2]) // 16 * 256 + int(p[0, 0, 0]), int(p[0, 0, 2]) % 16 * 256 + int(p[0, 0, 1])) for p in squares
+    ]
     grid = [(t, w) for s in (0, 128) for t in range(s, height - 255, 256) for w in range(s, width - 255, 256)]
     assert corners == grid

@@ -9,10 +9,12 @@ from tests.metrics.pairs import synthetic_pair
 from tests.metrics.torch_peers import submodule_without_package
 
 # torch-fidelity 0.4.0 with `random_tensors` on the images of `small_images`: the first four features, the mean.
-GOLDEN = np.array([
-    [1.0733506680, 0.0, 0.2888877988, 0.0005288126, 0.3242954341],
-    [1.0923799276, 0.0, 0.2836411297, 0.0007032381, 0.3275327983],
-])
+GOLDEN = np.array(
+    [
+        [1.0733506680, 0.0, 0.2888877988, 0.0005288126, 0.3242954341],
+        [1.0923799276, 0.0, 0.2836411297, 0.0007032381, 0.3275327983],
+    ]
+)
 
 
 def random_tensors() -> dict[str, np.ndarray]:

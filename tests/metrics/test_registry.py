@@ -57,7 +57,7 @@ def test_vgg_features_of_patches():
 
 def test_set_metric_resumes_where_it_was():
     def stand_in():
-        return SetMetric("fd-mean", "distance of mean colours", lambda x: x.mean(axis=(1, 2)), 3)
+        return SetMetric("fd-mean", "distance of mean colors", lambda x: x.mean(axis=(1, 2)), 3)
 
     metric, other = stand_in(), stand_in()
     original, decoded = synthetic_pair(384, 600)

@@ -60,8 +60,11 @@ def torchvision_stub(monkeypatch):
     stub = types.ModuleType("torchvision")
     stub.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
     stub.models, stub.transforms = models, types.ModuleType("torchvision.transforms")
-    for name, module in (("torchvision", stub), ("torchvision.models", models),
-                         ("torchvision.transforms", stub.transforms)):
+    for name, module in (
+        ("torchvision", stub),
+        ("torchvision.models", models),
+        ("torchvision.transforms", stub.transforms),
+    ):
         monkeypatch.setitem(sys.modules, name, module)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("lpips", "DISTS_pytorch")]:
         monkeypatch.delitem(sys.modules, name)

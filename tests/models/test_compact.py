@@ -62,7 +62,7 @@ def test_shapes_for_every_fold(side):
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 8])
-def test_unfolding_reverses_folding_and_keeps_neighbours_together(side):
+def test_unfolding_reverses_folding_and_keeps_neighbors_together(side):
     x = image(2, 32, 48)
     np.testing.assert_array_equal(unfold(fold(x, side), side), x)
     corner = np.asarray(fold(x, side))[1, 0, 1].reshape(side, side, 3)

@@ -82,7 +82,7 @@
     return seen;
   }
 
-  function centreDetail(x, y) { // in pixels of the image
+  function centerDetail(x, y) { // in pixels of the image
     const seen = moveDetail();
     const part = (at, whole, span) => (whole > span ? (100 * (at - span / 2)) / (whole - span) : 0);
     $("across").value = part(x, image().width, seen.width);
@@ -108,7 +108,7 @@
   $("slider").addEventListener("dblclick", (event) => {
     const box = $("stage").getBoundingClientRect();
     const scale = image().width / box.width;
-    centreDetail((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
+    centerDetail((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
   });
   for (const control of ["across", "down", "zoom"]) $(control).addEventListener("input", moveDetail);
   addEventListener("resize", moveDetail);

@@ -1,4 +1,4 @@
-"""Reading converts orientation, colour profiles and colour spaces of image files to upright sRGB."""
+"""Reading converts orientation, color profiles and color spaces of image files to upright sRGB."""
 
 import struct
 
@@ -11,7 +11,7 @@ from tests.io.image_files import (
     BLUE,
     GREEN,
     RED,
-    grey_profile,
+    gray_profile,
     quietly,
     random_image,
     rgb_profile,
@@ -60,7 +60,7 @@ def test_corrupt_exif_is_ignored():
     np.testing.assert_array_equal(quietly(data), image)
 
 
-# --- colour -----------------------------------------------------------------------------------------------------------
+# --- color -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -76,9 +76,9 @@ def test_embedded_profiles_are_converted(format):
     assert np.abs(read - expected)[seen].max() <= (12 if format == "JPEG" else 1)
 
 
-def test_grey_profiles_are_converted():
+def test_gray_profiles_are_converted():
     ramp = np.arange(256, dtype=np.uint8)[None]
-    read = quietly(saved(Image.fromarray(ramp), "PNG", icc_profile=grey_profile(1.0)))
+    read = quietly(saved(Image.fromarray(ramp), "PNG", icc_profile=gray_profile(1.0)))
     assert np.abs(read - srgb_of_linear(ramp / 255)[..., None]).max() <= 1
 
 
@@ -102,14 +102,14 @@ def test_profile_and_orientation_together():
     np.testing.assert_array_equal(turned, plain)
 
 
-def test_a_grey_image_may_carry_an_rgb_profile():
+def test_a_gray_image_may_carry_an_rgb_profile():
     ramp = np.arange(256, dtype=np.uint8)[None]
     profile = rgb_profile(RED, GREEN, BLUE, gamma=1.0)
     read = quietly(saved(Image.fromarray(ramp), "PNG", icc_profile=profile))
     assert np.abs(read - srgb_of_linear(ramp / 255)[..., None]).max() <= 1
 
 
-@pytest.mark.parametrize("profile", [b"not a profile", grey_profile(2.2), rgb_profile(RED, GREEN, BLUE, 1.0)[:200]])
+@pytest.mark.parametrize("profile", [b"not a profile", gray_profile(2.2), rgb_profile(RED, GREEN, BLUE, 1.0)[:200]])
 def test_a_profile_that_cannot_be_used_is_ignored_with_a_warning(profile):
     image = random_image()
     read, notes = load_image(saved(Image.fromarray(image), "PNG", icc_profile=profile))
@@ -117,32 +117,32 @@ def test_a_profile_that_cannot_be_used_is_ignored_with_a_warning(profile):
     assert len(notes) == 1 and "color profile" in notes[0]
 
 
-def test_grey_palette_and_one_bit():
-    grey = smooth()[..., 0]
-    as_rgb = np.repeat(grey[..., None], 3, 2)
-    np.testing.assert_array_equal(quietly(saved(Image.fromarray(grey), "PNG")), as_rgb)
+def test_gray_palette_and_one_bit():
+    gray = smooth()[..., 0]
+    as_rgb = np.repeat(gray[..., None], 3, 2)
+    np.testing.assert_array_equal(quietly(saved(Image.fromarray(gray), "PNG")), as_rgb)
     palette = Image.fromarray(random_image()).quantize(16)
     np.testing.assert_array_equal(quietly(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(quietly(saved(palette, "GIF")), np.asarray(palette.convert("RGB")))
     for format in ("PNG", "TIFF", "BMP"):
-        read = quietly(saved(Image.fromarray(grey > 100), format))
-        np.testing.assert_array_equal(read, 255 * np.repeat((grey > 100)[..., None], 3, 2))
+        read = quietly(saved(Image.fromarray(gray > 100), format))
+        np.testing.assert_array_equal(read, 255 * np.repeat((gray > 100)[..., None], 3, 2))
 
 
 @pytest.mark.parametrize("format, tolerance", [("TIFF", 0), ("JPEG", 6)])
 def test_cmyk(format, tolerance):
     inks = {(0, 0, 0, 0): (255, 255, 255), (255, 0, 0, 0): (0, 255, 255), (0, 255, 255, 0): (255, 0, 0)}
     inks[0, 0, 0, 255] = (0, 0, 0)
-    for ink, colour in inks.items():
+    for ink, color in inks.items():
         read = quietly(saved(Image.new("CMYK", (16, 16), ink), format))
-        assert np.abs(read.astype(int) - colour).max() <= tolerance, ink
+        assert np.abs(read.astype(int) - color).max() <= tolerance, ink
 
 
 def test_lab():
     lab = np.zeros((1, 3, 3), np.uint8)
     lab[0, :, 0] = 0, 137, 255  # L* of 0, 53.7 and 100
-    grey = quietly(saved(lab_image(lab), "TIFF"))
-    np.testing.assert_allclose(grey[0].astype(int), [[0] * 3, [129] * 3, [255] * 3], atol=2)
+    gray = quietly(saved(lab_image(lab), "TIFF"))
+    np.testing.assert_allclose(gray[0].astype(int), [[0] * 3, [129] * 3, [255] * 3], atol=2)
 
 
 def lab_image(array):
@@ -152,16 +152,16 @@ def lab_image(array):
 
 
 def test_wide_gamut_is_converted_to_srgb():
-    """Display P3 of cameras: colours inside sRGB come out as their sRGB values, those outside are clipped."""
+    """Display P3 of cameras: colors inside sRGB come out as their sRGB values, those outside are clipped."""
     primaries = xyz(0.51512, 0.24119, -0.00105), xyz(0.29198, 0.69225, 0.04189), xyz(0.15710, 0.06657, 0.78407)
     profile = rgb_profile(*primaries, gamma=2.2)
-    colours = np.array([[[200, 120, 100], [90, 130, 80], [60, 70, 140], [128, 128, 128], [0, 255, 0]]], np.uint8)
+    colors = np.array([[[200, 120, 100], [90, 130, 80], [60, 70, 140], [128, 128, 128], [0, 255, 0]]], np.uint8)
     p3 = np.array([[0.51512, 0.29198, 0.15710], [0.24119, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
     srgb = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
-    linear = (colours / 255) ** 2.2 @ (np.linalg.inv(srgb) @ p3).T
+    linear = (colors / 255) ** 2.2 @ (np.linalg.inv(srgb) @ p3).T
     for format in ("PNG", "JPEG", "WEBP", "TIFF"):
         options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
-        large = np.repeat(np.repeat(colours, 16, 0), 16, 1)
+        large = np.repeat(np.repeat(colors, 16, 0), 16, 1)
         read = quietly(saved(Image.fromarray(large), format, icc_profile=profile, **options))
         expected = srgb_of_linear(np.clip(linear, 0, 1))
         np.testing.assert_allclose(read[8:9, 8::16], expected, atol=2 if format != "JPEG" else 4)
