@@ -42,8 +42,9 @@ def drawn(step):
 
 coded = model.latents.code(z, level or 0, drawn)
 y, index = coded.symbols, coded.scale_index
-before = peak_bytes()
 data = cdc_file.pack(model.fingerprint, 1024, 1024, coder.encode(z, y, index), level=level)
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = peak_bytes()
 assert np.array_equal(read(data).y, y)
 honest = peak_bytes()
 tried = 0

@@ -141,4 +141,4 @@ def test_numbers_of_the_networks(version, page, model):
     assert _numbers(page, "scales") == [cell[channels:] for cell in expected]
     for column in range(len(expected)):
         indices = ", ".join(map(str, symbols["scale_index"][0, column].tolist()))
-        assert f"so the scale indices {indices}" in page
+        assert f"so the scale indices are {indices}" in page
