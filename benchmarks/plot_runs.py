@@ -26,7 +26,7 @@ def main() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(9, 3.2), constrained_layout=True)
+    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(9, 3.6), constrained_layout=True)
     offset = 0
     for number, workdir in enumerate(arguments.workdirs, start=1):
         lines = RunLog(workdir).read()
@@ -43,7 +43,8 @@ def main() -> None:
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0 if "rate" in label else None)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(len(labels), 3))
     figure.savefig(arguments.output, dpi=110)
     print(f"look at: {arguments.output}")
 
