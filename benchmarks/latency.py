@@ -2,9 +2,9 @@
 
   python benchmarks/latency.py [--sizes 256x256 768x512 6000x4000] [--quality 40] [--steps 0 1 4] [--repeats 3]
 
-The image is scikit-image's coffee.png, mirrored until it fills the size. All run in one process, after a first run that
-does not count; the fastest repetition is printed, and the process's largest memory so far. The other formats' files are
-the largest that are no larger than the model's.
+The image is scikit-image's coffee.png, mirrored until it fills the size. All run in one process in turns, after a first
+run that does not count; the fastest repetition is printed, and the process's largest memory so far. The other formats'
+files are the largest that are no larger than the model's.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import argparse
 import functools
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from timing import time_interleaved  # noqa: E402
 
 import cdc_jax  # noqa: E402
 from cdc_jax.evaluation import baselines  # noqa: E402
@@ -38,15 +39,16 @@ def main() -> None:
     args = parser.parse_args()
     codec = cdc_jax.load_codec()
     baselines.baseline_points(baselines.BASELINES)  # imports their plugins
-    print(f"{'size':>11} {'':28} {'seconds':>9} {'bytes':>9} {'peak MiB':>9}")
+    print(f"{'size':>11} {'':28} {'seconds':>9} {'bytes':>9}")
     for size in args.sizes:
         width, height = map(int, size.split("x"))
         image = photograph(height, width)
         data = codec.compress(image, quality=args.quality)
-        for what, run, count in (*ours(codec, image, data, args.quality, args.steps), *others(image, len(data))):
-            seconds = fastest(run, args.repeats)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{size:>11} {what:28} {seconds:9.3f} {count or '':>9} {peak:9.0f}", flush=True)
+        cases = [*ours(codec, image, data, args.quality, args.steps), *others(image, len(data))]
+        timed = time_interleaved({what: run for what, run, _ in cases}, args.repeats)
+        for what, _, count in cases:
+            print(f"{size:>11} {what:28} {timed[what].seconds:9.3f} {count or '':>9}", flush=True)
+        print(f"{size:>11} peak memory so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 def ours(codec: cdc_jax.Codec, image: np.ndarray, data: bytes, quality: float, step_counts: Sequence[int]) -> Cases:
@@ -82,17 +84,6 @@ def mirrored(size: int, length: int) -> np.ndarray:
     """Indices 0, 1, …, size − 1, size − 1, …, 0, 0, … of this length."""
     places = np.arange(length) % (2 * size)
     return np.minimum(places, 2 * size - 1 - places)
-
-
-def fastest(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest run, after one that does not count."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 if __name__ == "__main__":

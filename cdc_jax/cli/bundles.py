@@ -9,6 +9,7 @@ from collections.abc import Callable
 from cdc_jax.cli import arguments, console
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.codec.bundle_folder import check_new_bundle
+from cdc_jax.models.config import padded_sides
 
 
 def add_import_torch(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +76,8 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 768x512")
-    width, height = (-(-int(side) // 64) * 64 for side in match.groups())
-    return height, width
+    width, height = map(int, match.groups())
+    return padded_sides(height, width)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

@@ -85,12 +85,10 @@ def _compress_one(args: argparse.Namespace, models: Models, rounded: list[str], 
         contents = read_contents(file, max_pixels=args.max_pixels, keep_metadata=args.keep_metadata)
     if args.drop_alpha:
         contents = contents._replace(alpha=None)
-    notes = contents.notes
     if contents.bits > 8:
         rounded.append(console.shown(source))
-        notes = notes[:-1]  # reported once, for all images
     if not args.quiet:
-        for note in notes:
+        for note in contents.notes_but_rounding:  # rounding is reported once, for all images
             console.log(f"warning: {note}")
     codec = models.load(models.paths[0])
     start = time.perf_counter()
@@ -110,9 +108,9 @@ def _check_memory(args: argparse.Namespace, models: Models, file: str | bytes) -
     """Raises ConfigError, before the image is read, if compressing it is estimated to take more than --max-memory."""
     from cdc_jax.codec import memory, tiling
     from cdc_jax.io.images import image_size
-    from cdc_jax.models.config import STRIDE
+    from cdc_jax.models.config import padded_sides
 
-    height, width = (side + -side % STRIDE for side in image_size(file, max_pixels=args.max_pixels))
+    height, width = padded_sides(*image_size(file, max_pixels=args.max_pixels))
     for config in (models.load(path).config for path in models.paths):
         needed_bytes = memory.encoding_bytes(height, width, config)
         if args.min_psnr is not None or args.print_metrics:

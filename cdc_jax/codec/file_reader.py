@@ -8,7 +8,7 @@ from cdc_jax.entropy.coder import DecodedSymbols, EntropyCoder
 from cdc_jax.errors import BitstreamError, CdcError, ModelMismatchError
 from cdc_jax.io import cdc_file
 from cdc_jax.io.alpha import Alpha, read_alpha
-from cdc_jax.models.config import STRIDE
+from cdc_jax.models.config import STRIDE, padded_sides
 
 
 class FileReader:
@@ -69,4 +69,4 @@ class FileReader:
 
 def padded_size(container: cdc_file.Container) -> tuple[int, int]:
     """Height and width of a file's image, rounded up to multiples of 64."""
-    return container.height + -container.height % STRIDE, container.width + -container.width % STRIDE
+    return padded_sides(container.height, container.width)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cdc_jax.codec.codec import Codec
 from cdc_jax.errors import ConfigError
-from cdc_jax.models.config import STRIDE
+from cdc_jax.models.config import padded_sides
 
 
 def warm_up(codec: Codec, sizes: Iterable[tuple[int, int]], steps: Iterable[int | None] = (None,)) -> None:
@@ -30,7 +30,7 @@ def warm_up(codec: Codec, sizes: Iterable[tuple[int, int]], steps: Iterable[int 
     for size in sizes:
         if len(size) != 2 or min(size) < 1:
             raise ConfigError(f"A size is (height, width) in pixels, not {size!r}.")
-        padded.add(tuple(-(-side // STRIDE) * STRIDE for side in size))
+        padded.add(padded_sides(*size))
     for height, width in sorted(padded):
         data = codec.compress(np.full((height, width, 3), 128, np.uint8))
         for count in counts:

@@ -18,7 +18,7 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.evaluation.rate_points import RatePoint
 from cdc_jax.evaluation.size_search import byte_limit, largest_within
 from cdc_jax.io.images import Image
-from cdc_jax.models.config import MAX_QUALITY, ModelConfig
+from cdc_jax.models.config import MAX_QUALITY, ModelConfig, padded_sides
 
 NAME = "CDC"
 DEFAULT_QUALITIES = (5, 15, 25, 35, 45, 55, 65, 75, 85)
@@ -169,7 +169,7 @@ class _Model:
             decode=lambda data: codec.decompress(data, steps=steps, seed=seed, gamma=gamma),
             file=f"cdc-{weights}{rate.slug}",
             suffix=".cdc",
-            warm_key=lambda height, width: (codec.config, steps, -(-height // 64), -(-width // 64)),
+            warm_key=lambda height, width: (codec.config, steps, *padded_sides(height, width)),
             kind="ours",
             steps=steps,
             description=f"cdc_jax, {codec.config.prediction} variant, width {codec.config.width}, {word}, "

@@ -56,7 +56,7 @@ class ImageContents(NamedTuple):
       alpha: uint8 [h, w], 0 (transparent) to 255; None if every pixel is opaque.
       metadata: EXIF, XMP and profile, if they were requested.
       notes: what was left out, as sentences.
-      bits: bits per sample in the file. More than 8 are rounded to 8, which the last of the notes reports.
+      bits: bits per sample in the file. More than 8 are rounded to 8, which a note reports.
     """
 
     pixels: Image
@@ -64,6 +64,11 @@ class ImageContents(NamedTuple):
     metadata: Metadata = Metadata()
     notes: tuple[str, ...] = ()
     bits: int = 8
+
+    @property
+    def notes_but_rounding(self) -> tuple[str, ...]:
+        """`notes` without the one about samples of more than 8 bits."""
+        return tuple(note for note in self.notes if not note.endswith(_ROUNDED))
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image:

@@ -25,6 +25,11 @@ _NUMBERS = ("decode_gamma", "beta_max", "beta_min")
 _FLAGS = ("transform", "checkerboard")
 
 
+def padded_sides(height: int, width: int) -> tuple[int, int]:
+    """Height and width in pixels, rounded up to multiples of 64."""
+    return height + -height % STRIDE, width + -width % STRIDE
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Architecture and decoding defaults of a model. Sizes of 0 or () follow from `width`, as in the paper.

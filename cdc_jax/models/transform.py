@@ -4,9 +4,8 @@
 
 T maps 16×16 patches to coefficients in units of their standard deviations, and Tᵀ maps them back. Both are initialized
 as the Karhunen–Loève transform of the training images (`training.klt`), so the model is a working transform codec at
-step
-0. The gains g grow with the quality: log₂ g is piecewise linear between rate anchors (Cui et al., "Asymmetric gained
-deep image compression with continuous rate adaptation", CVPR 2021).
+step 0. The gains g grow with the quality: log₂ g is piecewise linear between rate anchors (Cui et al., "Asymmetric
+gained deep image compression with continuous rate adaptation", CVPR 2021).
 """
 
 from __future__ import annotations
