@@ -8,7 +8,6 @@ reference convolution. The FLOPs are those of the networks; the time includes ev
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,19 +17,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from codec_case import fresh_codec, waves  # noqa: E402
-from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, sized_parser, time_interleaved  # noqa: E402
 
 from cdc_jax.codec.decoding import sample  # noqa: E402
 from cdc_jax.codec.encoding import encode_latents  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--side", type=int, default=256)
+    parser = sized_parser(__doc__, width=16, side=256, repeats=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 17, 65])
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     codec, image = fresh_codec(args.width), waves(args.side, args.side)
     data = codec.compress(image)

@@ -8,7 +8,6 @@ cdc_jax/models/plain_unet.py, jitted.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, sized_parser, time_interleaved  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.params import merge  # noqa: E402
@@ -27,10 +26,7 @@ from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser = sized_parser(__doc__, width=64, side=256, repeats=10)
     parser.add_argument("--bfloat16", action="store_true", help="time the prepared U-Net in bfloat16 as well")
     args = parser.parse_args()
     config, weights, x, time, context = unet_case(args.width, args.side)

@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: timing of interleaved programs, and the reference convolution that sets the limit."""
+"""Shared by the benchmarks: their arguments, timing of interleaved programs, and the reference convolution (limit)."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,6 +15,14 @@ from cdc_jax.aot.flops import product_flops
 
 LIMIT = "3×3 convolution 128→128 at 128×128"
 LIMIT_FLOPS = 2 * 9 * 128**4
+
+
+def sized_parser(doc: str, *, width: int, side: int, repeats: int) -> argparse.ArgumentParser:
+    """A parser with --width, --side and --repeats and these defaults, for a benchmark with this docstring."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0], allow_abbrev=False)
+    for name, default in (("--width", width), ("--side", side), ("--repeats", repeats)):
+        parser.add_argument(name, type=int, default=default)
+    return parser
 
 
 class Timed(NamedTuple):

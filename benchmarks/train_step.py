@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from timing import LIMIT, executed_flops, limit_program, print_table, time_interleaved  # noqa: E402
+from timing import LIMIT, executed_flops, limit_program, print_table, sized_parser, time_interleaved  # noqa: E402
 from unet_case import unet_case  # noqa: E402
 
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
@@ -34,11 +34,8 @@ from cdc_jax.training.step import jit_train_step, new_state, train_step  # noqa:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--side", type=int, default=256)
+    parser = sized_parser(__doc__, width=64, side=256, repeats=3)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     config, weights, x, time, context = unet_case(args.width, args.side, args.batch)
     wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
