@@ -10,8 +10,18 @@ Time:      not measured. train.steps is the number of steps of each stage; from 
 Result:    a bundle that opens all files of the teacher; the runs of earlier stages in stages/
 """
 
+import runpy
+from pathlib import Path
+
 from cdc_jax.training.config import default_config
 from cdc_jax.training.distillation import apply_distillation
+
+# What a compact model is distilled with as it was trained with, in configs/compact.py.
+_AS_COMPACT = {
+    "data": ("max_downscale", "cache_mib"),
+    "loss": ("rate_balance", "unet_crop"),
+    "optimizer": ("b2", "epsilon", "clip_norm", "output_factor", "max_fan_in"),
+}
 
 
 def get_config(argument: str = ""):
@@ -32,16 +42,11 @@ def get_config(argument: str = ""):
         config.train.eval_every = 2_000
         config.train.eval_steps = (config.distill.steps,)
         config.train.checkpoint_every = 1_000
-        if config.model.fold > 1:  # as in configs/compact.py
-            config.data.max_downscale = 2.0
-            config.data.cache_mib = 1024
-            config.loss.rate_balance = 0.5
-            config.loss.unet_crop = 128
+        if config.model.fold > 1:
+            compact = runpy.run_path(str(Path(__file__).with_name("compact.py")))["get_config"]()
+            for section, names in _AS_COMPACT.items():
+                for name in names:
+                    config[section][name] = compact[section][name]
             config.loss.lpips_images = 3
             config.optimizer.learning_rate = 5e-4
-            config.optimizer.b2 = 0.99
-            config.optimizer.epsilon = 1e-15
-            config.optimizer.clip_norm = 0.0
-            config.optimizer.output_factor = 0.1
-            config.optimizer.max_fan_in = 288
     return config

@@ -15,6 +15,8 @@
 # --dry-run prints the commands and runs nothing. SIGTERM is passed on: the run saves its state and ends. So is Ctrl-C:
 # the run ends without saving, and its last checkpoint remains.
 set -euo pipefail
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/show.sh"
 
 dry_run=
 if [[ "${1:-}" == --dry-run ]]; then
@@ -49,16 +51,6 @@ settings_of() {
     elif (( processes > 1 )); then
         settings+=("JAX_LOCAL_DEVICE_IDS=$1")
     fi
-}
-
-# Prints a command, quoted so that it can be typed.
-show() {
-    local word line=
-    for word in "$@"; do
-        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
-        line+="${line:+ }$word"
-    done
-    printf '%s\n' "$line"
 }
 
 if [[ -n "$dry_run" ]]; then

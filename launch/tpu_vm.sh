@@ -19,6 +19,8 @@
 #   ATTEMPTS=3  CREATE_ATTEMPTS=50                 `run` gives up after this many crashes on a VM, requests for a TPU
 # --dry-run prints every command and runs nothing. WORKDIR is in a bucket, gs://...: the VM's disk is deleted with it.
 set -euo pipefail
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/show.sh"
 
 usage() {
     sed -n '4,10s/^# \{0,3\}//p' "${BASH_SOURCE[0]}" >&2
@@ -54,16 +56,6 @@ case $accelerator in
     *) runtime=tpu-ubuntu2204-base ;;
 esac
 runtime=${RUNTIME:-$runtime}
-
-# Prints a command, quoted so that it can be typed.
-show() {
-    local word line=
-    for word in "$@"; do
-        if ! [[ "$word" =~ ^[A-Za-z0-9_./:=,@+-]+$ ]]; then word="'${word//\'/\'\\\'\'}'"; fi
-        line+="${line:+ }$word"
-    done
-    printf '%s\n' "$line"
-}
 
 # Runs a command, or prints it.
 call() {

@@ -94,7 +94,7 @@ def add_files(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds --model and --max-pixels."""
+    """Adds --model and --max-pixels to a command that reads or writes `.cdc` files."""
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
@@ -103,6 +103,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a model's bundle: a folder, or hf://OWNER/REPO[@REVISION][/SUBFOLDER]; repeat the option for several "
         "(default: the model shipped with cdc_jax); each file is read with the model that has its fingerprint",
     )
+    add_max_pixels(parser)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-pixels."""
     parser.add_argument(
         "--max-pixels",
         metavar="N",

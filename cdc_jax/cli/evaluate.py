@@ -9,7 +9,6 @@ from cdc_jax.cli import arguments, console
 from cdc_jax.cli.arguments import Environment
 from cdc_jax.cli.paths import UsageError, check_folder
 from cdc_jax.evaluation.settings import DEFAULT_CODECS, DEFAULT_METRICS, MIN_OVERLAP, SAME_SIZE_METRICS, Settings
-from cdc_jax.io.files import MAX_PIXELS
 
 USAGE = "--images DIR --out DIR [--model BUNDLE...] [options], or --compare DIR DIR [--metrics NAME...]"
 _EPILOG = """\
@@ -40,13 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-images", metavar="N", type=count(0), default=24, help="images in the report (default: %(default)s)"
     )
-    parser.add_argument(
-        "--max-pixels",
-        metavar="N",
-        type=count(1),
-        default=MAX_PIXELS,
-        help="refuse images with more pixels (default: %(default)s)",
-    )
+    arguments.add_max_pixels(parser)
     arguments.add_quiet(parser)
 
 

@@ -77,29 +77,26 @@ def decoding_bytes(height: int, width: int, tile: int | None, config: ModelConfi
     """
     pixels = height * width
     program_pixels = (1 if tile is None else devices) * math.prod(tile_shape(height, width, tile))
-    return math.ceil(
-        _PROCESS_BYTES
-        + model_bytes(config)
-        + (_IMAGE_BYTES + _latent_bytes(config)) * pixels
-        + _MAP_BYTES * _map_values(config, config.unet_channels) * program_pixels
-    )
+    map_bytes = _MAP_BYTES * _map_values(config, config.unet_channels) * program_pixels
+    return _peak_bytes(_PROCESS_BYTES, config, pixels, _IMAGE_BYTES, map_bytes)
 
 
 def encoding_bytes(height: int, width: int, config: ModelConfig) -> int:
     """Estimates the peak memory of a process that encodes an image of this size, in bytes."""
     pixels = height * width
     program_pixels = pixels if pixels <= encoding.WHOLE_PIXELS else encoding.TILE**2
-    return math.ceil(
-        _ENCODER_PROCESS_BYTES
-        + model_bytes(config)
-        + (_SOURCE_BYTES + _latent_bytes(config)) * pixels
-        + _ENCODER_MAP_BYTES * _map_values(config, config.encoder_channels) * program_pixels
-    )
+    map_bytes = _ENCODER_MAP_BYTES * _map_values(config, config.encoder_channels) * program_pixels
+    return _peak_bytes(_ENCODER_PROCESS_BYTES, config, pixels, _SOURCE_BYTES, map_bytes)
 
 
 def reading_bytes(height: int, width: int, config: ModelConfig) -> int:
     """Estimates the peak memory of a process that reads the symbols of a file of this size, in bytes."""
-    return math.ceil(_ENCODER_PROCESS_BYTES + model_bytes(config) + _latent_bytes(config) * height * width)
+    return _peak_bytes(_ENCODER_PROCESS_BYTES, config, height * width, 0, 0)
+
+
+def _peak_bytes(process_bytes: int, config: ModelConfig, pixels: int, pixel_bytes: int, map_bytes: float) -> int:
+    """The sum of process, model, the image's pixels and latents, and a network's maps, in bytes."""
+    return math.ceil(process_bytes + model_bytes(config) + (pixel_bytes + _latent_bytes(config)) * pixels + map_bytes)
 
 
 @functools.lru_cache(maxsize=16)

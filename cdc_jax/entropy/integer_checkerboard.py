@@ -25,9 +25,8 @@ from jaxtyping import Bool, Float, Int
 from cdc_jax.entropy.integer_layer import (
     CHUNK_VALUES,
     MAX_ACTIVATION,
-    MAX_FRACTIONAL_BITS,
-    MAX_WEIGHT_BITS,
     MIN_ACTIVATION,
+    check_bits,
     check_sums,
     finish_sums,
 )
@@ -99,12 +98,8 @@ class IntegerCheckerboard:
             raise BundleError("The checkerboard's kernels do not fit each other.")
         if self.rest_bias.shape != (2 * channels,):
             raise BundleError("The checkerboard's last bias does not fit its kernel.")
-        if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.latent_bits, self.mix_bits)):
-            raise BundleError(f"The checkerboard's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
-        if not all(1 <= bits <= MAX_WEIGHT_BITS for bits in (self.mix_weight_bits, self.rest_weight_bits)):
-            raise BundleError(f"The checkerboard's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
-        if min(self.shifts) < 1:
-            raise BundleError("A layer of the checkerboard would shift to the left.")
+        weight_bits = self.mix_weight_bits, self.rest_weight_bits
+        check_bits("checkerboard", weight_bits, [self.latent_bits, self.mix_bits], self.shifts)
         inputs = np.concatenate(
             [self.anchor_kernel.reshape(-1, hidden), self.feature_kernel, self.quality_kernel[None]]
         )

@@ -9,7 +9,7 @@ When a layer is created, it checks that Σ|kernel| * 2^23 + |bias| + 2^(k-1) < 2
 can make a sum inexact.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,12 +70,7 @@ class IntegerLayer:
             raise BundleError(f"The integer hyper decoder must have 1 to {MAX_CHANNELS} channels.")
         if self.bias.dtype != np.int64 or self.bias.shape != self.kernel.shape[3:]:
             raise BundleError("A bias of the integer hyper decoder must be int64, one per output channel.")
-        if not 1 <= self.weight_bits <= MAX_WEIGHT_BITS:
-            raise BundleError(f"The integer hyper decoder's weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
-        if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in (self.input_bits, self.output_bits)):
-            raise BundleError(f"The integer hyper decoder's fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
-        if self.shift < 1:
-            raise BundleError("A layer of the integer hyper decoder would shift to the left.")
+        check_bits("integer hyper decoder", [self.weight_bits], [self.input_bits, self.output_bits], [self.shift])
         if np.abs(self.kernel.astype(np.int64)).max() > MAX_WEIGHT:
             raise BundleError("A weight of the integer hyper decoder has more than 18 bits.")
         if self.largest_sum() >= EXACT_LIMIT:
@@ -164,6 +159,22 @@ def largest_sum(matrices: Sequence[Float[np.ndarray, "inputs out"]], bias: Int[n
     per_channel = np.max(weights, axis=0).astype(np.int64)
     largest = max(int(w) * -MIN_ACTIVATION + abs(int(b)) for w, b in zip(per_channel, bias, strict=True))
     return largest + (1 << (shift - 1))
+
+
+def check_bits(network: str, weights: Iterable[int], values: Iterable[int], shifts: Iterable[int]) -> None:
+    """Raises BundleError, which names the network, if fractional bits or shifts are out of range.
+
+    Args:
+      network: its name in messages.
+      weights, values: fractional bits of the kernels, and of inputs and outputs.
+      shifts: the right shifts of the layers' sums.
+    """
+    if not all(1 <= bits <= MAX_WEIGHT_BITS for bits in weights):
+        raise BundleError(f"The {network}'s weight bits must be in 1 to {MAX_WEIGHT_BITS}.")
+    if not all(0 <= bits <= MAX_FRACTIONAL_BITS for bits in values):
+        raise BundleError(f"The {network}'s fractional bits must be in 0 to {MAX_FRACTIONAL_BITS}.")
+    if min(shifts) < 1:
+        raise BundleError(f"A layer of the {network} would shift to the left.")
 
 
 def check_sums(weights: Int[np.ndarray, "inputs out"], bias: Int[np.ndarray, " out"], shift: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,45 +147,45 @@ def _decodes(curves: Sequence[Curve], metric: MetricFacts) -> dict[str, list[_De
 
 def _draw_steps(axes, curves, published, metric: MetricFacts, colors) -> bool:
     """Score over step count, a line per rate point of our codec. Returns whether there is any line."""
-    lines = _decodes(curves, metric)
+    lines = _draw_decodes(axes, curves, metric, "steps", "diffusion steps")
     if not lines:
         return False
-    for i, (label, decodes) in enumerate(lines.items()):
-        _draw_line(axes, [decode.steps for decode in decodes], decodes, label, i)
-    ticks = sorted({decode.steps for decodes in lines.values() for decode in decodes})
+    ticks = sorted({decode.steps for decodes in lines for decode in decodes})
     if ticks[0] == 0:  # the preview
         axes.set_xscale("symlog", linthresh=1)
     else:
         axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("diffusion steps")
-    axes.set_ylabel(_axis_label(metric))
-    _style_axes(axes)
     return True
 
 
 def _draw_seconds(axes, curves, published, metric: MetricFacts, colors) -> bool:
     """Score over decoding time, with the step counts beside the points. Returns whether there is any line."""
-    lines = _decodes(curves, metric)
-    if not lines:
-        return False
-    for i, (label, decodes) in enumerate(lines.items()):
-        _draw_line(axes, [decode.seconds for decode in decodes], decodes, label, i)
+    lines = _draw_decodes(
+        axes, curves, metric, "seconds", "decoding time (seconds per image; numbers: diffusion steps)"
+    )
+    for i, decodes in enumerate(lines):
         for decode in decodes:
             text = {"fontsize": 7.5, "color": _OURS[i % len(_OURS)]}
             offset = {"xytext": (4, 4), "textcoords": "offset points"}
             axes.annotate(str(decode.steps), (decode.seconds, decode.score), **offset, **text)
     axes.set_xscale("log")
-    axes.set_xlabel("decoding time (seconds per image; numbers: diffusion steps)")
+    return bool(lines)
+
+
+def _draw_decodes(
+    axes, curves: Sequence[Curve], metric: MetricFacts, field: str, label: str
+) -> Collection[list[_Decode]]:
+    """Draws a line of score over a field of `_Decode` for each rate point. Returns the decodes of each line."""
+    lines = _decodes(curves, metric)
+    for i, (name, decodes) in enumerate(lines.items()):
+        points = [(getattr(decode, field), decode.score) for decode in decodes]
+        axes.plot(*zip(*points, strict=True), color=_OURS[i % len(_OURS)], marker="o", linewidth=2, label=name)
+    axes.set_xlabel(label)
     axes.set_ylabel(_axis_label(metric))
     _style_axes(axes)
-    return True
-
-
-def _draw_line(axes, x: Sequence[float], decodes: Sequence[_Decode], label: str, index: int) -> None:
-    scores = [decode.score for decode in decodes]
-    axes.plot(x, scores, color=_OURS[index % len(_OURS)], marker="o", linewidth=2, label=label)
+    return lines.values()
 
 
 def _axis_label(metric: MetricFacts) -> str:

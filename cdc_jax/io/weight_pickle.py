@@ -19,6 +19,14 @@ _VALUES = {
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# For each opcode that adds to the collection below its values: the collection's type, what the opcode does with others,
+# and the number of values; None: all values after the last mark.
+_ADDITIONS = {
+    "APPEND": (list, "appends to", 1),
+    "APPENDS": (list, "appends to", None),
+    "SETITEM": (dict, "sets items of", 2),
+    "SETITEMS": (dict, "sets items of", None),
+}
 _LONGEST_NAME = 80  # the number of characters of a name from the file that a message shows
 _END = ("STOP", "PROTO", "FRAME")
 
@@ -70,6 +78,8 @@ class _Machine:
             self.stack.append(_CONSTANTS[name])
         elif name in _TUPLES:
             self.stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name in _ADDITIONS:
+            self._add(*_ADDITIONS[name])
         elif name not in _END:
             run = getattr(self, f"_run_{name.lower()}", None)
             if run is None:
@@ -101,27 +111,15 @@ class _Machine:
     def _run_empty_dict(self, _) -> None:
         self.stack.append({})
 
-    def _run_append(self, _) -> None:
-        self._extend(self._pop(1))
-
-    def _run_appends(self, _) -> None:
-        self._extend(self._pop_mark())
-
-    def _extend(self, values: list) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise ValueError("its pickle appends to something other than a list")
-        self.stack[-1].extend(values)
-
-    def _run_setitem(self, _) -> None:
-        self._update(self._pop(2))
-
-    def _run_setitems(self, _) -> None:
-        self._update(self._pop_mark())
-
-    def _update(self, values: list) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise ValueError("its pickle sets items of something other than a mapping")
-        self.stack[-1].update((_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True))
+    def _add(self, kind: type, what: str, count: int | None) -> None:
+        values = self._pop_mark() if count is None else self._pop(count)
+        collection = self.stack[-1]
+        if not isinstance(collection, kind):
+            raise ValueError(f"its pickle {what} something other than a {'list' if kind is list else 'mapping'}")
+        if kind is list:
+            collection.extend(values)
+        else:
+            collection.update((_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True))
 
     def _run_binput(self, index: int) -> None:
         self._memo[index] = self.stack[-1]

@@ -11,7 +11,6 @@ from jaxtyping import Array
 
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.codec.serving import Serving
-from cdc_jax.entropy.coding_model import CodingModel
 from cdc_jax.errors import CheckpointError
 from cdc_jax.evaluation.cdc import bundle_name
 from cdc_jax.io.files import reraise_as
@@ -28,11 +27,8 @@ def export_params(
     step: int,
     *,
     metrics: Mapping[str, float | str] | None = None,
-    coding: CodingModel | None = None,
-    half: bool = False,
-    serving: Serving | None = None,
     license: str = "other",
-    overwrite: bool = False,
+    **options,
 ) -> None:
     """Writes a bundle with a run's weights at a step.
 
@@ -42,11 +38,8 @@ def export_params(
       params: the weights by name.
       step: the training step of the weights, for the model card.
       metrics: further entries of the model card, by title.
-      coding: the coding model that a run with `freeze_entropy` kept; None: it is built from the weights.
-      half: whether to store float16 weights, which halves the size.
-      serving: programs to add for serving; None adds none.
       license: the identifier of the weights' license.
-      overwrite: whether to replace an existing bundle at `out_dir`.
+      **options: `coding`, `half`, `serving` and `overwrite` of `save_bundle`.
 
     Raises:
       BundleError: see `save_bundle`.
@@ -60,11 +53,8 @@ def export_params(
         params,
         provenance=f"Trained with cdc_jax. {terms}",
         measurements={**_recipe(config, step), **(metrics or {})},
-        coding=coding,
-        half=half,
-        serving=serving,
         license=license,
-        overwrite=overwrite,
+        **options,
     )
 
 

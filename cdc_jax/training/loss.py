@@ -60,7 +60,7 @@ def loss_and_metrics(
     options = unet_options(config)
     model = merge(model_config(config), params, **options)
     quality = randomness.quality if model.config.transform else None
-    compressed = model.compress(image, (randomness.latent_noise, randomness.hyper_noise), quality)
+    compressed = model.compress(image, randomness.rounding_noise, quality)
     pixels = image.shape[1] * image.shape[2]
     beta, importance = _rate_weights(config, model.config, randomness.quality, beta)
     bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels

@@ -26,7 +26,7 @@ class StepRandomness(NamedTuple):
         `loss.max_noise_fraction` of the batch, n = T − 1: the noisy image carries almost no information there, so the
         U-Net has to learn to use the context maps.
       noise: ε ~ N(0, 1) for the denoised region.
-      latent_noise, hyper_noise: U(−½, ½) for y and z.
+      rounding_noise: (u, u') ~ U(−½, ½) for y and z, see `CDC.compress`.
       corner: (top, left) of the denoised region in pixels, multiples of 16; the same for the whole batch.
       noise_scale: factor on ε: `loss.max_noise_gamma` for the first `loss.max_noise_fraction` of the batch, but 0 for
         the first `loss.silent_fraction`, and 1 for the rest. Decoding likewise starts from γ·ε.
@@ -35,8 +35,7 @@ class StepRandomness(NamedTuple):
 
     timesteps: Int[Array, " b"]
     noise: Float[Array, "b s s 3"]
-    latent_noise: Float[Array, "b h w c"]
-    hyper_noise: Float[Array, "b h w c"]
+    rounding_noise: tuple[Float[Array, "b h/16 w/16 c"], Float[Array, "b h/64 w/64 _"]]
     corner: Int[Array, " 2"]
     noise_scale: Float[Array, " b"]
     quality: Float[Array, " b"]
@@ -70,7 +69,7 @@ def step_randomness(
             jax.random.uniform(keys[3], (z, z, model.hyper_channels), dtype, -0.5, 0.5),
         )
 
-    fractions, *noises = jax.vmap(draw)(jnp.arange(batch))
+    fractions, noise, *rounding_noise = jax.vmap(draw)(jnp.arange(batch))
     if config.loss.spread_timesteps:
         first = draw(0)[0]  # recomputed on every device: fractions[0] would need communication
         fractions = (first + jnp.arange(batch, dtype=dtype) / batch) % 1
@@ -78,7 +77,7 @@ def step_randomness(
     quality = jnp.zeros(batch, dtype)
     if model.variable_rate:
         quality = (jax.random.uniform(quality_key, dtype=dtype) + jnp.arange(batch, dtype=dtype) / batch) % 1
-    return StepRandomness(timesteps, *noises, corner, noise_scale, quality)
+    return StepRandomness(timesteps, noise, tuple(rounding_noise), corner, noise_scale, quality)
 
 
 def _noise_levels(

@@ -166,7 +166,7 @@ def _gradients(config, mesh: Mesh, trained: Params, frozen: Params, images, rand
     return jax.shard_map(
         device_share,
         mesh=mesh,
-        in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, split, whole, split, split)),
+        in_specs=(whole, whole, whole, whole, split, StepRandomness(split, split, split, whole, split, split)),
         out_specs=whole,
         check_vma=False,  # each device keeps its own gradient until the one all-reduce
     )(trained, frozen, rate_weights, networks, images, randomness)

@@ -14,13 +14,7 @@ from cdc_jax.aot import compile as compile_module
 from cdc_jax.aot.compile import compile_program, default_cache
 from cdc_jax.aot.programs import Program, train_program
 from cdc_jax.aot.report import fits
-from cdc_jax.aot.topology import (
-    AVAILABLE_HBM_GIB,
-    GIB,
-    LOCK_VARIABLE,
-    Topology,
-    open_topology,
-)
+from cdc_jax.aot.topology import AVAILABLE_HBM_GIB, GIB, LOCK_VARIABLE, Topology, open_topology
 from cdc_jax.errors import CdcError
 from cdc_jax.runtime.sharding import split_batch
 from cdc_jax.training.config import default_config

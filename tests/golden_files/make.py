@@ -13,7 +13,6 @@ what every later program must read, so they are made by the program that defines
 import sys
 import tempfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +26,12 @@ from cdc_jax.io import cdc_file
 from cdc_jax.io.chunks import Chunk
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
-from tests.helpers.compact import COMPACT
+from tests.helpers.compact import compact_config
 
 FOLDER = Path(__file__).parent
 CONFIGS = {
     "v1": ModelConfig(width=1, decode_steps=2),
-    "v2": replace(
-        COMPACT,
-        encoder_channels=(4, 4, 6),
-        unet_channels=(4, 4, 6),
-        latent_channels=6,
-        hyper_channels=4,
-        hyper_width=5,
-        width=4,
-    ),
+    "v2": compact_config((4, 4, 6), hyper_channels=4, hyper_width=5),
 }
 QUALITIES = {"pixel": 37.25, "odd_size": 100, "noise": 0, "checkerboard": 62.5}  # of v2
 _ESCAPES_LEVEL = 9536  # quality 37.25

@@ -12,22 +12,28 @@ from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
 from tests.helpers.processes import ROOT
 
-COMPACT = ModelConfig(
-    fold=4,
-    encoder_channels=(8, 8, 12),
-    unet_channels=(8, 8, 12),
-    latent_channels=12,
-    hyper_channels=6,
-    hyper_width=8,
-    width=8,
-    transform=True,
-    checkerboard=True,
-    rate_anchors=4,
-    beta_max=1.0,
-    beta_min=1 / 64,
-    decode_steps=1,
-    decode_gamma=0.0,
-)
+
+def compact_config(channels: tuple[int, ...], hyper_channels: int, hyper_width: int) -> ModelConfig:
+    """A compact variable-rate model whose encoder and U-Net have these numbers of channels."""
+    return ModelConfig(
+        fold=4,
+        encoder_channels=channels,
+        unet_channels=channels,
+        latent_channels=channels[-1],
+        hyper_channels=hyper_channels,
+        hyper_width=hyper_width,
+        width=channels[0],
+        transform=True,
+        checkerboard=True,
+        rate_anchors=4,
+        beta_max=1.0,
+        beta_min=1 / 64,
+        decode_steps=1,
+        decode_gamma=0.0,
+    )
+
+
+COMPACT = compact_config((8, 8, 12), hyper_channels=6, hyper_width=8)
 
 # Factors on some modules' kernels and biases, for large z, scales over the whole range, and a checkerboard with a large
 # effect.

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cdc_jax.errors import BitstreamError
 from cdc_jax.io.varint import MAX_VARINT, pack_varint, unpack_varint
+from tests.io.containers import check_one_encoding, check_truncations
 
 values = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
 
@@ -25,20 +26,12 @@ def test_the_layout_never_changes(value, packed):
 
 @given(values)
 def test_every_truncation(value):
-    packed = pack_varint(value)
-    for length in range(len(packed)):
-        with pytest.raises(BitstreamError, match="ends inside"):
-            unpack_varint(packed[:length], 0)
+    check_truncations(unpack_varint, pack_varint(value), "ends inside")
 
 
 @given(st.binary(max_size=6))
 def test_a_value_has_one_encoding(data):
-    """If bytes decode to a value, the value encodes to the same bytes."""
-    try:
-        value, end = unpack_varint(data, 0)
-    except BitstreamError:
-        return
-    assert pack_varint(value) == data[:end]
+    check_one_encoding(pack_varint, unpack_varint, data)
 
 
 @pytest.mark.parametrize(

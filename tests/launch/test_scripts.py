@@ -22,7 +22,7 @@ def test_the_scripts_pass_shellcheck():
         pytest.skip("shellcheck is not installed: pip install '.[test]'")
     scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")]
     checked = subprocess.run([shellcheck, *map(str, scripts)], capture_output=True, text=True)
-    assert len(scripts) == 3 and checked.returncode == 0, checked.stdout
+    assert len(scripts) == 4 and checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("script", [LOCAL, TPU_VM, SLURM], ids=lambda path: path.name)

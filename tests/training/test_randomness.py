@@ -19,7 +19,7 @@ def test_randomness_has_the_documented_shapes_and_ranges():
     randomness = jax.jit(lambda k: step_randomness(config, k, 64))(jnp.int32(3))
     timesteps = randomness.timesteps
     assert 0 <= timesteps.min() and timesteps.max() < 8193 and len(set(timesteps.tolist())) > 50
-    for uniform in (randomness.latent_noise, randomness.hyper_noise):
+    for uniform in randomness.rounding_noise:
         assert -0.5 <= uniform.min() < -0.45 and 0.45 < uniform.max() < 0.5
     assert abs(float(randomness.noise.std()) - 1) < 0.01
     assert all(0 <= c <= 64 and c % 16 == 0 for c in randomness.corner.tolist())
