@@ -12,6 +12,10 @@ weighted mean: 0 ≤ w ≤ 1, and there is no division by a small difference of 
 The last step of decoding goes from n = 0 to the clean image, in one step for both teacher and student (w = 1). Only a
 one-step student has no step at n = 0: it goes from n = T − 1 to the clean image, where its teacher takes the two steps
 n = T − 1 → 0 and n = 0 → clean image. Equation (7) also holds there, with σ″ = 0 and therefore w = 0.
+
+The loss is the weighted squared error of the student's x̂₀, the `process.diffusion_loss` of "x", for every prediction:
+where there is hardly any signal, the error of "epsilon" or "v" says little about the image, and there a few steps have
+to produce all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cdc_jax.diffusion.process import SNR_MAX, NoiseLevel, estimate, signal_to_noise
+from cdc_jax.diffusion.process import NoiseLevel, estimate
 from cdc_jax.diffusion.sampler import SamplingGrid, ddim_step, sampling_grid
 from cdc_jax.diffusion.schedule import Schedule
 from cdc_jax.diffusion.stages import teacher_steps_of
@@ -127,31 +131,6 @@ def teacher_image(
     x = ddim_step(prediction, output, x, alpha_bar, middle)
     second = estimate(prediction, denoise(x, steps.middle_time), x, NoiseLevel.of(middle)).image
     return weight * first + (1 - weight) * second
-
-
-def distillation_loss(
-    image: Float[Array, "b h w 3"],
-    target: Float[Array, "b h w 3"],
-    alpha_bar: Float[Array, " b"],
-    *,
-    weight_floor: float = 1.0,
-    importance: Float[Array, " b"] | None = None,
-) -> Float[Array, ""]:
-    """The squared error of the student's estimates, weighted by max(min(SNR, 5), floor) and averaged.
-
-    It is the error of the clean image for every prediction. Where there is hardly any signal, the error of "epsilon" or
-    "v" says little about the image, and there a few steps have to produce all of it.
-
-    Args:
-      image: x̂₀ of the student, not clipped.
-      target: x̃, from `teacher_image`.
-      alpha_bar: ᾱ of each image's noise level.
-      weight_floor: lower bound of the weight; at 0, a single step would not be trained at all.
-      importance: an additional weight of each image; None: 1.
-    """
-    weight = jnp.maximum(jnp.minimum(signal_to_noise(alpha_bar), SNR_MAX), weight_floor)
-    error = jnp.mean((image - target) ** 2, axis=(1, 2, 3))
-    return jnp.mean(weight * error if importance is None else importance * weight * error)
 
 
 def noisy_images_of_decoding(

@@ -187,7 +187,7 @@ def diffusion_loss(
     prediction: str,
     output: Float[Array, "b h w 3"],
     image: Float[Array, "b h w 3"],
-    noise: Float[Array, "b h w 3"],
+    noise: Float[Array, "b h w 3"] | None,
     alpha_bar: Float[Array, " b"],
     *,
     weight_floor: float = 0.0,
@@ -198,9 +198,10 @@ def diffusion_loss(
     Args:
       prediction: "x", "epsilon" or "v".
       output: the network's predictions.
-      image, noise: the clean images and the noise in the network's input, see (1).
+      image, noise: the clean images and the noise in the network's input, see (1); "x" does not need the noise.
       alpha_bar: ᾱ of each image's noise level.
-      weight_floor: lower bound of the Min-SNR weight (6), for "x" only; 0 in the paper.
+      weight_floor: lower bound of the Min-SNR weight (6), for "x" only; 0 in the paper. At 0, the noisiest level is
+        hardly trained, and so a model that decodes in a single step.
       importance: an additional weight of each image; None: 1.
     """
     kind = PREDICTIONS[prediction]

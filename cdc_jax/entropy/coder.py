@@ -100,22 +100,13 @@ class EntropyCoder:
         """
         return self._write(*self._to_entries(z, y, scale_index))
 
-    def rate_bits(
-        self,
-        z: Int[np.ndarray, "h w c"],
-        y: Int[np.ndarray, "4*h 4*w c"],
-        scale_index: UInt8[np.ndarray, "4*h 4*w c"],
-    ) -> float:
-        """Ideal size in bits of `encode`'s stream under the integer tables, without rounding to bytes."""
-        return sum(self.part_bits(z, y, scale_index))
-
     def part_bits(
         self,
         z: Int[np.ndarray, "h w z"],
         y: Int[np.ndarray, "4*h 4*w c"],
         scale_index: UInt8[np.ndarray, "4*h 4*w c"],
     ) -> tuple[float, float]:
-        """`rate_bits` of z and of y, separately."""
+        """Ideal bits of z and of y in `encode`'s stream under the integer tables, without rounding to bytes."""
         z_part, y_parts = self._to_entries(z, y, scale_index)
         return self._z_coder.rate_bits(z_part), sum(map(self._y_coder.rate_bits, y_parts))
 

@@ -103,8 +103,8 @@ class IntegerCheckerboard:
         inputs = np.concatenate(
             [self.anchor_kernel.reshape(-1, hidden), self.feature_kernel, self.quality_kernel[None]]
         )
-        check_sums(inputs, self.mix_bias, self.shifts[0])
-        check_sums(self.rest_kernel, self.rest_bias, self.shifts[1])
+        check_sums("checkerboard", [inputs], self.mix_bias, self.shifts[0])
+        check_sums("checkerboard", [self.rest_kernel], self.rest_bias, self.shifts[1])
 
     @property
     def channels(self) -> int:

@@ -70,11 +70,9 @@ class IntegerLayer:
             raise BundleError(f"The integer hyper decoder must have 1 to {MAX_CHANNELS} channels.")
         if self.bias.dtype != np.int64 or self.bias.shape != self.kernel.shape[3:]:
             raise BundleError("A bias of the integer hyper decoder must be int64, one per output channel.")
-        check_bits("integer hyper decoder", [self.weight_bits], [self.input_bits, self.output_bits], [self.shift])
-        if np.abs(self.kernel.astype(np.int64)).max() > MAX_WEIGHT:
-            raise BundleError("A weight of the integer hyper decoder has more than 18 bits.")
-        if self.largest_sum() >= EXACT_LIMIT:
-            raise BundleError("Sums in the integer hyper decoder could exceed 2^53 and would not be exact.")
+        network = "integer hyper decoder"
+        check_bits(network, [self.weight_bits], [self.input_bits, self.output_bits], [self.shift])
+        check_sums(network, [matrix for *_, matrix in self.phases], self.bias, self.shift)
 
     @property
     def shift(self) -> int:
@@ -83,7 +81,7 @@ class IntegerLayer:
 
     def largest_sum(self) -> int:
         """The largest |sum| for any input, including intermediate sums in any order."""
-        return largest_sum([matrix for _, _, _, matrix in self.phases], self.bias, self.shift)
+        return largest_sum([matrix for *_, matrix in self.phases], self.bias, self.shift)
 
     @cached_property
     def phases(self) -> list[tuple[int, int, list[tuple[int, int]], np.ndarray]]:
@@ -177,9 +175,11 @@ def check_bits(network: str, weights: Iterable[int], values: Iterable[int], shif
         raise BundleError(f"A layer of the {network} would shift to the left.")
 
 
-def check_sums(weights: Int[np.ndarray, "inputs out"], bias: Int[np.ndarray, " out"], shift: int) -> None:
-    """Raises BundleError unless |sums| are below 2^53 for weights [inputs, out] and any 24-bit inputs."""
-    if np.abs(weights.astype(np.int64)).max() > MAX_WEIGHT:
-        raise BundleError("A weight of the integer network has more than 18 bits.")
-    if largest_sum([weights], bias, shift) >= EXACT_LIMIT:
-        raise BundleError("Sums in the integer network could exceed 2^53 and would not be exact.")
+def check_sums(
+    network: str, matrices: Sequence[Float[np.ndarray, "inputs out"]], bias: Int[np.ndarray, " out"], shift: int
+) -> None:
+    """Raises BundleError, which names the network, if weights or the sums of any 24-bit inputs are too large."""
+    if max(np.abs(matrix.astype(np.float64)).max() for matrix in matrices) > MAX_WEIGHT:
+        raise BundleError(f"A weight of the {network} has more than 18 bits.")
+    if largest_sum(matrices, bias, shift) >= EXACT_LIMIT:
+        raise BundleError(f"Sums in the {network} could exceed 2^53 and would not be exact.")

@@ -18,13 +18,12 @@ from jaxtyping import Array, Float
 from cdc_jax.diffusion.distillation import (
     Denoiser,
     StudentSteps,
-    distillation_loss,
     noisy_images_of_decoding,
     per_image,
     steps_by_timestep,
     teacher_image,
 )
-from cdc_jax.diffusion.process import NoiseLevel, add_noise, one_step_image
+from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss, one_step_image
 from cdc_jax.diffusion.sampler import sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.diffusion.stages import teacher_steps_of
@@ -35,7 +34,7 @@ from cdc_jax.models.params import Params
 from cdc_jax.models.unet import UNet
 from cdc_jax.models.weight_groups import Part, part_of
 from cdc_jax.training.config import model_config
-from cdc_jax.training.randomness import StepRandomness
+from cdc_jax.training.region import Region
 
 
 class Teacher(NamedTuple):
@@ -62,10 +61,7 @@ def imitation_loss(
     model: CDC,
     teacher: UNet,
     steps: StudentSteps,
-    image: Float[Array, "b s s 3"],
-    context: Context,
-    randomness: StepRandomness,
-    importance: Float[Array, " b"],
+    region: Region,
 ) -> tuple[Float[Array, ""], Float[Array, "b s s 3"]]:
     """The loss of a batch, and the student's estimates x̂₀, not clipped. Only the student receives gradients.
 
@@ -74,11 +70,9 @@ def imitation_loss(
       model: the student.
       teacher: the teacher's U-Net.
       steps: the student's step for each timestep.
-      image: x₀ in [−1, 1].
-      context: the context maps of `image`.
-      randomness: the random numbers of these images. The timesteps select the student's steps.
-      importance: each image's weight in the loss.
+      region: what the U-Net is trained on. Its timesteps select the student's steps.
     """
+    image, context, randomness, importance = region
     prediction, steps = model.config.prediction, steps.take(randomness.timesteps)
     quality = randomness.quality if model.config.variable_rate else None
     student_denoise = _denoiser(model.unet, context, quality, rematerialize=config.train.rematerialize)
@@ -89,7 +83,7 @@ def imitation_loss(
     level = NoiseLevel.of(per_image(steps.alpha_bar, noisy.dtype))
     estimate = one_step_image(prediction, student_denoise(noisy, steps.time), noisy, level)
     floor = config.loss.weight_floor
-    loss = distillation_loss(estimate, target, steps.alpha_bar, weight_floor=floor, importance=importance)
+    loss = diffusion_loss("x", estimate, target, None, steps.alpha_bar, weight_floor=floor, importance=importance)
     return loss, estimate
 
 

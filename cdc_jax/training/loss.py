@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -19,12 +18,12 @@ from cdc_jax.diffusion.process import NoiseLevel, add_noise, diffusion_loss, one
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.metrics.lpips import load_lpips, lpips
 from cdc_jax.models.cdc import CDC
-from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.training.config import model_config
 from cdc_jax.training.imitation import Teacher, imitation_loss
 from cdc_jax.training.randomness import StepRandomness
+from cdc_jax.training.region import Region, cut_region
 
 
 def loss_and_metrics(
@@ -65,21 +64,20 @@ def loss_and_metrics(
     beta, importance = _rate_weights(config, model.config, randomness.quality, beta)
     bpp, hyper_bpp = compressed.rate_bits / pixels, compressed.hyper_bits / pixels
     weighted_bpp = bpp + (hyper_weight - 1) * hyper_bpp
-    target, context = _cut_region(model.config, image, compressed.context, randomness)
+    region = cut_region(model.config, image, compressed.context, randomness, importance)
     if teacher is None:
-        diffusion, estimate = _denoise(config, model, target, context, randomness, importance)
+        diffusion, estimate = _denoise(config, model, region)
     else:
         unet = merge(model.config, {**params, **teacher.unet}, **options).unet
-        networks = model, unet, teacher.steps
-        diffusion, estimate = imitation_loss(config, *networks, target, context, randomness, importance)
+        diffusion, estimate = imitation_loss(config, model, unet, teacher.steps, region)
     if model.config.prediction == "epsilon":
         estimate = jnp.clip(estimate, -1, 1)
     prior, rho = model.compressor.prior.median_loss(), config.loss.rho if perceptual else 0.0
     loss = jnp.mean(importance * beta * weighted_bpp) + (1 - rho) * diffusion + prior
     metrics = {"bpp": jnp.mean(bpp), "hyper_bpp": jnp.mean(hyper_bpp), "diffusion_loss": diffusion, "prior_loss": prior}
     if rho:
-        count = config.loss.lpips_images or len(target)
-        distance = lpips(perceptual, target[:count], estimate[:count])
+        count = config.loss.lpips_images or len(estimate)
+        distance = lpips(perceptual, region.image[:count], estimate[:count])
         loss += rho * jnp.mean(importance[:count] * distance)
         metrics["lpips"] = jnp.mean(distance)
     return loss, metrics | {"loss": loss}
@@ -96,14 +94,10 @@ def _rate_weights(
 
 
 def _denoise(
-    config: ml_collections.ConfigDict,
-    model: CDC,
-    target: Float[Array, "b s s 3"],
-    context: Context,
-    randomness: StepRandomness,
-    importance: Float[Array, " b"],
+    config: ml_collections.ConfigDict, model: CDC, region: Region
 ) -> tuple[Float[Array, ""], Float[Array, "b s s 3"]]:
-    """(diffusion loss, the U-Net's estimate x̂₀ of the region `target`)."""
+    """(diffusion loss, the U-Net's estimate x̂₀ of the region)."""
+    target, context, randomness, importance = region
     schedule = schedule_for(model.config)
     alpha_bar = jnp.asarray(schedule.alpha_bar)[randomness.timesteps]
     level = NoiseLevel.of(alpha_bar).per_image()
@@ -147,23 +141,3 @@ def hyper_weight_at(config: ml_collections.ConfigDict, step: Int[Array, ""]) -> 
         return jnp.float32(1)
     progress = jnp.minimum(step / config.loss.hyper_ramp_steps, 1.0).astype(jnp.float32)
     return 0.1 + 0.9 * progress
-
-
-def _cut_region(
-    model: ModelConfig, image: Float[Array, "b h w 3"], context: Context, randomness: StepRandomness
-) -> tuple[Float[Array, "b s s 3"], Context]:
-    """The part of the image that the U-Net runs on, and of its context maps."""
-    size = randomness.noise.shape[1]
-    return _cut(image, randomness.corner, size), _cut_context(context, model.fold, randomness.corner, size)
-
-
-def _cut_context(context: Context, fold: int, corner: Int[Array, " 2"], size: int) -> Context:
-    strides = [fold << level for level in range(len(context.maps))]
-    maps = tuple(_cut(m, corner // stride, size // stride) for m, stride in zip(context.maps, strides, strict=True))
-    return Context(maps, None if context.preview is None else _cut(context.preview, corner, size))
-
-
-def _cut(x: Float[Array, "b h w c"], corner: Int[Array, " 2"], size: int) -> Float[Array, "b s s c"]:
-    if x.shape[1:3] == (size, size):
-        return x
-    return jax.lax.dynamic_slice(x, (0, corner[0], corner[1], 0), (x.shape[0], size, size, x.shape[3]))

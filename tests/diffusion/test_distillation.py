@@ -9,14 +9,13 @@ import pytest
 
 from cdc_jax.diffusion.distillation import (
     StudentSteps,
-    distillation_loss,
     noisy_images_of_decoding,
     per_image,
     steps_by_timestep,
     student_grid,
     teacher_image,
 )
-from cdc_jax.diffusion.process import NoiseLevel, one_step_image, target
+from cdc_jax.diffusion.process import NoiseLevel, diffusion_loss, one_step_image, target
 from cdc_jax.diffusion.sampler import SamplingGrid, ddim_sample, ddim_step, sampling_grid
 from cdc_jax.diffusion.schedule import Schedule, cosine_schedule, linear_schedule
 from cdc_jax.diffusion.stages import teacher_steps_of
@@ -136,7 +135,7 @@ def test_the_gradient_of_the_loss(prediction):
     def loss(output):
         image = one_step_image(prediction, output, x, level)
         wanted, importance = teacher_image(prediction, network, x, steps), jnp.array([1.0, 2.0, 3.0])
-        return distillation_loss(image, wanted, steps.alpha_bar, weight_floor=1.0, importance=importance)
+        return diffusion_loss("x", image, wanted, None, steps.alpha_bar, weight_floor=1.0, importance=importance)
 
     size = 1e-4
     expected = (loss(output + size * direction) - loss(output - size * direction)) / (2 * size)
@@ -149,12 +148,12 @@ def test_weights_of_the_loss_by_hand():
     ones = jnp.ones((4, *SHAPE))
 
     def loss(**options):
-        return float(distillation_loss(2 * ones, ones, alpha_bar, **options))
+        return float(diffusion_loss("x", 2 * ones, ones, None, alpha_bar, **options))
 
     assert loss(weight_floor=1.0) == pytest.approx(np.mean([5, 1, 1, 1]))
     assert loss(weight_floor=0.0) == pytest.approx(np.mean([5, 1, 0.02 / 0.98, 0]))
     weighted = np.array([1.0, 0.0, 2.0, 0.5])
-    assert loss(importance=jnp.asarray(weighted)) == pytest.approx(np.mean(weighted * [5, 1, 1, 1]))
+    assert loss(weight_floor=1.0, importance=jnp.asarray(weighted)) == pytest.approx(np.mean(weighted * [5, 1, 1, 1]))
 
 
 def test_noisy_images_are_those_of_a_decode():

@@ -40,7 +40,7 @@ def _rates_bits(bundle, image: np.ndarray) -> tuple[float, float]:
     mean, index = bundle.coding.hyper_decoder.decode(z)
     assert np.mean(float_index != index) < 0.005
     pairs = (float_mean, float_index), (mean, index)
-    return tuple(coder.rate_bits(z, np.rint(y - mean).astype(np.int32), index) for mean, index in pairs)
+    return tuple(sum(coder.part_bits(z, np.rint(y - mean).astype(np.int32), index)) for mean, index in pairs)
 
 
 def test_costs_less_than_a_thousandth_on_trained_weights(trained_bundle, photograph):

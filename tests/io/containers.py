@@ -40,7 +40,7 @@ def check_one_encoding(pack_part, unpack_part, data: bytes) -> None:
     assert pack_part(value) == data[:end]
 
 
-def check_truncations(unpack_part, data: bytes, message: str = "") -> None:
+def check_truncations(unpack_part, data: bytes, message: str | None = None) -> None:
     """Every beginning of these bytes is refused with a message that this pattern matches."""
     for length in range(len(data)):
         with pytest.raises(BitstreamError, match=message):

@@ -8,6 +8,15 @@ import numpy as np
 
 from cdc_jax.io.images import load_image
 
+# Values that are no image of uint8 [h, w, 3 or 4].
+NOT_IMAGES = [
+    np.zeros((4, 4), np.uint8),
+    np.zeros((4, 4, 2), np.uint8),
+    np.zeros((4, 4, 5), np.uint8),
+    np.zeros((4, 4, 3), np.float32),
+    np.zeros((0, 4, 3), np.uint8),
+]
+
 
 def random_image(height=17, width=33, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)

@@ -25,6 +25,7 @@ from cdc_jax.io.images import (
     write_image,
 )
 from tests.io.image_files import (
+    NOT_IMAGES,
     quietly,
     random_image,
     saved,
@@ -88,17 +89,7 @@ def test_sources_may_be_paths_bytes_and_streams(tmp_path):
         np.testing.assert_array_equal(read_image(pipe.stdout), image)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 2), np.uint8),
-        np.zeros((4, 4, 5), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-        [[[0, 0, 0]]],
-    ],
-)
+@pytest.mark.parametrize("image", [*NOT_IMAGES, [[[0, 0, 0]]]])
 def test_only_uint8_color_arrays_are_written(image):
     with pytest.raises(ImageError, match="An image"):
         encode_image(image, "png")

@@ -19,6 +19,7 @@ from cdc_jax.training.config import model_config
 from cdc_jax.training.imitation import imitation_loss, make_teacher
 from cdc_jax.training.loss import loss_and_metrics
 from cdc_jax.training.randomness import step_randomness
+from cdc_jax.training.region import Region
 from tests.helpers.compact import compact_training_config
 from tests.helpers.training import tiny_config
 
@@ -71,7 +72,7 @@ def toy_loss(config, student, image, context, randomness):
     model = types.SimpleNamespace(config=model_config(config), unet=ToyUNet(student))
     importance = jnp.arange(1.0, 1 + len(image))
     networks = model, ToyUNet(TEACHER), make_teacher(config, {}).steps
-    return imitation_loss(config, *networks, image, context, randomness, importance)
+    return imitation_loss(config, *networks, Region(image, context, randomness, importance))
 
 
 def by_hand(config, student, teacher, image, noise, importance):
@@ -155,7 +156,8 @@ def test_all_stages_share_a_program():
         model = types.SimpleNamespace(config=model_config(config), unet=ToyUNet(STUDENT))
 
         def loss(table):
-            return imitation_loss(config, model, ToyUNet(TEACHER), table, noise, noise, randomness, jnp.ones(4))
+            region = Region(noise, noise, randomness, jnp.ones(4))
+            return imitation_loss(config, model, ToyUNet(TEACHER), table, region)
 
         return str(jax.make_jaxpr(loss)(make_teacher(config, {}).steps))
 
