@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from timing import executed_flops  # noqa: E402
 
-from cdc_jax.codec.decoding import predict, sample  # noqa: E402
+from cdc_jax.codec.decoding import predict, prepare, sample  # noqa: E402
 from cdc_jax.codec.encoding import encode_latents  # noqa: E402
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig  # noqa: E402
 from cdc_jax.models.params import shapes  # noqa: E402
@@ -50,7 +50,7 @@ def growth(config: ModelConfig, side: int) -> list[float]:
         return encode_latents(config, params, image)
 
     def tile(params, y_hat, x, time):
-        return predict(config, params, y_hat, x, time)
+        return predict(config, params, prepare(config, params, y_hat), x, time)
 
     cells = (1, side // LATENT_STRIDE, side // LATENT_STRIDE, config.latent_channels)
     params, y_hat = shapes(config), jax.ShapeDtypeStruct(cells, np.float32)

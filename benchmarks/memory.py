@@ -10,6 +10,7 @@ second call, without compilation; "of limit" compares decoding with a reference 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import resource
 import subprocess
@@ -86,8 +87,8 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
     import numpy as np
     from timing import executed_flops
 
-    from cdc_jax.codec import tiling
-    from cdc_jax.codec.decoding import predict, sample
+    from cdc_jax.codec import memory, tiling
+    from cdc_jax.codec.decoding import predict, prepare, sample
     from cdc_jax.models.config import LATENT_STRIDE
 
     rows, columns = tiling.tile_shape(height, width, tile)
@@ -98,9 +99,13 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
         arguments = codec.params, y_hat, np.uint32(0), one, one, *quality
         return executed_flops(lambda *given: sample(codec.config, steps, False, *given), *arguments)
     x = jax.ShapeDtypeStruct((1, rows, columns, 3), np.float32)
-    arguments = codec.params, y_hat, x, one, *quality
-    tiles = tiling.Axis(height, tile, tiling.OVERLAP).count * tiling.Axis(width, tile, tiling.OVERLAP).count
-    return steps * tiles * executed_flops(lambda *given: predict(codec.config, *given), *arguments)
+    once = functools.partial(prepare, codec.config)
+    each = functools.partial(predict, codec.config)
+    kept = steps > 1 and memory.may_keep(height, width, tile, codec.config, jax.local_devices()[:1])
+    maps = jax.eval_shape(once, codec.params, y_hat, *quality)
+    flops = (1 if kept else steps) * executed_flops(once, codec.params, y_hat, *quality)
+    flops += steps * executed_flops(each, codec.params, maps, x, one, *quality)
+    return tiling.tile_count(height, width, tile) * flops
 
 
 def peak_bytes() -> int:

@@ -30,7 +30,7 @@ def run(config: ml_collections.ConfigDict | None) -> None:
     batches = [_positive(text) for text in _BATCHES.value]
     from cdc_jax.aot.compile import compile_program, default_cache
     from cdc_jax.aot.programs import PROGRAMS
-    from cdc_jax.aot.report import describe, extrapolate
+    from cdc_jax.aot.report import describe, describe_time, extrapolate
     from cdc_jax.aot.topology import AVAILABLE_HBM_GIB, open_topology
     from cdc_jax.training.config_checks import check_config
 
@@ -49,6 +49,9 @@ def run(config: ml_collections.ConfigDict | None) -> None:
             stats, cached = compile_program(config, topology, program, batch, cache)
             compiled.append(stats)
             print(describe(stats, topology, cached), flush=True)
+            time = describe_time(stats, config.train.steps if program == "train_step" else None)
+            if time:
+                print(time, flush=True)
         line = extrapolate(compiled, topology)
         if line:
             print(line, flush=True)

@@ -21,7 +21,7 @@ from cdc_jax.io.files import write_atomically
 from cdc_jax.runtime.compilation_cache import cache_root
 from cdc_jax.runtime.sharding import make_mesh
 
-CACHE_VERSION = 1  # version of the layout of cached statistics, part of the key
+CACHE_VERSION = 2  # version of the layout of cached statistics, part of the key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,10 @@ class CompileStats:
       argument_bytes, output_bytes, temporary_bytes, code_bytes: high-bandwidth memory by purpose, including padding.
       alias_bytes: size of the arguments that outputs overwrite (the donated state), which need memory only once.
       flops: FLOPs of matrix products and convolutions, with loops counted in full (`flops.product_flops`).
+      pass_flops: the same for the bfloat16 passes of which a float32 product consists, six at the highest precision.
+      loop_factor: `flops` divided by the same with the body of each loop counted once.
       compiler_flops: the compiler's own count, with the body of a loop counted once.
+      compiler_bytes: what all operations read and write, according to the compiler, which counts a loop's body once.
       collectives: the collective operations between chips.
       compile_seconds: time of the compilation.
       refusal: the compiler's message if the program does not fit into the chip's memory; the sizes are then 0.
@@ -49,7 +52,10 @@ class CompileStats:
     temporary_bytes: int
     code_bytes: int
     flops: float
+    pass_flops: float
+    loop_factor: float
     compiler_flops: float
+    compiler_bytes: float
     collectives: tuple[Collective, ...]
     compile_seconds: float
     refusal: str = ""
@@ -58,6 +64,11 @@ class CompileStats:
     def needed_bytes(self) -> int:
         """Memory that the program needs at the same time."""
         return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temporary_bytes + self.code_bytes
+
+    @property
+    def accessed_bytes(self) -> float:
+        """`compiler_bytes` with loops in full, if loops access as many bytes per FLOP as the rest of the program."""
+        return self.compiler_bytes * self.loop_factor
 
 
 def default_cache() -> Path | None:
@@ -95,15 +106,23 @@ def compile_program(
     versions = (CACHE_VERSION, jax.__version__, libtpu_version())
     text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
     path = cache and cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    flops = product_flops(traced.jaxpr, "tpu") / mesh.size
-    stats = path and _read(path, flops)
+    counts = _counts(traced, mesh.size)
+    stats = path and _read(path, counts)
     if stats is not None:
         return stats, True
     facts = {"program": program, "topology": topology.name, "chips": mesh.size, "batch_per_chip": batch_per_chip}
-    stats = _compile(lowered, {**facts, "flops": flops})
+    stats = _compile(lowered, {**facts, **counts})
     if path is not None:
         _write(path, stats)
     return stats, False
+
+
+def _counts(traced: jax.stages.Traced, chips: int) -> dict[str, float]:
+    """The attributes that the traced program determines."""
+    flops = product_flops(traced.jaxpr, "tpu")
+    once = product_flops(traced.jaxpr, "tpu", loops=False)
+    passes = product_flops(traced.jaxpr, "tpu", passes=True)
+    return {"flops": flops / chips, "pass_flops": passes / chips, "loop_factor": flops / once if once else 1.0}
 
 
 def _compile(lowered: jax.stages.Lowered, facts: dict[str, Any]) -> CompileStats:
@@ -118,13 +137,15 @@ def _compile(lowered: jax.stages.Lowered, facts: dict[str, Any]) -> CompileStats
             program, topology = facts["program"], facts["topology"]
             raise CdcError(f"The TPU compiler fails on {program} for {topology}: {refusal}.") from error
     memory = compiled.memory_analysis() if compiled else None
+    cost = (compiled.cost_analysis() or {}) if compiled else {}
     return CompileStats(
         argument_bytes=memory.argument_size_in_bytes if memory else 0,
         output_bytes=memory.output_size_in_bytes if memory else 0,
         alias_bytes=memory.alias_size_in_bytes if memory else 0,
         temporary_bytes=memory.temp_size_in_bytes if memory else 0,
         code_bytes=memory.generated_code_size_in_bytes if memory else 0,
-        compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0) if compiled else 0.0,
+        compiler_flops=cost.get("flops", 0.0),
+        compiler_bytes=cost.get("bytes accessed", 0.0),
         collectives=tuple(collectives(hlo_text)),
         compile_seconds=round(time.perf_counter() - started, 1),
         refusal=refusal,
@@ -141,14 +162,14 @@ def _write(path: Path, stats: CompileStats) -> None:
         raise CdcError(f"Cannot write into the cache {cache}: {error.strerror}; name another with --cache.") from error
 
 
-def _read(path: Path, flops: float) -> CompileStats | None:
-    """Cached statistics, with `flops` replaced, since the traced program determines these.
+def _read(path: Path, counts: dict[str, float]) -> CompileStats | None:
+    """Cached statistics, with `counts` replaced, since the traced program determines these.
 
     None if the file is missing or corrupt, or has another layout.
     """
     try:
         values = json.loads(path.read_text())
         stored_collectives = tuple(Collective(*collective) for collective in values.pop("collectives"))
-        return CompileStats(**{**values, "flops": flops}, collectives=stored_collectives)
+        return CompileStats(**{**values, **counts}, collectives=stored_collectives)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

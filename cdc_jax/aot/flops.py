@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.lax import Precision
 
 Traced = ClosedJaxpr | Jaxpr
 
+# A TPU multiplies only bfloat16. It splits each float32 operand into 1, 2 or 3 bfloat16 numbers, and computes 1, 3 or 6
+# products of these.
+_PASSES = {Precision.DEFAULT: 1, Precision.HIGH: 3, Precision.HIGHEST: 6}
 
-def product_flops(program: Traced, platform: str) -> int:
+
+class _Rules(NamedTuple):
+    """The arguments of `product_flops`."""
+
+    platform: str
+    passes: bool
+    loops: bool
+
+
+def product_flops(program: Traced, platform: str, *, passes: bool = False, loops: bool = True) -> int:
     """Twice the number of multiply-accumulates of all `dot_general`s and convolutions, over the whole batch.
 
     The body of a scan counts once per iteration, that of a `while` loop once, and that of a `shard_map` once per
@@ -24,9 +39,16 @@ def product_flops(program: Traced, platform: str) -> int:
     Args:
       program: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
       platform: "cpu", "tpu" or "cuda".
+      passes: count the FLOPs of a TPU's matrix unit, which computes a float32 product at the highest precision in 6
+        passes of bfloat16, and one at the default precision in 1.
+      loops: False: the body of a scan counts once, as compilers count.
     """
+    return _flops(program, _Rules(platform, passes, loops))
+
+
+def _flops(program: Traced, rules: _Rules) -> int:
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    return sum(_equation_flops(equation, platform) for equation in _used(jaxpr))
+    return sum(_equation_flops(equation, rules) for equation in _used(jaxpr))
 
 
 def _used(jaxpr: Jaxpr) -> Iterator:
@@ -38,21 +60,33 @@ def _used(jaxpr: Jaxpr) -> Iterator:
             yield equation
 
 
-def _equation_flops(equation, platform: str) -> int:
+def _equation_flops(equation, rules: _Rules) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         left = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        products = math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        return 2 * products * (_passes(equation) if rules.passes else 1)
     if name == "conv_general_dilated":
         kernel, kernel_axes = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
         taps = math.prod(kernel[axis] for axis in kernel_axes[1:])  # input channels per group × window
-        return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
+        products = math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
+        return 2 * products * (_passes(equation) if rules.passes else 1)
     if name == "cond":
-        return max(product_flops(branch, platform) for branch in _branches(params, platform))
-    repeats = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
+        return max(_flops(branch, rules) for branch in _branches(params, rules.platform))
+    iterations = params["length"] if name == "scan" and rules.loops else 1
+    repeats = params["mesh"].size if name == "shard_map" else iterations
     inner = [value for value in params.values() if isinstance(value, Traced)]
-    return repeats * sum(product_flops(part, platform) for part in inner)
+    return repeats * sum(_flops(part, rules) for part in inner)
+
+
+def _passes(equation) -> int:
+    """bfloat16 passes of a product. The operand with the higher precision decides."""
+    if all(operand.aval.dtype == jnp.bfloat16 for operand in equation.invars):
+        return 1
+    precision = equation.params["precision"]
+    each = precision if isinstance(precision, tuple) else (precision,)
+    return max(_PASSES[Precision.DEFAULT if one is None else one] for one in each)
 
 
 def _branches(params: dict, platform: str) -> tuple:

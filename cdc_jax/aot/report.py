@@ -1,10 +1,11 @@
-"""Formats the statistics of compiled programs: memory, whether it fits, and the largest batch that should fit."""
+"""Formats the statistics of compiled programs: memory, whether it fits, its estimated time, and the largest batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from cdc_jax.aot.compile import CompileStats
+from cdc_jax.aot.roofline import PEAKS, step_time
 from cdc_jax.aot.topology import GIB, Topology
 
 _MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "needed")
@@ -38,12 +39,40 @@ def describe(stats: CompileStats, topology: Topology, cached: bool) -> str:
     lines.append(f"               {_fit(stats.needed_bytes, topology)}")
     lines.append(
         f"  computation  {stats.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
-        f"(the compiler's own count, a loop's body once: {stats.compiler_flops / 1e9:,.1f})"
+        f"(the compiler's own count, a loop's body once: {stats.compiler_flops / 1e9:,.1f}); "
+        f"in bfloat16 passes: {stats.pass_flops / 1e9:,.1f}"
     )
+    lines.append(f"  accessed     {_size(stats.accessed_bytes)} by all operations together")
     if not stats.collectives:
         lines.append("  collectives  none")
     for item in stats.collectives:
         lines.append(f"  collectives  {item.kind} × {item.count}: {item.arrays} arrays, {_size(item.result_bytes)}")
+    return "\n".join(lines)
+
+
+def describe_time(stats: CompileStats, steps: int | None = None) -> str | None:
+    """The program's estimated time, images per second and hours, marked as an estimate.
+
+    Args:
+      stats: the statistics.
+      steps: the number of training steps; None for other programs.
+
+    Returns:
+      A few lines of text; None if the program does not fit, or the chip's peaks are unknown.
+    """
+    peaks = PEAKS.get(stats.topology.partition(":")[0])
+    if stats.refusal or peaks is None:
+        return None
+    time, images = step_time(stats, peaks), stats.batch_per_chip * stats.chips
+    parts = f"products {_ms(time.compute)}, memory {_ms(time.memory)}, links {_ms(time.network)}"
+    lower, upper = time.overlapped, time.one_after_another
+    lines = [
+        f"  ESTIMATE     {_ms(lower)} if these overlap, {_ms(upper)} if not: {parts}",
+        f"               {images / lower:,.0f} or {images / upper:,.0f} images/s",
+    ]
+    if steps is not None:
+        lines[-1] += f"; {steps:,} steps: {steps * lower / 3600:,.1f} or {steps * upper / 3600:,.1f} hours"
+    lines.append("               at the chip's published peaks, which real programs do not reach; not measured")
     return "\n".join(lines)
 
 
@@ -92,6 +121,10 @@ def _fit(needed: int, topology: Topology) -> str:
         return "how much memory this chip has is not known here"
     share = f"{_size(needed)} of {_size(topology.available_bytes)} available ({needed / topology.available_bytes:.0%})"
     return f"fits: {share}" if needed <= topology.available_bytes else f"DOES NOT FIT: {share}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.2f} ms"
 
 
 def _size(size: float) -> str:

@@ -148,6 +148,7 @@ def _decode_one(args: argparse.Namespace, stream: _Stream, settings: dict):
         if args.tile is not None:
             settings = {**settings, "tile": args.tile}
         elif args.max_memory is not None:
+            settings = {**settings, "max_memory_bytes": args.max_memory}
             tile = stream.codec.tile_within(stream.data, args.max_memory)
             if tile is not None:
                 settings = {**settings, "tile": tile}

@@ -75,9 +75,7 @@ class Codec:
     def __init__(self, bundle: Bundle, *, max_pixels: int = MAX_PIXELS, compute_type: str = "float32"):
         if compute_type not in COMPUTE_TYPES:
             raise ConfigError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}.")
-        self.config = bundle.config
-        self.max_pixels = max_pixels
-        self.compute_type = compute_type
+        self.config, self.max_pixels, self.compute_type = bundle.config, max_pixels, compute_type
         self.weights_sha256 = bundle.weights_sha256
         self._bundle_path = bundle.path
         self.params = bundle.params
@@ -151,6 +149,7 @@ class Codec:
         gamma: float | None = None,
         eta: float = 0.0,
         tile: int | None = None,
+        max_memory_bytes: int | None = None,
         return_alpha: bool = False,
         progress: Progress | None = None,
     ) -> Image | ImageWithAlpha:
@@ -165,6 +164,7 @@ class Codec:
           eta: DDIM's η, the noise added at each step, 0 (none) to 1.
           tile: largest side of the tiles in pixels, a multiple of 64. Tiles see less context, so they change the
             result. By default, images of up to 2²⁰ pixels are decoded whole, and larger ones use 768, on every machine.
+          max_memory_bytes: limit for keeping what a tile's steps have in common; by default, half of the free memory.
           return_alpha: return uint8 [h, w, 4] with the file's alpha channel, opaque if the file has none.
           progress: called as `progress(done, total)` after each tile of each step, or once for an image without tiles.
 
@@ -176,7 +176,8 @@ class Codec:
         settings = decode_settings(self.config, steps, seed, gamma, eta, tile)
         container, symbols = self._reader.read(data)
         alpha = self._reader.alpha(data) if return_alpha else None
-        image = self.decoder.decode(symbols, settings, tile, progress)[: container.height, : container.width]
+        image = self.decoder.decode(symbols, settings, tile, progress, max_memory_bytes)
+        image = image[: container.height, : container.width]
         return add_alpha(image, alpha) if return_alpha else image
 
     def decompress_progressively(
@@ -221,8 +222,7 @@ class Codec:
           progress: called as `progress(done, total)` after each image.
 
         Raises:
-          TypeError, ImageError: as `compress`, for the first such image.
-          ConfigError: as `compress`.
+          TypeError, ImageError, ConfigError: as `compress`, for the first such image.
         """
         compress = functools.partial(self.compress, quality=quality, drop_alpha=drop_alpha, keep_metadata=keep_metadata)
         results = (data for _, data in in_threads(compress, images, workers=len(self._devices) + _HOST_THREADS))

@@ -1,7 +1,7 @@
 """The decoder's networks: from ŷ to pixels, with one compiled program for each model, number of steps and shape.
 
-`synthesize` decodes a batch of whole images. `predict` is one U-Net call on a batch of tiles, with which
-`tiled_decoding` decodes images of any size.
+`synthesize` decodes a batch of whole images. `tiled_decoding` decodes images of any size with `prepare`, which computes
+what the steps of a batch of tiles have in common, and `predict`, one U-Net call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
+from cdc_jax.models import precomputed
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.models.valid_region import valid_region
@@ -117,22 +118,47 @@ def context_is_finite(
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")
-def predict(
+def prepare(
     config: ModelConfig,
     params: Params,
     y_hat: Float[Array, "b h/16 w/16 c"],
+    quality: Float[Array, " b"] | None = None,
+    compute_type: str = "float32",
+) -> list[Float[Array, "b _ _ _"]]:
+    """What all steps of a batch of tiles have in common, apart from the weights: maps for `predict`.
+
+    Args:
+      config, params, y_hat, quality, compute_type: as `sample`, for the tiles.
+    """
+    return precomputed.maps_of(_prepared(config, params, y_hat, quality, compute_type)[1])
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")
+def predict(
+    config: ModelConfig,
+    params: Params,
+    maps: list[Float[Array, "b _ _ _"]],
     x: Float[Array, "b h w 3"],
     time: Float[Array, ""],
     quality: Float[Array, " b"] | None = None,
     compute_type: str = "float32",
 ) -> Float[Array, "b h w 3"]:
-    """The U-Net's prediction for one step of a batch of tiles. Recomputes the context maps, to save memory.
+    """The U-Net's prediction for one step of a batch of tiles.
 
     Args:
-      config, params, y_hat, quality, compute_type: as `sample`, for the tiles.
+      config, params, quality, compute_type: as `sample`, for the tiles.
+      maps: from `prepare`.
       x: the noisy tiles.
       time: the step's time input, a scalar.
     """
+    batch, height, width, _ = x.shape
+    cells = batch, height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels
+    # Only the prepared weights are used; the compiler removes the maps that would be computed from these zeros.
+    model, unet = _prepared(config, params, jnp.zeros(cells, jnp.float32), quality, compute_type)
+    return precomputed.with_maps(unet, maps)(x, model.unet.embed(time[None], quality))
+
+
+def _prepared(config, params, y_hat, quality, compute_type):
+    """The model, and its U-Net prepared for ŷ."""
     model = merge(config, params, unet_dtype=COMPUTE_TYPES[compute_type])
-    unet = model.unet.prepare(model.compressor.context(y_hat, quality))
-    return unet(x, model.unet.embed(time[None], quality))
+    return model, model.unet.prepare(model.compressor.context(y_hat, quality))

@@ -17,7 +17,7 @@ from cdc_jax.codec import tiling
 from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.memory import decoding_bytes, room_for
+from cdc_jax.codec.memory import decoding_bytes, may_keep, room_for
 from cdc_jax.codec.preview import preview
 from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
 from cdc_jax.codec.unusable_weights import unusable_decoder
@@ -98,7 +98,12 @@ class ImageDecoder:
         self._synthesis = synthesis
 
     def decode(
-        self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int | None, progress: Progress | None = None
+        self,
+        symbols: DecodedSymbols,
+        settings: DecodeSettings,
+        tile: int | None,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
     ) -> Image:
         """Decodes one image, at the padded size.
 
@@ -108,6 +113,7 @@ class ImageDecoder:
           tile: largest side of a tile in pixels; None for the default of the image's size. An image that is not larger
             is decoded whole.
           progress: called as `progress(done, total)` after each tile of each step, or once for a whole image.
+          max_bytes: limit on the process's memory, as `memory.may_keep`.
 
         Raises:
           BundleError: the pixels are not finite.
@@ -115,7 +121,7 @@ class ImageDecoder:
         """
         tile = _tile_for(symbols, tile)
         if settings.steps and tile is not None:
-            return self._in_tiles(symbols, settings, tile, progress)
+            return self._in_tiles(symbols, settings, tile, progress, max_bytes)
         if settings.steps == 0:
             image = preview(symbols.y_hat, self._synthesis)
         else:
@@ -163,10 +169,15 @@ class ImageDecoder:
         yield from images
 
     def _in_tiles(
-        self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int, progress: Progress | None = None
+        self,
+        symbols: DecodedSymbols,
+        settings: DecodeSettings,
+        tile: int,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
     ) -> Image:
         with self._room(symbols, tile), self._devices.all() as (params, mesh):
-            options = {**self._tile_options(symbols, settings, tile), "progress": progress}
+            options = {**self._tile_options(symbols, settings, tile, max_bytes), "progress": progress}
             return synthesize_in_tiles(self._config, params, mesh, symbols.y_hat, **options)
 
     def _room(
@@ -176,10 +187,16 @@ class ImageDecoder:
         needed_bytes = decoding_bytes(height, width, tile, self._config, len(self._devices))
         return room_for(f"Decoding {width}x{height} pixels", needed_bytes)
 
-    def _tile_options(self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int) -> dict:
+    def _tile_options(
+        self, symbols: DecodedSymbols, settings: DecodeSettings, tile: int, max_bytes: int | None = None
+    ) -> dict:
         quality = self._qualities([symbols])
         quality = None if quality is None else quality[0]
-        return {**settings._asdict(), "tile": tile, "compute_type": self._compute_type, "quality": quality}
+        height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
+        devices = list(self._devices.mesh.devices.flat)
+        keep = settings.steps > 1 and may_keep(height, width, tile, self._config, devices, max_bytes)
+        options = {"tile": tile, "compute_type": self._compute_type, "quality": quality, "keep": keep}
+        return {**settings._asdict(), **options}
 
     def _synthesize(
         self,

@@ -8,6 +8,9 @@ The softmax of the U-Net's attention covers a tile instead of the image, so the 
 whole, but is not worse (docs/performance.md). A single tile that covers the image yields the same result. The compiled
 programs depend only on the tile's size and the image's width. The number of devices changes the result only by
 rounding.
+
+What a tile's steps have in common can be kept until the last step. Otherwise, the same program computes it again at
+every step, so the result is the same.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from cdc_jax.codec.batching import Progress
-from cdc_jax.codec.decoding import predict
+from cdc_jax.codec.decoding import predict, prepare
 from cdc_jax.codec.tiling import OVERLAP, Axis
 from cdc_jax.codec.unusable_weights import unusable_decoder
 from cdc_jax.diffusion.process import NoiseLevel, estimate
@@ -69,8 +72,9 @@ def sample_in_tiles(
       y_hat: latents; h and w are multiples of 64.
       settings: steps, seed, gamma, eta: as in `Codec.decompress`; tile: largest side of a tile in pixels, a multiple of
         64; overlap: smallest overlap of adjacent tiles in pixels, 128 by default; compute_type: precision of the
-        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a single-rate model; progress: called
-        as `progress(done, total)` after each tile of each step.
+        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a single-rate model; keep: whether to
+        keep what the steps have in common, which takes `memory.kept_bytes`; progress: called as
+        `progress(done, total)` after each tile of each step.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
@@ -93,6 +97,7 @@ def _denoise(
     overlap: int = OVERLAP,
     compute_type: str = "float32",
     quality: float | None = None,
+    keep: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
     """Yields (x, x̂₀) after each step. The next step overwrites both arrays."""
@@ -104,11 +109,11 @@ def _denoise(
         x[region] = programs.call(_start, (region[1].stop - region[1].start,), (seed, gamma, _block(region)))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
-    network = config, params, mesh, quality, compute_type
+    network = _Network(config, params, mesh, y_hat, tiles, quality, compute_type, keep=keep and steps > 1)
     done, total = itertools.count(1), steps * len(tiles)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
-        for region, (row, column), prediction in _predictions(network, y_hat, x, time, tiles):
+        for region, (row, column), prediction in network.predictions(x, time):
             predicted[region] += (row[:, None] * column)[..., None] * prediction
             if progress is not None:
                 progress(next(done), total)
@@ -135,23 +140,39 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     ]
 
 
-def _predictions(network: tuple, y_hat, x, time, tiles: list[Tile]) -> Iterator[tuple]:
-    """Yields (region, weights, prediction) of every tile. Each call of the network computes one tile per device."""
-    config, params, mesh, quality, compute_type = network
-    quality = None if quality is None else np.full(mesh.size, quality, np.float32)
-    for start in range(0, len(tiles), mesh.size):
-        group = tiles[start : start + mesh.size]
-        filled = list(itertools.islice(itertools.cycle(group), mesh.size))
-        latents = [y_hat[_cells(region)] for region, _ in filled]
-        batch = np.stack(latents), np.stack([x[region] for region, _ in filled])
-        if mesh.size > 1:
-            batch = jax.device_put(batch, split_batch(mesh))
-        given = params, *batch, np.float32(time), quality
-        outputs = np.asarray(programs.call(predict, (config,), given, compute_type=compute_type))
-        if not np.isfinite(outputs).all():
-            raise unusable_decoder(config, params, batch[0], quality)
-        for (region, weights), prediction in zip(group, outputs, strict=False):
-            yield region, weights, prediction
+class _Network:
+    """The U-Net on the tiles of one image. The arguments are those of `sample_in_tiles`."""
+
+    def __init__(self, config, params, mesh, y_hat, tiles: list[Tile], quality, compute_type, *, keep: bool):
+        self._config, self._params, self._mesh, self._y_hat = config, params, mesh, y_hat
+        self._quality = None if quality is None else np.full(mesh.size, quality, np.float32)
+        self._options = {"compute_type": compute_type}
+        # Each call computes one tile per device. The last group is filled with some of its tiles again.
+        self._groups = [tiles[start : start + mesh.size] for start in range(0, len(tiles), mesh.size)]
+        self._keep, self._kept = keep, {}
+
+    def predictions(self, x: Float[np.ndarray, "h w 3"], time: np.float32) -> Iterator[tuple]:
+        """Yields (region, weights, prediction) of every tile."""
+        for index, group in enumerate(self._groups):
+            filled = list(itertools.islice(itertools.cycle(group), self._mesh.size))
+            latents = self._split(np.stack([self._y_hat[_cells(region)] for region, _ in filled]))
+            noisy = self._split(np.stack([x[region] for region, _ in filled]))
+            maps = self._kept.get(index)
+            if maps is None:
+                maps = self._call(prepare, latents, self._quality)
+            if self._keep:
+                self._kept[index] = maps
+            outputs = np.asarray(self._call(predict, maps, noisy, np.float32(time), self._quality))
+            if not np.isfinite(outputs).all():
+                raise unusable_decoder(self._config, self._params, latents, self._quality)
+            for (region, weights), prediction in zip(group, outputs, strict=False):
+                yield region, weights, prediction
+
+    def _call(self, function, *arguments):
+        return programs.call(function, (self._config,), (self._params, *arguments), **self._options)
+
+    def _split(self, batch: np.ndarray):
+        return jax.device_put(batch, split_batch(self._mesh)) if self._mesh.size > 1 else batch
 
 
 def _cells(region: Region) -> Region:

@@ -103,3 +103,10 @@ def tile_shape(height: int, width: int, tile: int | None) -> tuple[int, int]:
     if tile is None or tile >= max(height, width):
         return height, width
     return Axis(height, tile, OVERLAP).tile_length, Axis(width, tile, OVERLAP).tile_length
+
+
+def tile_count(height: int, width: int, tile: int | None) -> int:
+    """The number of an image's tiles, given its padded size and the largest side of a tile, or None."""
+    if tile is None or tile >= max(height, width):
+        return 1
+    return Axis(height, tile, OVERLAP).count * Axis(width, tile, OVERLAP).count

@@ -32,6 +32,10 @@ NORM_EPSILON = 1e-5
 _POSITIONS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
+# Fields that may be maps, computed from the context maps. Everything else depends on the weights alone.
+_MAPS = ("offset", "known", "residual")
+
+
 def _static(**options):
     return dataclasses.field(metadata={"static": True}, **options)
 
@@ -236,6 +240,21 @@ class UNet:
             x = x if level.resize is None else level.resize(x)
         x = unfold(self.final_conv(_normalized(x) * self.final_gain + self.final_bias), self.fold)
         return x if self.residual is None else x + self.residual
+
+
+def maps_of(unet: UNet) -> list[Float[Array, "b _ _ _"]]:
+    """What depends on the context maps. The rest of the U-Net is the same for all images of its size."""
+    return [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(unet) if _is_map(path, leaf)]
+
+
+def with_maps(unet: UNet, maps: list[Float[Array, "b _ _ _"]]) -> UNet:
+    """The U-Net with its `maps_of` replaced by those of another one of the same model and size."""
+    others = iter(maps)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: next(others) if _is_map(path, leaf) else leaf, unet)
+
+
+def _is_map(path: tuple, leaf: Array) -> bool:
+    return getattr(path[-1], "name", None) in _MAPS and leaf.ndim == 4
 
 
 def _run_level(level: Level, *maps: Float[Array, "b h w _"], times) -> Float[Array, "b h w o"]:

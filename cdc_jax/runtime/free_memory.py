@@ -20,6 +20,7 @@ from cdc_jax.errors import OutOfMemoryError, is_out_of_memory
 _MIB = 1 << 20
 _LIBRARY_BYTES, _CORE_BYTES = 1400 * _MIB, 16 * _MIB  # address space that JAX and its threads take, measured
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CGROUP_USAGES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 _ADVICE = "raise the limit (ulimit -v)"
 
 
@@ -40,6 +41,22 @@ def total_bytes() -> float:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         totals.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min([total for total in totals if total is not None and total > 0], default=math.inf)
+
+
+def free_bytes() -> float:
+    """The memory that this process could take without swapping; infinity if unknown.
+
+    It is limited by the machine, the container and the address space.
+    """
+    free = [free_address_bytes(), total_bytes()]
+    available = _status_bytes("MemAvailable", "/proc/meminfo")
+    if available:
+        free.append(available)
+    for limit, usage in zip(_CGROUP_LIMITS, _CGROUP_USAGES, strict=True):
+        known = _number_in(limit), _number_in(usage)
+        if None not in known:
+            free.append(known[0] - known[1])
+    return max(0, min(free))
 
 
 def used_bytes() -> int:
@@ -94,10 +111,10 @@ def _mib(num_bytes: float) -> int:
     return max(0, math.ceil(num_bytes / _MIB))
 
 
-def _status_bytes(field: str) -> int:
-    """A field of Linux's description of this process; 0 elsewhere."""
+def _status_bytes(field: str, path: str = "/proc/self/status") -> int:
+    """A field of Linux's description of this process, or of the machine; 0 elsewhere."""
     try:
-        match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        match = re.search(rf"^{field}:\s+(\d+) kB", Path(path).read_text(), re.MULTILINE)
     except OSError:
         return 0
     return int(match[1]) * 1024 if match else 0

@@ -45,6 +45,8 @@ def test_a_data_parallel_step_for_eight_chips(slice_of_8, small, tmp_path):
     assert stats.argument_bytes >= weights + 2 * 128 * 4
     assert weights <= stats.alias_bytes <= stats.output_bytes, "the donated state is overwritten"
     assert stats.flops == pytest.approx(2 * 2 * 2 * 128 * 128), "forward and the weights' gradient, 2 images per chip"
+    assert stats.pass_flops == stats.flops and stats.loop_factor == 1, "the default precision, without loops"
+    assert stats.accessed_bytes == stats.compiler_bytes > 3 * weights, "it reads the weights twice and writes them once"
     assert [item.kind for item in stats.collectives] == ["all-reduce"]
     assert stats.collectives[0].result_bytes == weights
 
@@ -147,6 +149,7 @@ def test_the_decoder_as_a_user_compiles_it(slice_of_8, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("decode, 1 per chip on v5e:2x4 (8 chips, batch 8), compiled in")
     assert "fits" in finished.stdout and "collectives  none" in finished.stdout
+    assert "ESTIMATE" in finished.stdout and "images/s" in finished.stdout and "hours" not in finished.stdout
     assert "from the cache" in run_compile(*settings).stdout
 
 
@@ -158,4 +161,5 @@ def test_the_train_step_as_a_user_compiles_it(slice_of_8, tmp_path):
     assert "all-reduce" in finished.stdout
     assert "all-gather" not in finished.stdout and "all-to-all" not in finished.stdout
     assert "aliased 0.00" not in finished.stdout, "the donated state is overwritten"
+    assert "ESTIMATE" in finished.stdout and "700,000 steps" in finished.stdout
     assert "fits" in finished.stdout

@@ -1,5 +1,7 @@
 """Counted FLOPs, compared with numbers computed by hand, a compiler's count, and the model's known cost."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -61,6 +63,35 @@ def test_a_platform_dependent_branch_counts_for_its_platform():
 
     flops = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
     assert flops == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
+
+
+def test_passes_of_float32_products_on_a_tpu():
+    """1, 3 or 6 for each precision; the higher of the operands' precisions decides; bfloat16 needs one."""
+
+    def passes(function, dtype=jnp.float32):
+        arguments = [jax.ShapeDtypeStruct((4, 4), dtype)] * 2
+        jaxpr = jax.make_jaxpr(function)(*arguments)
+        return product_flops(jaxpr, "tpu", passes=True) / product_flops(jaxpr, "tpu")
+
+    for precision, count in {None: 1, "default": 1, "high": 3, "highest": 6, ("default", "highest"): 6}.items():
+        assert passes(functools.partial(jnp.dot, precision=precision)) == count
+        assert passes(functools.partial(jnp.dot, precision=precision), jnp.bfloat16) == 1
+    with jax.default_matmul_precision("highest"):
+        assert passes(jnp.dot) == 6
+
+    def convolved(x, kernel):
+        x, kernel = x.reshape(1, 4, 4, 1), kernel.reshape(2, 2, 1, 4)
+        return convolve(x, kernel, window_strides=(1, 1), padding="SAME", precision="highest")
+
+    assert passes(convolved) == 6
+
+
+def test_loops_count_once_on_request():
+    def looped(x):
+        return jax.lax.scan(lambda x, _: (x @ x, None), x @ x, None, length=9)[0]
+
+    jaxpr = jax.make_jaxpr(looped)(jax.ShapeDtypeStruct((4, 4), jnp.float32))
+    assert product_flops(jaxpr, "cpu") == 5 * product_flops(jaxpr, "cpu", loops=False) == 10 * 2 * 4**3
 
 
 def test_unused_equations_do_not_count():

@@ -6,7 +6,7 @@ import pytest
 
 from cdc_jax.aot.collectives import Collective
 from cdc_jax.aot.compile import CompileStats
-from cdc_jax.aot.report import describe, extrapolate, fits
+from cdc_jax.aot.report import describe, describe_time, extrapolate, fits
 from cdc_jax.aot.topology import GIB, Topology
 
 CHIP = Topology("v5e:2x4", [None] * 8, 16 * GIB)
@@ -14,7 +14,7 @@ CHIP = Topology("v5e:2x4", [None] * 8, 16 * GIB)
 
 def stats(batch, temporary_gib, **changes):
     known = CompileStats("train_step", "v5e:2x4", 8, batch, 2 * GIB, 2 * GIB, 2 * GIB, int(temporary_gib * GIB), 0,
-                    2e12, 1e12, (Collective("all-reduce", 1, 466, GIB // 4),), 60.0)  # fmt: skip
+                    2e12, 5e12, 10.0, 1e12, GIB, (Collective("all-reduce", 1, 466, GIB // 4),), 60.0)  # fmt: skip
     return dataclasses.replace(known, **changes)
 
 
@@ -23,7 +23,27 @@ def test_a_program_that_fits():
     assert "4 per chip on v5e:2x4 (8 chips, batch 32), compiled in 60 s" in text
     assert "fits: 5.00 GiB of 16.00 GiB available (31%)" in text
     assert "all-reduce × 1: 466 arrays, 0.25 GiB" in text
-    assert "2,000.0 GFLOP" in text and "1,000.0" in text
+    assert "2,000.0 GFLOP" in text and "1,000.0" in text and "passes: 5,000.0" in text
+    assert "accessed     10.00 GiB" in text
+
+
+def test_the_time_is_marked_as_an_estimate():
+    one = stats(4, 3, pass_flops=197e9, compiler_bytes=819e6 * 0.2, collectives=())  # v5e: 1 ms, 10 × 0.2 ms
+    lines = describe_time(one, 3_600_000).splitlines()
+    assert (
+        lines[0].split()
+        == "ESTIMATE 2.00 ms if these overlap, 3.00 ms if not: products 1.00 ms, memory 2.00 ms, \
+links 0.00 ms".split()
+    )
+    assert "16,000 or 10,667 images/s" in lines[1], "32 images"
+    assert "3,600,000 steps: 2.0 or 3.0 hours" in lines[1]
+    assert "not measured" in lines[2]
+    assert "hours" not in describe_time(one)
+
+
+def test_no_time_is_estimated_for_what_cannot_run():
+    assert describe_time(stats(1, 0, refusal="RESOURCE_EXHAUSTED: Ran out of memory")) is None
+    assert describe_time(stats(1, 1, topology="v3:2x2")) is None, "its peaks are not in the table"
 
 
 def test_a_program_that_does_not_fit_is_flagged():

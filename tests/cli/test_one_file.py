@@ -104,7 +104,9 @@ def test_max_memory_applies_to_each_file_and_is_logged_if_it_changes_the_image(c
     logged = [line for line in err if "--max-memory" in line]
     assert code == 0 and [line.split(": ")[1] for line in logged] == ["a.cdc", "b.cdc"]
     assert "in tiles of 6 pixels" in logged[0] and "decoded whole" in logged[1]
-    assert [call.get("tile") for call in bundles.codecs["b"].calls] == [None, None, 6, 6]
+    calls = bundles.codecs["b"].calls
+    assert [call.get("tile") for call in calls] == [None, None, 6, 6]
+    assert [call["max_memory_bytes"] for call in calls] == [3 << 29] * 2 + [900 << 20] * 2
 
 
 @pytest.mark.parametrize(

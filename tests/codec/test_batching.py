@@ -96,7 +96,7 @@ import cdc_jax
 from cdc_jax.runtime.sharding import make_mesh
 from tests.codec.test_batching import SETTINGS, SHAPES, images
 from tests.codec.test_tiled_decoding import case, in_tiles
-from cdc_jax.codec.decoding import predict
+from cdc_jax.codec.decoding import predict, prepare
 from cdc_jax.runtime.sharding import replicated, split_batch
 bundle, out = sys.argv[1:]
 codec = cdc_jax.load_codec(bundle)
@@ -106,9 +106,13 @@ config, params, y_hat = case("x", (8, 24))
 mesh = make_mesh()
 params = jax.device_put(params, replicated(mesh))
 tiles = in_tiles(config, params, y_hat, mesh=mesh, steps=1)
-batch = jax.device_put((np.zeros((8, 8, 8, 16), np.float32), np.zeros((8, 128, 128, 3), np.float32)), split_batch(mesh))
-text = predict.lower(config, params, *batch, np.float32(0.5)).compile().as_text()
+latents, x = np.zeros((8, 8, 8, 16), np.float32), np.zeros((8, 128, 128, 3), np.float32)
+latents, x = jax.device_put((latents, x), split_batch(mesh))
+maps = prepare(config, params, latents)
+text = predict.lower(config, params, maps, x, np.float32(0.5)).compile().as_text()
+text += prepare.lower(config, params, latents).compile().as_text()
 collectives = [n for n in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if n + "(" in text]
+assert all(each.sharding.is_equivalent_to(split_batch(mesh), 4) for each in maps)
 np.savez(out, tiles=tiles, **{f"image{i}": image for i, image in enumerate(decoded)})
 print(json.dumps({"devices": jax.device_count(), "files": [f.hex() for f in files], "collectives": collectives}))
 """

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import runpy
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import cdc_jax
+from cdc_jax.codec import memory
 from cdc_jax.codec.bundle import save_bundle
-from cdc_jax.codec.memory import decoding_bytes
+from cdc_jax.codec.decoding import prepare
+from cdc_jax.codec.memory import decoding_bytes, kept_bytes, may_keep
 from cdc_jax.codec.tiling import default_tile
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
+from cdc_jax.models.params import shapes
+from tests.helpers.compact import COMPACT
 from tests.helpers.processes import ROOT, user_environment
 
 DECODE = """
@@ -69,3 +76,43 @@ def test_more_devices_and_larger_tiles_take_more():
     config = ModelConfig(width=8)
     assert decoding_bytes(2048, 2048, 768, config) < decoding_bytes(2048, 2048, 768, config, devices=2)
     assert decoding_bytes(2048, 2048, 768, config) < decoding_bytes(2048, 2048, 1536, config)
+
+
+@pytest.mark.parametrize(
+    "config", [ModelConfig(width=4), ModelConfig(prediction="epsilon", width=8), COMPACT, compact_config()]
+)
+def test_what_tiles_keep_is_predicted_exactly(config):
+    """From the model's channels alone."""
+    cells = jax.ShapeDtypeStruct((1, 8, 12, config.latent_channels), np.float32)
+    quality = jax.ShapeDtypeStruct((1,), np.float32) if config.variable_rate else None
+    maps = jax.eval_shape(functools.partial(prepare, config), shapes(config), cells, quality)
+    one = sum(4 * math.prod(each.shape) for each in maps)
+    assert kept_bytes(128, 192, None, config) == one
+    assert kept_bytes(128, 512, 192, config) == 6 * one, "tiles of 128×192"
+    assert kept_bytes(128, 512, 192, config, devices=4) == 8 * one, "two groups of four"
+
+
+class Device:
+    """A device with its own memory, in bytes."""
+
+    def __init__(self, limit: int, in_use: int = 0):
+        self.limit, self.in_use = limit, in_use
+
+    def memory_stats(self):
+        return {"bytes_limit": self.limit, "bytes_in_use": self.in_use}
+
+
+def test_tiles_are_kept_within_the_limit_or_half_of_the_free_memory(monkeypatch):
+    case = 2048, 2048, 768, COMPACT
+    kept, host = kept_bytes(*case), jax.local_devices()[:1]
+    needed = decoding_bytes(*case) + kept
+    assert may_keep(*case, host, needed) and not may_keep(*case, host, needed - 1)
+    monkeypatch.setattr(memory, "used_bytes", lambda: decoding_bytes(*case))
+    for free, enough in ((2 * kept, True), (2 * kept - 1, False), (0, False), (math.inf, True)):
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
+        assert may_keep(*case, host) == enough
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * kept)
+    monkeypatch.setattr(memory, "used_bytes", lambda: decoding_bytes(*case) - 1)
+    assert not may_keep(*case, host), "what decoding itself still takes is not free"
+    assert may_keep(*case, [Device(2 * kept)]) and not may_keep(*case, [Device(2 * kept, 1)])
+    assert may_keep(*case, [Device(2 * kept), Device(2 * kept)]), "each takes half"

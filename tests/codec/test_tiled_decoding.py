@@ -6,14 +6,18 @@ import jax
 import numpy as np
 import pytest
 
+from cdc_jax.codec import tiled_decoding
 from cdc_jax.codec.decoding import sample
-from cdc_jax.codec.memory import decoding_bytes, tile_within
+from cdc_jax.codec.memory import decoding_bytes, kept_bytes, tile_within
 from cdc_jax.codec.tiled_decoding import sample_in_tiles
 from cdc_jax.codec.tiling import Axis, default_tile, tile_shape
 from cdc_jax.errors import ConfigError
+from cdc_jax.models import precomputed
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
+from cdc_jax.models.params import merge
 from cdc_jax.runtime.sharding import make_mesh
+from tests.helpers.compact import COMPACT
 
 whole = jax.jit(sample, static_argnums=(0, 1, 2))
 
@@ -23,6 +27,12 @@ def case(prediction: str, cells: tuple[int, int] = (8, 12)):
     config = ModelConfig(prediction=prediction, width=4)
     y_hat = np.random.default_rng(0).normal(0, 2, (*cells, config.latent_channels)).astype(np.float32)
     return config, initial_weights(config, 1), y_hat
+
+
+def compact_case(cells: tuple[int, int]):
+    """The same for the tiny compact model."""
+    y_hat = np.random.default_rng(0).normal(0, 2, (*cells, COMPACT.latent_channels)).astype(np.float32)
+    return COMPACT, initial_weights(COMPACT, 1), y_hat
 
 
 def in_tiles(config, params, y_hat, mesh=None, **changes):
@@ -50,6 +60,62 @@ def test_tiles_see_only_themselves():
     other = in_tiles(config, params, changed, steps=1)
     np.testing.assert_array_equal(actual[:, :272], other[:, :272])
     assert (actual[:, 320:] != other[:, 320:]).any()
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The names of the programs that are called, in order."""
+    names, call = [], tiled_decoding.programs.call
+
+    def record(function, *arguments, **keywords):
+        names.append(function.__name__)
+        return call(function, *arguments, **keywords)
+
+    monkeypatch.setattr(tiled_decoding.programs, "call", record)
+    return names
+
+
+@pytest.mark.parametrize("layout", ["paper", "compact"])
+def test_keeping_what_steps_have_in_common_saves_work_and_changes_no_bit(layout, calls):
+    config, params, y_hat = case("x", (8, 20)) if layout == "paper" else compact_case((8, 20))
+    quality = 0.5 if config.variable_rate else None
+    tiles = len(Axis(128, 128, 64).spans) * len(Axis(320, 128, 64).spans)
+    results, prepared = [], []
+    for keep in (True, False):
+        calls.clear()
+        results.append(in_tiles(config, params, y_hat, steps=3, eta=0.5, quality=quality, keep=keep))
+        prepared.append(calls.count("prepare"))
+        assert calls.count("predict") == 3 * tiles
+    assert prepared == [tiles, 3 * tiles] and tiles == 4
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_limit_decides_what_is_kept(random_codec, photograph, calls):
+    """Through the codec: 128×320 in 3 tiles."""
+    data = random_codec.compress(photograph[:128, :320])
+    size = 128, 320, 192, random_codec.config
+    needed = decoding_bytes(*size) + kept_bytes(*size)
+    images, prepared = [], []
+    for limit in (needed, needed - 1):
+        calls.clear()
+        images.append(random_codec.decompress(data, steps=2, tile=192, max_memory_bytes=limit))
+        prepared.append(calls.count("prepare"))
+    assert prepared == [3, 6]
+    np.testing.assert_array_equal(*images)
+    calls.clear()
+    random_codec.decompress(data, steps=1, tile=192)
+    assert calls.count("prepare") == calls.count("predict") == 3
+
+
+def test_other_images_of_the_size_share_the_rest_of_the_network():
+    """`maps_of` returns all that depends on ŷ."""
+    config, params, y_hat = case("x")
+    rests = []
+    for latents in (y_hat, y_hat + 1):
+        model = merge(config, params)
+        unet = model.unet.prepare(model.compressor.context(latents[None]))
+        rests.append(precomputed.with_maps(unet, [0 * each for each in precomputed.maps_of(unet)]))
+    jax.tree.map(np.testing.assert_array_equal, *rests)
 
 
 def test_the_codec_takes_a_tile(random_codec, photograph):

@@ -8,7 +8,7 @@ import pytest
 
 from cdc_jax.errors import CdcError, OutOfMemoryError, is_out_of_memory
 from cdc_jax.runtime import free_memory
-from cdc_jax.runtime.free_memory import enough_memory, free_address_bytes, total_bytes, used_bytes
+from cdc_jax.runtime.free_memory import enough_memory, free_address_bytes, free_bytes, total_bytes, used_bytes
 from tests.helpers.processes import user_environment
 
 MIB = 1 << 20
@@ -19,6 +19,22 @@ def test_what_is_known_of_this_process():
     assert free_address_bytes() > 100 * MIB
     assert total_bytes() > 100 * MIB
     assert 0 <= used_bytes() < total_bytes()
+    assert 10 * MIB < free_bytes() <= total_bytes()
+
+
+def test_the_scarcest_memory_limits_what_is_free(limits, monkeypatch, tmp_path):
+    """Of the address space, the machine and the container, whose files are numbers of bytes or "max"."""
+    limit, usage = tmp_path / "memory.max", tmp_path / "memory.current"
+    monkeypatch.setattr(free_memory, "_CGROUP_LIMITS", (str(limit),))
+    monkeypatch.setattr(free_memory, "_CGROUP_USAGES", (str(usage),))
+    limits(8 * MIB)
+    assert free_bytes() == 8 * MIB
+    limit.write_text("max"), usage.write_text(f"{2 * MIB}")
+    assert free_bytes() == 8 * MIB
+    limit.write_text(f"{5 * MIB}")
+    assert free_bytes() == 3 * MIB
+    limit.write_text(f"{MIB}")
+    assert free_bytes() == 0
 
 
 @LINUX
