@@ -1,7 +1,8 @@
-"""Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe; of variable-rate models, at
-each of the qualities that were measured.
+"""Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe, or of alternatives; of
+variable-rate models, at each of the qualities that were measured.
 
     python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
+    python benchmarks/plot_runs.py --alternatives runs/with runs/without -o alternatives.png
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ CURVES = {"validation_bpp": "rate (bits per pixel)", "validation_psnr_db_1": "PS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdirs", nargs="+", type=Path, help="folders of runs, in their order")
+    parser.add_argument("--alternatives", action="store_true", help="all runs start at step 0; label them by folder")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs.png"))
     arguments = parser.parse_args()
 
@@ -30,14 +32,16 @@ def main() -> None:
     offset = 0
     for number, workdir in enumerate(arguments.workdirs, start=1):
         lines = RunLog(workdir).read()
+        run = workdir.name.replace("-", " ") if arguments.alternatives else f"phase {number}"
         for axis, prefix in zip(axes, CURVES, strict=True):
             names = sorted({name for line in lines for name in line if re.fullmatch(rf"{prefix}(_q[\d.]+)?", name)})
             for shade, name in enumerate(names):
                 points = [(offset + line["step"], line[name]) for line in lines if name in line]
-                label = f"phase {number}" + name.removeprefix(prefix).replace("_q", ", quality ")
+                label = run + name.removeprefix(prefix).replace("_q", ", quality ")
                 style = {"color": f"C{number - 1}", "alpha": (shade + 1) / len(names), "label": label}
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-        offset += max(line["step"] for line in lines)
+        if not arguments.alternatives:
+            offset += max(line["step"] for line in lines)
     for axis, label in zip(axes, CURVES.values(), strict=True):
         axis.set_xlabel("training steps")
         axis.set_ylabel(label)
