@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.helpers.processes import FAST_COMPILE_FLAG
+from tests.helpers.processes import FAST_COMPILE_FLAGS
 
-# Tests compile much and compute little, so they take half the time without LLVM's optimizations. Processes that run as
-# a user's do not get this flag (`tests.helpers.processes.user_environment`).
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAG}".strip()
+# Tests compile much and compute little. Processes that run as a user's do not get these flags
+# (`tests.helpers.processes.user_environment`).
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAGS}".strip()
 
 # A program that several processes of a test session need is compiled once.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -15,7 +15,7 @@ from cdc_jax.codec.batching import plan_batches
 from cdc_jax.codec.device_pool import LocalDevices
 from cdc_jax.errors import BitstreamError, ConfigError
 from cdc_jax.io import cdc_file
-from tests.helpers.processes import user_environment
+from tests.helpers.processes import FAST_COMPILE_FLAGS, user_environment
 
 sizes = st.lists(st.sampled_from([None, (64, 64), (64, 128), (512, 768), (1024, 1024), (4032, 6016)]), max_size=30)
 
@@ -118,7 +118,7 @@ print(json.dumps({"devices": jax.device_count(), "files": [f.hex() for f in file
 def eight_devices(random_bundle, tmp_path_factory):
     """The output and the saved arrays of WORKER."""
     out = tmp_path_factory.mktemp("eight") / "out.npz"
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{FAST_COMPILE_FLAGS} --xla_force_host_platform_device_count=8"
     environment = user_environment(JAX_PLATFORMS="cpu") | {"XLA_FLAGS": flags}
     command = [sys.executable, "-c", WORKER, str(random_bundle), str(out)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

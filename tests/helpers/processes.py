@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST_COMPILE_FLAG = "--xla_backend_optimization_level=0"
+# Without LLVM's optimizations and with XLA's older emitters of loops, a U-Net's gradient compiles five times as fast.
+FAST_COMPILE_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def free_address() -> str:
@@ -18,13 +19,13 @@ def free_address() -> str:
 
 
 def fast_environment(**changes: str) -> dict[str, str]:
-    """`user_environment` with the tests' compiler flag: for short training runs, which mostly compile."""
+    """`user_environment` with the tests' compiler flags: for short training runs, which mostly compile."""
     environment = user_environment(**changes)
-    return environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {FAST_COMPILE_FLAG}".strip()}
+    return environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {FAST_COMPILE_FLAGS}".strip()}
 
 
 def user_environment(**changes: str) -> dict[str, str]:
-    """A user's environment: this process's, without the tests' compiler flag, and with the package on the path."""
-    flags = os.environ.get("XLA_FLAGS", "").replace(FAST_COMPILE_FLAG, "").strip()
+    """A user's environment: this process's, without the tests' compiler flags, and with the package on the path."""
+    flags = os.environ.get("XLA_FLAGS", "").replace(FAST_COMPILE_FLAGS, "").strip()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path, "TQDM_DISABLE": "1", **changes}

@@ -14,7 +14,7 @@ from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.io.images import read_image, write_image
 from cdc_jax.runtime import kept_results
 from tests.helpers.compact import COMPACT, compact_weights
-from tests.helpers.processes import FAST_COMPILE_FLAG, user_environment
+from tests.helpers.processes import FAST_COMPILE_FLAGS, user_environment
 
 # Runs a command; prints how many programs it traced and compiled, and which of these packages it imported.
 COMMAND = """
@@ -35,7 +35,7 @@ sys.exit(code)
 def cdc(folder: Path, *words: str | Path, **environment: str) -> list[str]:
     """Runs `cdc` with its cache in a folder; returns what `COMMAND` prints."""
     clean = {name: value for name, value in user_environment().items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    environment = {"CDC_JAX_CACHE": str(folder), "XLA_FLAGS": FAST_COMPILE_FLAG, **environment}
+    environment = {"CDC_JAX_CACHE": str(folder), "XLA_FLAGS": FAST_COMPILE_FLAGS, **environment}
     command = [sys.executable, "-c", COMMAND, *map(str, words), "--quiet", "--force"]
     done = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,7 +104,7 @@ def test_damaged_programs_are_compiled_again(tmp_path, bundle, photo, damage):
 
 def test_several_devices_use_the_cache_of_jax(tmp_path, bundle, photo):
     words = "compress", photo, "-o", tmp_path / "photo.cdc", "--model", bundle
-    cdc(tmp_path / "cache", *words, XLA_FLAGS=f"{FAST_COMPILE_FLAG} --xla_force_host_platform_device_count=2")
+    cdc(tmp_path / "cache", *words, XLA_FLAGS=f"{FAST_COMPILE_FLAGS} --xla_force_host_platform_device_count=2")
     assert not kept(tmp_path / "cache")
 
 

@@ -15,7 +15,7 @@ from cdc_jax.models.initialization import initial_weights
 from cdc_jax.runtime.sharding import global_batch, make_mesh
 from cdc_jax.training.config import model_config
 from cdc_jax.training.step import check_divisible, jit_train_step, new_state
-from tests.helpers.processes import FAST_COMPILE_FLAG, free_address, user_environment
+from tests.helpers.processes import FAST_COMPILE_FLAGS, free_address, user_environment
 from tests.helpers.training import image_rows, parallel_config
 
 STEPS = 5
@@ -23,7 +23,7 @@ STEPS = 5
 
 def start_worker(devices: int, bits: int, *arguments: object, **variables: str) -> subprocess.Popen:
     """tests.helpers.training_worker on this number of virtual devices."""
-    flags = f"{FAST_COMPILE_FLAG} --xla_force_host_platform_device_count={devices}"
+    flags = f"{FAST_COMPILE_FLAGS} --xla_force_host_platform_device_count={devices}"
     environment = user_environment(**variables) | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.helpers.training_worker", str(STEPS), str(bits), *map(str, arguments)]
     pipe = subprocess.PIPE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import FAST_COMPILE_FLAG, ROOT, user_environment
+from tests.helpers.processes import FAST_COMPILE_FLAGS, ROOT, user_environment
 from tests.helpers.training import main_command
 
 
@@ -16,7 +16,7 @@ def run_two(workdir: Path, **settings) -> subprocess.CompletedProcess:
     command = main_command(workdir, **settings)
     config, flags = command[3].removeprefix("--config="), command[5:]
     environment = user_environment(PROCESSES="2", DEVICES_PER_PROCESS="1", ATTEMPTS="1", PYTHON=command[0])
-    environment |= {"XLA_FLAGS": FAST_COMPILE_FLAG, "TMPDIR": str(workdir.parent)}
+    environment |= {"XLA_FLAGS": FAST_COMPILE_FLAGS, "TMPDIR": str(workdir.parent)}
     return subprocess.run(
         [ROOT / "launch" / "local.sh", config, str(workdir), *flags],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500,
