@@ -20,7 +20,8 @@ from tests.helpers.processes import FAST_COMPILE_FLAGS
 # (`tests.helpers.processes.user_environment`).
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE_FLAGS}".strip()
 
-# A program that several processes of a test session need is compiled once.
+# A program that several processes of a test session need is compiled once, even a small one: there are thousands.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cdc-test-programs-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

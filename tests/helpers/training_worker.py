@@ -30,7 +30,7 @@ def main(steps: int, bits: int, what: str = "", workdir: str = "") -> None:
     from tests.helpers.training import image_rows, parallel_config
 
     distilled = {"distill.steps": 3, "model.decode_steps": 3, "distill.inputs": "teacher"}
-    config = parallel_config(**distilled if what == "distill" else {})
+    config = parallel_config(compact=bits == 64, **distilled if what == "distill" else {})
     mesh = make_mesh()
 
     state = new_state(config, _weights(config, 0, bits), mesh)
