@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation for TPUs that are not attached: reports what a program needs per chip."""
+"""Ahead-of-time compilation for devices that are not attached: reports what a program needs per chip."""

@@ -1,4 +1,4 @@
-"""`python -m cdc_jax.main --mode=compile`: compiles for TPUs that are not attached, and prints statistics per chip."""
+"""`python -m cdc_jax.main --mode=compile`: compiles for devices that are not attached, and prints statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from absl import flags
 
 from cdc_jax.errors import ConfigError
 
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "Compile for these TPU chips: GENERATION:SHAPE.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "Compile for these chips: GENERATION:SHAPE.")
 _BATCHES = flags.DEFINE_list("batch-per-chip", ["1"], "Compile for these numbers of images per chip.")
 _PROGRAMS = flags.DEFINE_list("programs", ["train_step", "decode"], "Compile these programs.")
 _CACHE = flags.DEFINE_string("cache", None, "Folder for statistics of programs; without it, the user's cache folder.")
@@ -23,7 +23,7 @@ def run(config: ml_collections.ConfigDict | None) -> None:
 
     Raises:
       ConfigError: a flag is missing or invalid, or there is no such topology.
-      CdcError: libtpu is missing or fails.
+      CdcError: the compiler is missing or fails.
     """
     if config is None:
         raise ConfigError("--mode=compile needs --config=FILE.")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import ml_collections
 from cdc_jax.aot.collectives import Collective, collectives
 from cdc_jax.aot.flops import product_flops
 from cdc_jax.aot.programs import PROGRAMS
-from cdc_jax.aot.topology import Topology, libtpu_version
+from cdc_jax.aot.topology import Topology
 from cdc_jax.errors import CdcError
 from cdc_jax.io.files import write_atomically
 from cdc_jax.runtime.compilation_cache import cache_root
@@ -33,9 +34,9 @@ class CompileStats:
       argument_bytes, output_bytes, temporary_bytes, code_bytes: high-bandwidth memory by purpose, including padding.
       alias_bytes: size of the arguments that outputs overwrite (the donated state), which need memory only once.
       flops: FLOPs of matrix products and convolutions, with loops counted in full (`flops.product_flops`).
-      pass_flops: the same for the bfloat16 passes of which a float32 product consists, six at the highest precision.
+      pass_flops: the same for the bfloat16 passes of which a float32 product consists on a TPU.
       loop_factor: `flops` divided by the same with the body of each loop counted once.
-      compiler_flops: the compiler's own count, with the body of a loop counted once.
+      compiler_flops: the compiler's own count, with the body of a loop counted once; 0 if it counts nothing.
       compiler_bytes: what all operations read and write, according to the compiler, which counts a loop's body once.
       collectives: the collective operations between chips.
       compile_seconds: time of the compilation.
@@ -102,40 +103,40 @@ def compile_program(
     mesh = make_mesh(topology.devices)
     function, arguments = PROGRAMS[program](config, mesh, batch_per_chip)
     traced = function.trace(*arguments)
-    lowered = traced.lower()
-    versions = (CACHE_VERSION, jax.__version__, libtpu_version())
+    lowered = traced.lower(lowering_platforms=(topology.platform,))
+    versions = (CACHE_VERSION, jax.__version__, topology.compiler)
     text = "\n".join([lowered.as_text(), topology.name, repr(versions)])
     path = cache and cache / f"{program}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    counts = _counts(traced, mesh.size)
+    counts = _counts(traced, topology.platform, mesh.size)
     stats = path and _read(path, counts)
     if stats is not None:
         return stats, True
     facts = {"program": program, "topology": topology.name, "chips": mesh.size, "batch_per_chip": batch_per_chip}
-    stats = _compile(lowered, {**facts, **counts})
+    stats = _compile(lowered, topology.compiler_options, {**facts, **counts})
     if path is not None:
         _write(path, stats)
     return stats, False
 
 
-def _counts(traced: jax.stages.Traced, chips: int) -> dict[str, float]:
+def _counts(traced: jax.stages.Traced, platform: str, chips: int) -> dict[str, float]:
     """The attributes that the traced program determines."""
-    flops = product_flops(traced.jaxpr, "tpu")
-    once = product_flops(traced.jaxpr, "tpu", loops=False)
-    passes = product_flops(traced.jaxpr, "tpu", passes=True)
+    flops = product_flops(traced.jaxpr, platform)
+    once = product_flops(traced.jaxpr, platform, loops=False)
+    passes = product_flops(traced.jaxpr, platform, passes=True)
     return {"flops": flops / chips, "pass_flops": passes / chips, "loop_factor": flops / once if once else 1.0}
 
 
-def _compile(lowered: jax.stages.Lowered, facts: dict[str, Any]) -> CompileStats:
+def _compile(lowered: jax.stages.Lowered, options: Mapping[str, int] | None, facts: dict[str, Any]) -> CompileStats:
     """Compiles a lowered program; `facts` are the attributes that are already known. Raises CdcError if that fails."""
     started, refusal, compiled, hlo_text = time.perf_counter(), "", None, ""
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=options)
         hlo_text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         refusal = " ".join(str(error).split()).removesuffix(".")
         if "RESOURCE_EXHAUSTED" not in refusal:
             program, topology = facts["program"], facts["topology"]
-            raise CdcError(f"The TPU compiler fails on {program} for {topology}: {refusal}.") from error
+            raise CdcError(f"The compiler fails on {program} for {topology}: {refusal}.") from error
     memory = compiled.memory_analysis() if compiled else None
     cost = (compiled.cost_analysis() or {}) if compiled else {}
     return CompileStats(

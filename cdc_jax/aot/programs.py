@@ -50,14 +50,16 @@ def decode_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_chip
     model = model_config(config)
     everywhere, split = replicated(mesh), split_batch(mesh)
 
-    def decode(params, y_hat, seed, gamma, eta):
-        return synthesize(model, model.decode_steps, False, params, y_hat, seed, gamma, eta).images
+    def decode(params, y_hat, seed, gamma, eta, quality=None):
+        return synthesize(model, model.decode_steps, False, params, y_hat, seed, gamma, eta, quality).images
 
     cells = config.data.crop // LATENT_STRIDE
     y_hat = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, cells, cells, model.latent_channels), jnp.float32)
     scalars = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.uint32, jnp.float32, jnp.float32)]
-    function = jax.jit(decode, in_shardings=(everywhere, split, *[everywhere] * 3), out_shardings=split)
-    return Program(function, (shapes(model), y_hat, *scalars))
+    qualities = [jax.ShapeDtypeStruct(y_hat.shape[:1], jnp.float32)] if model.variable_rate else []
+    shardings = everywhere, split, *[everywhere for _ in scalars], *[split for _ in qualities]
+    function = jax.jit(decode, in_shardings=shardings, out_shardings=split)
+    return Program(function, (shapes(model), y_hat, *scalars, *qualities))
 
 
 PROGRAMS = {"train_step": train_program, "decode": decode_program}

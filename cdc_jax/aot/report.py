@@ -37,12 +37,13 @@ def describe(stats: CompileStats, topology: Topology, cached: bool) -> str:
     memory = ", ".join(f"{name} {_size(size)}" for name, size in zip(_MEMORY, sizes, strict=True))
     lines.append(f"  HBM          {memory}")
     lines.append(f"               {_fit(stats.needed_bytes, topology)}")
-    lines.append(
-        f"  computation  {stats.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full "
-        f"(the compiler's own count, a loop's body once: {stats.compiler_flops / 1e9:,.1f}); "
-        f"in bfloat16 passes: {stats.pass_flops / 1e9:,.1f}"
-    )
-    lines.append(f"  accessed     {_size(stats.accessed_bytes)} by all operations together")
+    lines.append(f"  computation  {stats.flops / 1e9:,.1f} GFLOP in products and convolutions, loops in full")
+    if stats.compiler_flops:
+        lines[-1] += f" (the compiler's own count, a loop's body once: {stats.compiler_flops / 1e9:,.1f})"
+    if topology.platform == "tpu":
+        lines[-1] += f"; in bfloat16 passes: {stats.pass_flops / 1e9:,.1f}"
+    if stats.compiler_bytes:
+        lines.append(f"  accessed     {_size(stats.accessed_bytes)} by all operations together")
     if not stats.collectives:
         lines.append("  collectives  none")
     for item in stats.collectives:

@@ -1,4 +1,4 @@
-"""TPU topologies without TPUs: the chips that libtpu's compiler can compile for, and their available memory.
+"""Topologies without their devices: the chips that a compiler can compile for, and their available memory.
 
 `libtpu` contains the compiler. Compiling uses no chip, so several processes may compile at the same time, even during a
 training run. We therefore do not take libtpu's lock, which protects the chips. `ALLOW_MULTIPLE_LIBTPU_LOAD=0` in the
@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cdc_jax.aot import gpus
 from cdc_jax.errors import CdcError, ConfigError
 
 LOCK_VARIABLE = "ALLOW_MULTIPLE_LIBTPU_LOAD"
@@ -37,17 +38,23 @@ _QUIET = {
 
 
 class Topology(NamedTuple):
-    """A slice of a TPU pod.
+    """A slice of a TPU pod, or GPUs.
 
     Attributes:
-      name: the name, such as `v5e:16x16`.
+      name: the name, such as `v5e:16x16` or `h100:8`.
       devices: abstract devices, for a mesh to compile with; nothing can run on them.
       available_bytes: memory per device for arguments, outputs, temporaries and code; None if it is unknown.
+      platform: "tpu" or "cuda".
+      compiler: name and version of the compiler.
+      compiler_options: settings that it needs.
     """
 
     name: str
     devices: Sequence
     available_bytes: int | None
+    platform: str = "tpu"
+    compiler: str = ""
+    compiler_options: Mapping[str, int] | None = None
 
 
 def libtpu_version() -> str:
@@ -59,27 +66,47 @@ def libtpu_version() -> str:
 
 
 def open_topology(name: str) -> Topology:
-    """Opens a topology by its name, such as `v5e:2x4`, `v4:2x2x2` or `v6e:16x16`.
+    """Opens a topology by its name, such as `v5e:2x4`, `v4:2x2x2`, `v6e:16x16`, or `h100:8` for a host with 8 GPUs.
 
     Raises:
       ConfigError: there is no such topology.
-      CdcError: libtpu is not installed.
+      CdcError: the compiler is not installed.
     """
     generation = name.partition(":")[0]
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
         raise ConfigError(f"The topology {name!r} is not of the form GENERATION:SHAPE, for instance v5e:16x16.")
-    libtpu_version()
+    return _open_gpus(name) if generation in gpus.GPUS else _open_tpus(name)
+
+
+def _open_tpus(name: str) -> Topology:
+    generation = name.partition(":")[0]
+    version = libtpu_version()
     for variable, value in {**_QUIET, LOCK_VARIABLE: "1"}.items():
         os.environ.setdefault(variable, value)
+    options = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    devices = _devices(name, platform="tpu", topology_name=name, **options)
+    gib = AVAILABLE_HBM_GIB.get(generation)
+    return Topology(name, devices, None if gib is None else int(gib * GIB), compiler=f"libtpu {version}")
+
+
+def _open_gpus(name: str) -> Topology:
+    generation, _, shape = name.partition(":")
+    version = gpus.plugin_version()
+    if shape.count("x") > 1:
+        raise ConfigError(f"The topology {name!r} is not of the form {generation}:GPUS or {generation}:HOSTSxGPUS.")
+    sizes = "x".join(["1", "1", *shape.split("x")][-3:])  # of slices, hosts, and devices per host
+    devices = _devices(name, platform="cuda", target_config=gpus.target_config(generation), topology=sizes)
+    options = gpus.COMPILER_OPTIONS
+    return Topology(name, devices, gpus.available_bytes(generation), "cuda", version, options)
+
+
+def _devices(name: str, **description) -> Sequence:
     import jax
     from jax.experimental import topologies
 
     jax.config.update("jax_platforms", "cpu")  # never claim a chip that this machine may have
-    options = {"chip_config_name": "megacore"} if generation == "v4" else {}
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+        return topologies.get_topology_desc(**description).devices
     except (RuntimeError, NotImplementedError) as error:
         message = " ".join(str(error).split()).removesuffix(".")
-        raise ConfigError(f"The TPU compiler refuses the topology {name}: {message}.") from error
-    gib = AVAILABLE_HBM_GIB.get(generation)
-    return Topology(name, devices, None if gib is None else int(gib * GIB))
+        raise ConfigError(f"The compiler refuses the topology {name}: {message}.") from error

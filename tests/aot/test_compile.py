@@ -12,13 +12,14 @@ import pytest
 
 from cdc_jax.aot import compile as compile_module
 from cdc_jax.aot.compile import compile_program, default_cache
-from cdc_jax.aot.programs import Program, train_program
+from cdc_jax.aot.programs import Program, decode_program, train_program
 from cdc_jax.aot.report import fits
 from cdc_jax.aot.topology import AVAILABLE_HBM_GIB, GIB, LOCK_VARIABLE, Topology, open_topology
 from cdc_jax.errors import CdcError
 from cdc_jax.runtime.sharding import split_batch
 from cdc_jax.training.config import default_config
 from tests.aot.devices import small_program
+from tests.helpers.compact import compact_training_config
 from tests.helpers.processes import user_environment
 from tests.helpers.training import CONFIG
 
@@ -51,13 +52,13 @@ def test_a_data_parallel_step_for_eight_chips(slice_of_8, small, tmp_path):
     assert stats.collectives[0].result_bytes == weights
 
 
-def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path, monkeypatch):
+def test_the_same_program_comes_from_the_cache(slice_of_8, small, tmp_path):
     first, _ = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     again, cached = compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)
     assert cached and again == first
     assert not compile_program(default_config(), slice_of_8, "train_step", 2, tmp_path)[1], "another program"
-    monkeypatch.setattr(compile_module, "libtpu_version", lambda: "another compiler")
-    assert not compile_program(default_config(), slice_of_8, "train_step", 1, tmp_path)[1]
+    another = slice_of_8._replace(compiler="another compiler")
+    assert not compile_program(default_config(), another, "train_step", 1, tmp_path)[1]
 
 
 def test_a_damaged_cache_file_is_compiled_again(slice_of_8, small, tmp_path):
@@ -109,6 +110,13 @@ def test_the_train_step_takes_a_state_and_the_chips_share_of_images():
     assert images.shape == (3, 64, 64, 3) and images.dtype == jnp.uint8
     assert state.params.keys() == state.ema.keys() and len(state.params) == 466
     assert config.data.batch_size == default_config().data.batch_size, "the caller's settings stay as they are"
+
+
+def test_the_decoder_of_a_variable_rate_model_takes_a_quality_per_image():
+    program = decode_program(compact_training_config(), compile_module.make_mesh(jax.devices()[:1]), 3)
+    assert program.arguments[-1].shape == (3,)
+    images = jax.eval_shape(program.function, *program.arguments)
+    assert images.shape == (3, 64, 64, 3) and images.dtype == jnp.uint8
 
 
 def test_the_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):

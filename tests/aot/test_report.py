@@ -74,3 +74,13 @@ def test_a_refused_batch_bounds_the_extrapolation():
 @pytest.mark.parametrize("known", [[], [stats(1, 1)], [stats(1, 1), stats(1, 1)], [stats(1, 2), stats(2, 2)]])
 def test_nothing_is_extrapolated_from_too_little(known):
     assert extrapolate(known, CHIP) is None
+
+
+def test_gpus_get_neither_passes_nor_an_estimate():
+    """Their compiler counts nothing, and their peaks are not in the table."""
+    gpu = Topology("h100:8", [None] * 8, 59 * GIB, platform="cuda")
+    one = stats(4, 3, topology="h100:8", compiler_flops=0.0, compiler_bytes=0.0)
+    text = describe(one, gpu, False)
+    assert "2,000.0 GFLOP" in text and "5.00 GiB of 59.00 GiB" in text
+    assert "passes" not in text and "accessed" not in text and "own count" not in text
+    assert describe_time(one) is None
