@@ -23,8 +23,7 @@ from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Phases = tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]
-_FEW_TAPS = 4
-_FEW_CHANNELS = 16
+_POSITIONS_AT_ONCE, _POSITIONS_IN_PARTS = 4096, 1024
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -126,32 +125,40 @@ def _kernel_gradient(x, kernel, gradient, padding, stride, precision):
 
 
 def _kernel_gradient_plain(x, shape, gradient, padding, precision):
-    rows, columns, inputs, outputs = shape
-    if rows * columns <= _FEW_TAPS:
-        return _kernel_gradient_by_taps(x, shape, gradient, padding, precision)
-    if outputs < _FEW_CHANNELS <= inputs:  # exchange the two maps: from few to many channels is faster
-        padding = _opposite(shape, padding)
-        exchanged = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
-        return exchanged[::-1, ::-1].swapaxes(2, 3)
-    template = jax.ShapeDtypeStruct(shape, x.dtype)
-    return jax.linear_transpose(lambda kernel: _convolution(x, kernel, padding, 1, precision), template)(gradient)[0]
+    """The sum over all positions of x, shifted by columns, times the gradient, shifted by rows.
 
-
-def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):
+    Concatenated over the shifts, both are matrices with a row per position, and their product contains all taps. They
+    are made and multiplied in parts that fit into a core's cache.
+    """
     rows, columns, inputs, outputs = shape
-    height, width = gradient.shape[1:3]
-    x, gradient = jnp.pad(x, ((0, 0), *padding, (0, 0))), gradient.reshape(-1, outputs)
-    taps = [
-        jax.lax.dot_general(
-            x[:, row : row + height, column : column + width].reshape(-1, inputs),
-            gradient,
-            (((0,), (0,)), ((), ())),
-            precision=precision,
-        )
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return jnp.stack(taps).reshape(shape)
+    batch, height = x.shape[:2]
+    width = gradient.shape[2]
+    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), _opposite(shape, padding)[0], (0, 0), (0, 0)))
+
+    def product(x, gradient):
+        height = x.shape[1]
+        x = jnp.concatenate([x[:, :, column : column + width] for column in range(columns)], axis=-1)
+        shifts = [gradient[:, rows - 1 - row :][:, :height] for row in range(rows)]
+        gradient = jnp.concatenate(shifts, axis=-1)
+        contracted = (((0, 1, 2), (0, 1, 2)), ((), ()))
+        return jax.lax.dot_general(x, gradient, contracted, precision=precision)
+
+    if batch * height * width <= _POSITIONS_AT_ONCE:
+        total = product(x, gradient)
+    else:
+        part = max(n for n in range(1, height + 1) if height % n == 0 and (n == 1 or n * width <= _POSITIONS_IN_PARTS))
+
+        def add(index, total):
+            image, top = index // (height // part), index % (height // part) * part
+            some = jax.lax.dynamic_slice_in_dim(x[image][None], top, part, axis=1)
+            return total + product(
+                some, jax.lax.dynamic_slice_in_dim(gradient[image][None], top, part + rows - 1, axis=1)
+            )
+
+        zeros = jnp.zeros((columns * inputs, rows * outputs), x.dtype)
+        total = jax.lax.fori_loop(0, batch * height // part, add, zeros)
+    return total.reshape(columns, inputs, rows, outputs).transpose(2, 0, 1, 3)
 
 
 def _opposite(shape, padding) -> Padding:
