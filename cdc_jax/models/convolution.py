@@ -6,8 +6,7 @@ an unfavorable memory layout. On CPUs, we compute the same sums as plain convolu
   * gradient of the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed
     one, whose even and odd rows and columns (phases) are convolutions at the lower resolution;
   * gradient of a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
-  * gradient of a 1×1 or 2×2 kernel: one matrix product per tap;
-  * gradient of a kernel from many channels to few: that of a kernel from few to many, with the two maps exchanged.
+  * gradient of a kernel: one matrix product of all its taps, see `_kernel_gradient_plain`.
 
 Other platforms use XLA's gradients. Transposed convolutions also use phases only on CPUs: a TPU skips the products with
 zeros, and for v5e its compiler estimates about half the time and memory traffic without phases.
@@ -23,7 +22,8 @@ from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Phases = tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]
-_POSITIONS_AT_ONCE, _POSITIONS_IN_PARTS = 4096, 1024
+# A kernel's gradient is summed in parts of so many positions if there are more than so many in all (measured).
+_POSITIONS_PER_PART, _POSITIONS_AT_ONCE = 1024, 4096
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -144,17 +144,18 @@ def _kernel_gradient_plain(x, shape, gradient, padding, precision):
         contracted = (((0, 1, 2), (0, 1, 2)), ((), ()))
         return jax.lax.dot_general(x, gradient, contracted, precision=precision)
 
-    if batch * height * width <= _POSITIONS_AT_ONCE:
+    if rows == columns == 1 or batch * height * width <= _POSITIONS_AT_ONCE:
         total = product(x, gradient)
     else:
-        part = max(n for n in range(1, height + 1) if height % n == 0 and (n == 1 or n * width <= _POSITIONS_IN_PARTS))
+        sizes = (n for n in range(1, height + 1) if height % n == 0)
+        part = max(n for n in sizes if n == 1 or n * width <= _POSITIONS_PER_PART)
 
         def add(index, total):
             image, top = index // (height // part), index % (height // part) * part
-            some = jax.lax.dynamic_slice_in_dim(x[image][None], top, part, axis=1)
-            return total + product(
-                some, jax.lax.dynamic_slice_in_dim(gradient[image][None], top, part + rows - 1, axis=1)
-            )
+            start = (image, top, 0, 0)
+            some = jax.lax.dynamic_slice(x, start, (1, part, *x.shape[2:]))
+            shifted = jax.lax.dynamic_slice(gradient, start, (1, part + rows - 1, *gradient.shape[2:]))
+            return total + product(some, shifted)
 
         zeros = jnp.zeros((columns * inputs, rows * outputs), x.dtype)
         total = jax.lax.fori_loop(0, batch * height // part, add, zeros)
