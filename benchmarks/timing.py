@@ -26,7 +26,7 @@ def sized_parser(doc: str, *, width: int, side: int, repeats: int) -> argparse.A
 
 
 class Timed(NamedTuple):
-    """Times of the fastest repetition: wall-clock seconds, and the seconds of all cores together."""
+    """Wall-clock seconds, and the seconds of all cores together; of one repetition, or the fastest ones."""
 
     seconds: float
     core_seconds: float
@@ -34,6 +34,12 @@ class Timed(NamedTuple):
 
 def time_interleaved(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timed]:
     """Runs all programs once untimed, then interleaved, so that other load on the machine affects all equally."""
+    samples = sample_interleaved(programs, repeats)
+    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in samples.items()}
+
+
+def sample_interleaved(programs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Timed]]:
+    """The times of every repetition; as `time_interleaved`."""
     for program in programs.values():
         jax.block_until_ready(program())
     samples = {name: [] for name in programs}
@@ -41,8 +47,8 @@ def time_interleaved(programs: Mapping[str, Callable[[], object]], repeats: int)
         for name, program in programs.items():
             start, start_core = time.perf_counter(), time.process_time()
             jax.block_until_ready(program())
-            samples[name].append((time.perf_counter() - start, time.process_time() - start_core))
-    return {name: Timed(*map(min, zip(*times, strict=True))) for name, times in samples.items()}
+            samples[name].append(Timed(time.perf_counter() - start, time.process_time() - start_core))
+    return samples
 
 
 def limit_program() -> tuple[Callable[[], jax.Array], float]:

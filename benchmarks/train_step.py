@@ -1,8 +1,10 @@
 """The U-Net's gradient, by jax.grad of the plain program, by the package's own rules, and rematerialized; and the
 trainer's whole step, with compressor, rate, optimizer and moving average.
 
-  python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
+  python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3] [--return-memory]
+  python benchmarks/train_step.py --compact [--repeats 3] [--return-memory]
 
+The second command times the whole step of configs/compact.py, on random crops, for squared error and with LPIPS.
 Gradients are those of the mean squared error with respect to all weights and the context maps. All programs are timed
 interleaved with a reference convolution, which sets the limit. Memory is the compiler's estimate of what a program
 needs besides its arguments and results.
@@ -10,13 +12,14 @@ needs besides its arguments and results.
 
 from __future__ import annotations
 
-import argparse
+import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,15 +31,23 @@ from unet_case import unet_case  # noqa: E402
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
 from cdc_jax.models.params import merge  # noqa: E402
 from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
+from cdc_jax.runtime.heap import keep_freed_memory  # noqa: E402
 from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 from cdc_jax.training.config import default_config, model_config  # noqa: E402
+from cdc_jax.training.loss import perceptual_weights  # noqa: E402
 from cdc_jax.training.step import jit_train_step, new_state, train_step  # noqa: E402
 
 
 def main() -> None:
     parser = sized_parser(__doc__, width=64, side=256, repeats=3)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--compact", action="store_true", help="time the step of configs/compact.py instead")
+    parser.add_argument("--return-memory", action="store_true", help="let the C library return freed memory")
     args = parser.parse_args()
+    if not args.return_memory:
+        keep_freed_memory()
+    if args.compact:
+        return time_compact_model(args.repeats)
     config, weights, x, time, context = unet_case(args.width, args.side, args.batch)
     wanted = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
     unet_weights = {name: value for name, value in weights.items() if name.startswith("unet.")}
@@ -56,7 +67,10 @@ def main() -> None:
         "gradient of the package's U-Net": package(rematerialize=False),
         "the same, rematerialized": package(rematerialize=True),
     }
-    step, step_flops = trainer_step(args)
+    whole = default_config()
+    with whole.unlocked():
+        whole.model.width, whole.data.crop, whole.data.batch_size = args.width, args.side, args.batch
+    step, step_flops = trainer_step(whole, {})
     compiled = {name: jax.jit(f).lower(unet_weights, context).compile() for name, f in functions.items()}
     limit, limit_flops = limit_program()
     programs = {LIMIT: limit}
@@ -74,22 +88,34 @@ def main() -> None:
     print_table(time_interleaved(programs, args.repeats), flops, next(iter(compiled)))
 
 
-def trainer_step(args: argparse.Namespace) -> tuple[Callable[[], object], float]:
-    """The default configuration's training step on random crops, and its FLOPs."""
-    config = default_config()
-    with config.unlocked():
-        config.model.width, config.data.crop, config.data.batch_size = args.width, args.side, args.batch
+def time_compact_model(repeats: int) -> None:
+    """Times the compact model's training step for squared error, and with LPIPS."""
+    limit, limit_flops = limit_program()
+    programs, flops = {LIMIT: limit}, {LIMIT: limit_flops}
+    config = runpy.run_path(ROOT / "configs" / "compact.py")["get_config"]()
+    for name, perceptual in (("step for squared error", {}), ("step with LPIPS", perceptual_weights(config))):
+        programs[name], flops[name] = trainer_step(config, perceptual)
+    model, crop, batch = config.model, config.data.crop, config.data.batch_size
+    print(f"compact model, d = {model.width}, {batch} × {crop}×{crop}, U-Net on {config.loss.unet_crop}, float32")
+    print_table(time_interleaved(programs, repeats), flops, "step for squared error")
+
+
+def trainer_step(
+    config: ml_collections.ConfigDict, perceptual: Mapping[str, jax.Array]
+) -> tuple[Callable[[], object], float]:
+    """A configuration's training step on random crops, and its FLOPs; LPIPS-VGG's weights or {} as in `train_step`."""
     mesh = make_mesh(jax.local_devices()[:1])
     states = [new_state(config, initial_weights(model_config(config), 0), mesh)]
-    images = np.random.default_rng(0).integers(0, 256, (args.batch, args.side, args.side, 3), np.uint8)
+    shape = (config.data.batch_size, config.data.crop, config.data.crop, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     jitted = jit_train_step(config, mesh)
 
     def step():
-        state, metrics = jitted(states.pop(), images, {})
+        state, metrics = jitted(states.pop(), images, perceptual)
         states.append(state)
         return metrics
 
-    return step, executed_flops(lambda *given: train_step(config, mesh, *given, {}), states[0], images)
+    return step, executed_flops(lambda *given: train_step(config, mesh, *given, perceptual), states[0], images)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ an unfavorable memory layout. On CPUs, we compute the same sums as plain convolu
   * gradient of the input: a convolution of the output's gradient with the flipped kernel; for stride 2 a transposed
     one, whose even and odd rows and columns (phases) are convolutions at the lower resolution;
   * gradient of a kernel of stride 2: that of a convolution of stride 1 over the input's four phases;
-  * gradient of a 1×1 or 2×2 kernel: one matrix product per tap;
-  * gradient of a kernel from many channels to few: that of a kernel from few to many, with the two maps exchanged.
+  * gradient of a kernel: one matrix product of all its taps, see `_kernel_gradient_plain`.
 
 Other platforms use XLA's gradients. Transposed convolutions also use phases only on CPUs: a TPU skips the products with
 zeros, and for v5e its compiler estimates about half the time and memory traffic without phases.
@@ -23,8 +22,8 @@ from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Phases = tuple[Float[Array, "t t i 2*o"], Float[Array, "t t i 2*o"]]
-_FEW_TAPS = 4
-_FEW_CHANNELS = 16
+# A kernel's gradient is summed in parts of so many positions if there are more than so many in all (measured).
+_POSITIONS_PER_PART, _POSITIONS_AT_ONCE = 1024, 4096
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -126,32 +125,41 @@ def _kernel_gradient(x, kernel, gradient, padding, stride, precision):
 
 
 def _kernel_gradient_plain(x, shape, gradient, padding, precision):
-    rows, columns, inputs, outputs = shape
-    if rows * columns <= _FEW_TAPS:
-        return _kernel_gradient_by_taps(x, shape, gradient, padding, precision)
-    if outputs < _FEW_CHANNELS <= inputs:  # exchange the two maps: from few to many channels is faster
-        padding = _opposite(shape, padding)
-        exchanged = _kernel_gradient_plain(gradient, (rows, columns, outputs, inputs), x, padding, precision)
-        return exchanged[::-1, ::-1].swapaxes(2, 3)
-    template = jax.ShapeDtypeStruct(shape, x.dtype)
-    return jax.linear_transpose(lambda kernel: _convolution(x, kernel, padding, 1, precision), template)(gradient)[0]
+    """The sum over all positions of x, shifted by columns, times the gradient, shifted by rows.
 
-
-def _kernel_gradient_by_taps(x, shape, gradient, padding, precision):
+    Concatenated over the shifts, both are matrices with a row per position, and their product contains all taps. They
+    are made and multiplied in parts that fit into a core's cache.
+    """
     rows, columns, inputs, outputs = shape
-    height, width = gradient.shape[1:3]
-    x, gradient = jnp.pad(x, ((0, 0), *padding, (0, 0))), gradient.reshape(-1, outputs)
-    taps = [
-        jax.lax.dot_general(
-            x[:, row : row + height, column : column + width].reshape(-1, inputs),
-            gradient,
-            (((0,), (0,)), ((), ())),
-            precision=precision,
-        )
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return jnp.stack(taps).reshape(shape)
+    batch, height = x.shape[:2]
+    width = gradient.shape[2]
+    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), _opposite(shape, padding)[0], (0, 0), (0, 0)))
+
+    def product(x, gradient):
+        height = x.shape[1]
+        x = jnp.concatenate([x[:, :, column : column + width] for column in range(columns)], axis=-1)
+        shifts = [gradient[:, rows - 1 - row :][:, :height] for row in range(rows)]
+        gradient = jnp.concatenate(shifts, axis=-1)
+        contracted = (((0, 1, 2), (0, 1, 2)), ((), ()))
+        return jax.lax.dot_general(x, gradient, contracted, precision=precision)
+
+    if rows == columns == 1 or batch * height * width <= _POSITIONS_AT_ONCE:
+        total = product(x, gradient)
+    else:
+        sizes = (n for n in range(1, height + 1) if height % n == 0)
+        part = max(n for n in sizes if n == 1 or n * width <= _POSITIONS_PER_PART)
+
+        def add(index, total):
+            image, top = index // (height // part), index % (height // part) * part
+            start = (image, top, 0, 0)
+            some = jax.lax.dynamic_slice(x, start, (1, part, *x.shape[2:]))
+            shifted = jax.lax.dynamic_slice(gradient, start, (1, part + rows - 1, *gradient.shape[2:]))
+            return total + product(some, shifted)
+
+        zeros = jnp.zeros((columns * inputs, rows * outputs), x.dtype)
+        total = jax.lax.fori_loop(0, batch * height // part, add, zeros)
+    return total.reshape(columns, inputs, rows, outputs).transpose(2, 0, 1, 3)
 
 
 def _opposite(shape, padding) -> Padding:

@@ -50,6 +50,23 @@ def test_values_and_gradients(case):
         np.testing.assert_allclose(found, expected, atol=2e-6 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.parametrize("padding", [SAME_3, ((0, 2), (2, 1))])
+def test_a_kernel_gradient_in_parts(padding):
+    """A map of more positions than are multiplied at once; the parts have 12 of its 36 rows, in each of two images."""
+    random = np.random.default_rng(3)
+    x = jnp.asarray(random.normal(size=(2, 36, 80, 3)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(3, 3, 3, 4)), jnp.float32)
+    value, back = jax.vjp(lambda kernel: convolve(x, kernel, padding, 1, "highest"), kernel)
+    gradient = jnp.sin(3 * value)
+    patches = np.pad(np.float64(x), ((0, 0), *padding, (0, 0)))
+    height, width = gradient.shape[1:3]
+    expected = [
+        [np.einsum("bhwi,bhwo->io", patches[:, r : r + height, c : c + width], gradient) for c in range(3)]
+        for r in range(3)
+    ]
+    np.testing.assert_allclose(back(gradient)[0], expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
 def test_bfloat16_products_are_summed_in_float32():
     random = np.random.default_rng(1)
     x = jnp.asarray(random.normal(size=(1, 8, 8, 16)), jnp.bfloat16)
