@@ -92,17 +92,16 @@ def test_steps_of_a_prepared_unet(case):
     config, weights, x, time, context = case
 
     @jax.jit
-    def steps(weights):
+    def prepare(weights):
         unet = merge(config, weights).unet
-        ready, features = unet.prepare(context), unet.embed(time)
-        return [ready(x, tuple(f[k : k + 1] for f in features)) for k in (0, 1)]
+        return unet.prepare(context), unet.embed(time)
 
-    @jax.jit
-    def plain(weights):
-        return [plain_unet(config, weights, x, jnp.full((2,), t), context) for t in time]
-
-    for found, expected in zip(steps(weights), plain(weights), strict=True):
-        assert relative_error(found, expected) < 1e-5
+    step = jax.jit(lambda ready, features: ready(x, features))
+    plain = jax.jit(lambda weights, time: plain_unet(config, weights, x, time, context))
+    ready, features = prepare(weights)
+    for k in (0, 1):
+        expected = plain(weights, jnp.full((2,), time[k]))
+        assert relative_error(step(ready, tuple(f[k : k + 1] for f in features)), expected) < 1e-5
 
 
 def test_the_loop_over_steps_has_nothing_of_the_context_and_no_transposes():
