@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from cdc_jax.diffusion.sampler import START, ddim_sample, image_noise, sampling_grid
 from cdc_jax.diffusion.schedule import schedule_for
 from cdc_jax.io.pixels import to_uint8
-from cdc_jax.models import precomputed
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params, merge
 from cdc_jax.models.valid_region import valid_region
@@ -130,7 +129,9 @@ def prepare(
     Args:
       config, params, y_hat, quality, compute_type: as `sample`, for the tiles.
     """
-    return precomputed.maps_of(_prepared(config, params, y_hat, quality, compute_type)[1])
+    from cdc_jax.models.precomputed import maps_of  # imports Flax, which a kept program does not need
+
+    return maps_of(_prepared(config, params, y_hat, quality, compute_type)[1])
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="compute_type")
@@ -151,11 +152,13 @@ def predict(
       x: the noisy tiles.
       time: the step's time input, a scalar.
     """
+    from cdc_jax.models.precomputed import with_maps
+
     batch, height, width, _ = x.shape
     cells = batch, height // LATENT_STRIDE, width // LATENT_STRIDE, config.latent_channels
     # Only the prepared weights are used; the compiler removes the maps that would be computed from these zeros.
     model, unet = _prepared(config, params, jnp.zeros(cells, jnp.float32), quality, compute_type)
-    return precomputed.with_maps(unet, maps)(x, model.unet.embed(time[None], quality))
+    return with_maps(unet, maps)(x, model.unet.embed(time[None], quality))
 
 
 def _prepared(config, params, y_hat, quality, compute_type):
