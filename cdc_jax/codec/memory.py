@@ -122,7 +122,7 @@ def may_keep(
         return without + kept <= max_bytes
     statistics = [device.memory_stats() for device in devices]
     if all(statistics):  # devices with their own memory
-        return kept <= sum(each["bytes_limit"] - each["bytes_in_use"] for each in statistics) / 2
+        return kept <= sum(each.get("bytes_limit", 0) - each.get("bytes_in_use", 0) for each in statistics) / 2
     return kept <= (free_bytes() - max(0, without - used_bytes())) / 2
 
 
