@@ -1,6 +1,6 @@
 """A step of the paper's U-Net and its gradient, in this package and in PyTorch.
 
-  python benchmarks/against_torch.py [--width 64] [--side 256] [--batch 1] [--repeats 5] [--threads N] [--keep-memory]
+  python benchmarks/against_torch.py [--width 64] [--side 256] [--batch 1] [--repeats 5] [--threads N]
 
 PyTorch's network is assembled from its own layers (`torch_unet.py`) and has the same weights and inputs, in PyTorch's
 two memory layouts. Before timing, outputs and all gradients are compared. All programs run interleaved in one process;
@@ -9,7 +9,6 @@ precomputation for all steps and without it; PyTorch's contains everything. Grad
 error with respect to all weights and the context maps.
 
 With --threads 1, the process also stays on one core, and CPU seconds are then hardly affected by other programs.
---keep-memory lets both sides keep freed memory for reuse, as the trainer does.
 """
 
 from __future__ import annotations
@@ -32,13 +31,8 @@ def main() -> None:
     parser = sized_parser(__doc__, width=64, side=256, repeats=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--keep-memory", action="store_true")
     args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    if args.keep_memory:
-        from cdc_jax.runtime.heap import keep_freed_memory
-
-        keep_freed_memory()
     compare(args)
 
 

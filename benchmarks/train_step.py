@@ -1,8 +1,8 @@
 """The U-Net's gradient, by jax.grad of the plain program, by the package's own rules, and rematerialized; and the
 trainer's whole step, with compressor, rate, optimizer and moving average.
 
-  python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3] [--return-memory]
-  python benchmarks/train_step.py --compact [--repeats 3] [--return-memory]
+  python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
+  python benchmarks/train_step.py --compact [--repeats 3]
 
 The second command times the whole step of configs/compact.py, on random crops, for squared error and with LPIPS.
 Gradients are those of the mean squared error with respect to all weights and the context maps. All programs are timed
@@ -31,7 +31,6 @@ from unet_case import unet_case  # noqa: E402
 from cdc_jax.models.initialization import initial_weights  # noqa: E402
 from cdc_jax.models.params import merge  # noqa: E402
 from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
-from cdc_jax.runtime.heap import keep_freed_memory  # noqa: E402
 from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 from cdc_jax.training.config import default_config, model_config  # noqa: E402
 from cdc_jax.training.loss import perceptual_weights  # noqa: E402
@@ -42,10 +41,7 @@ def main() -> None:
     parser = sized_parser(__doc__, width=64, side=256, repeats=3)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--compact", action="store_true", help="time the step of configs/compact.py instead")
-    parser.add_argument("--return-memory", action="store_true", help="let the C library return freed memory")
     args = parser.parse_args()
-    if not args.return_memory:
-        keep_freed_memory()
     if args.compact:
         return time_compact_model(args.repeats)
     config, weights, x, time, context = unet_case(args.width, args.side, args.batch)
