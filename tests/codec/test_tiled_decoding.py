@@ -46,7 +46,10 @@ def test_one_tile_is_the_whole_image(prediction, steps, eta):
     settings = np.uint32(3), np.float32(0.8), np.float32(eta)
     expected = np.asarray(whole(config, steps, eta > 0, params, y_hat[None], *settings)[0])
     actual = in_tiles(config, params, y_hat, steps=steps, tile=192, eta=eta)
-    np.testing.assert_allclose(actual, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    scale = max(1, np.abs(expected).max())
+    # Only rounding differs: tiles are computed by two programs, the whole image by one.
+    assert np.sqrt(np.mean((actual - expected) ** 2)) < 2e-6 * scale
+    np.testing.assert_allclose(actual, expected, atol=2e-5 * scale)
 
 
 def test_tiles_see_only_themselves():
