@@ -154,22 +154,24 @@ class _Network:
     def predictions(self, x: Float[np.ndarray, "h w 3"], time: np.float32) -> Iterator[tuple]:
         """Yields (region, weights, prediction) of every tile."""
         for index, group in enumerate(self._groups):
-            filled = list(itertools.islice(itertools.cycle(group), self._mesh.size))
-            latents = self._split(np.stack([self._y_hat[_cells(region)] for region, _ in filled]))
-            noisy = self._split(np.stack([x[region] for region, _ in filled]))
+            regions = [region for region, _ in itertools.islice(itertools.cycle(group), self._mesh.size)]
             maps = self._kept.get(index)
             if maps is None:
-                maps = self._call(prepare, latents, self._quality)
+                maps = self._call(prepare, self._latents(regions), self._quality)
             if self._keep:
                 self._kept[index] = maps
+            noisy = self._split(np.stack([x[region] for region in regions]))
             outputs = np.asarray(self._call(predict, maps, noisy, np.float32(time), self._quality))
             if not np.isfinite(outputs).all():
-                raise unusable_decoder(self._config, self._params, latents, self._quality)
+                raise unusable_decoder(self._config, self._params, self._latents(regions), self._quality)
             for (region, weights), prediction in zip(group, outputs, strict=False):
                 yield region, weights, prediction
 
     def _call(self, function, *arguments):
         return programs.call(function, (self._config,), (self._params, *arguments), **self._options)
+
+    def _latents(self, regions: list[Region]):
+        return self._split(np.stack([self._y_hat[_cells(region)] for region in regions]))
 
     def _split(self, batch: np.ndarray):
         return jax.device_put(batch, split_batch(self._mesh)) if self._mesh.size > 1 else batch
