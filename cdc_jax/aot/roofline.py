@@ -1,9 +1,10 @@
 """Estimates the time of a compiled program from the published peaks of the chips that it was compiled for.
 
-A roofline: the program cannot take less time than its products take at the matrix unit's peak, than its operations'
-reads and writes take at the memory's bandwidth, or than its collective operations take at the links' bandwidth. The
-largest of the three is the time if they overlap completely, their sum is the time if they do not overlap at all. Real
-programs do not reach the peaks, so both are lower bounds.
+A roofline of three terms: the time that the products take at the matrix unit's peak, that the operations' reads and
+writes take at the memory's bandwidth, and that the collective operations take at the links' bandwidth. The largest of
+the three is the time if they overlap completely, their sum is the time if they do not overlap at all. Real programs do
+not reach the peaks. On the other hand, the compiler counts what every operation reads and writes, part of which stays
+in the chip's fast memory, so the memory term can be too long.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PEAKS = {
 
 
 class StepTime(NamedTuple):
-    """Estimated least times of one run of a program, in seconds.
+    """Estimated times of one run of a program at the peaks, in seconds.
 
     Attributes:
       compute, memory, network: for each resource alone.
