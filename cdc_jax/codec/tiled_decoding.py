@@ -35,6 +35,7 @@ from cdc_jax.io.pixels import to_uint8
 from cdc_jax.models.config import LATENT_STRIDE, ModelConfig
 from cdc_jax.models.params import Params
 from cdc_jax.runtime import programs
+from cdc_jax.runtime.free_memory import release_unused
 from cdc_jax.runtime.sharding import split_batch
 
 Region = tuple[slice, slice]
@@ -162,6 +163,8 @@ class _Network:
                 self._kept[index] = maps
             noisy = self._split(np.stack([x[region] for region in regions]))
             outputs = np.asarray(self._call(predict, maps, noisy, np.float32(time), self._quality))
+            if index == 0:
+                release_unused()  # what compiling took
             if not np.isfinite(outputs).all():
                 raise unusable_decoder(self._config, self._params, self._latents(regions), self._quality)
             for (region, weights), prediction in zip(group, outputs, strict=False):

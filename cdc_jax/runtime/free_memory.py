@@ -1,4 +1,4 @@
-"""How much more memory this process may take, according to its limits. Standard library only.
+"""How much more memory this process may take, according to its limits; and giving it back. Standard library only.
 
 Limits that end a process without a message are checked before memory is requested: the address space (`ulimit -v`),
 beyond which XLA and its libraries abort, and the memory of the machine or container, beyond which the kernel kills the
@@ -62,6 +62,16 @@ def free_bytes() -> float:
 def used_bytes() -> int:
     """The memory that this process uses now; 0 if unknown."""
     return _status_bytes("VmRSS")
+
+
+def release_unused() -> None:
+    """Returns freed memory, such as the compiler's, to the system. Only glibc keeps any; elsewhere, does nothing."""
+    if os.name == "posix":
+        import ctypes
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def require_libraries() -> None:

@@ -26,6 +26,7 @@ from cdc_jax.errors import CdcError, ConfigError, Interrupted
 from cdc_jax.io.files import is_remote, reraise_as
 from cdc_jax.io.folder_lock import exclusive
 from cdc_jax.models.params import Params
+from cdc_jax.runtime.free_memory import release_unused
 from cdc_jax.runtime.sharding import global_batch, make_mesh, replicated
 from cdc_jax.training.checkpoints import Checkpoints
 from cdc_jax.training.config_checks import check_config, check_same_run
@@ -172,6 +173,7 @@ class _Run:
         if not self.validation:
             return {}
         metrics, images = self.validation.measure(_local_params(state))
+        release_unused()  # what validation and compiling took
         self.log.write(step, metrics)
         self.log.write_images(step, images)
         return metrics

@@ -1,5 +1,6 @@
 """Limits on memory: found out before they are met, and said in one line with the need."""
 
+import ctypes
 import math
 import subprocess
 import sys
@@ -8,7 +9,14 @@ import pytest
 
 from cdc_jax.errors import CdcError, OutOfMemoryError, is_out_of_memory
 from cdc_jax.runtime import free_memory
-from cdc_jax.runtime.free_memory import enough_memory, free_address_bytes, free_bytes, total_bytes, used_bytes
+from cdc_jax.runtime.free_memory import (
+    enough_memory,
+    free_address_bytes,
+    free_bytes,
+    release_unused,
+    total_bytes,
+    used_bytes,
+)
 from tests.helpers.processes import user_environment
 
 MIB = 1 << 20
@@ -20,6 +28,25 @@ def test_what_is_known_of_this_process():
     assert total_bytes() > 100 * MIB
     assert 0 <= used_bytes() < total_bytes()
     assert 10 * MIB < free_bytes() <= total_bytes()
+
+
+@LINUX
+def test_freed_memory_returns_to_the_system():
+    """The last buffer keeps the C library from shrinking its heap, so that nothing returns by itself."""
+    *buffers, last = [bytearray(b"x" * 100_000) for _ in range(1000)]
+    buffers.clear()
+    before = used_bytes()
+    release_unused()
+    assert used_bytes() < before - 60 * MIB and len(last) == 100_000
+
+
+def test_nothing_to_release_elsewhere(monkeypatch):
+    """A C library without malloc_trim, and a system without one to ask."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    release_unused()
+    monkeypatch.setattr(free_memory.os, "name", "nt")
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    release_unused()
 
 
 def test_the_scarcest_memory_limits_what_is_free(limits, monkeypatch, tmp_path):
