@@ -6,7 +6,8 @@ PyTorch's network is assembled from its own layers (`torch_unet.py`) and has the
 two memory layouts. Before timing, outputs and all gradients are compared. All programs run interleaved in one process;
 the table shows minimum and median, and ratios to PyTorch's default layout. A step of the package is timed with the
 precomputation for all steps and without it; PyTorch's contains everything. Gradients are those of the mean squared
-error with respect to all weights and the context maps.
+error with respect to all weights and the context maps. The last rows add up the weights' gradients of four images, one
+after another: in this package in one program, as `train.accumulate` and `train.steps_per_call` do.
 
 With --threads 1, the process also stays on one core, and CPU seconds are then hardly affected by other programs.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+_IMAGES = 4
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def compare(args) -> None:
     samples = sample_interleaved({**theirs, **ours}, args.repeats)
     print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32, {args.threads} threads")
     print(f"PyTorch {torch.__version__}; milliseconds of the wall clock and of all cores: minimum, median; ratios")
-    for kind in ("step", "gradient"):
+    for kind in ("step", "gradient", "four gradients"):
         print_rows({name: values for name, values in samples.items() if name.startswith(kind)})
 
 
@@ -88,10 +91,20 @@ def programs(args):
     features = merge(config, weights).unet.embed(time)
     step, ready = jax.jit(lambda unet, x: unet(x, features)), prepared(unet_weights, context)
     whole, gradient = jax.jit(unet), jax.jit(jax.grad(loss, argnums=(0, 1)))
+    several = jax.tree.map(lambda value: jnp.stack([value] * _IMAGES), context)
+
+    @jax.jit
+    def sum_of_gradients(some, contexts):
+        def add(total, context):
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(some, context)), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, some), contexts)[0]
+
     ours = {
         "step, this package, precomputation included": lambda: whole(unet_weights, context),
         "step, this package": lambda: step(ready, x),
         "gradient, this package": lambda: gradient(unet_weights, context),
+        "four gradients, this package": lambda: sum_of_gradients(unet_weights, several),
     }
 
     def to_torch(maps):
@@ -105,11 +118,14 @@ def programs(args):
 
     def check():
         output = theirs["step, PyTorch"]().permute(0, 2, 3, 1).numpy()
-        found = theirs["gradient, PyTorch"]()
         names = [name for name, _ in network.named_parameters()]
+        sums = dict(zip(names, theirs["four gradients, PyTorch"](), strict=True))
+        found = theirs["gradient, PyTorch"]()
         found, maps = dict(zip(names, found, strict=False)), found[len(names) :]
         by_weight, by_context = ours["gradient, this package"]()
         pairs = [(our_layout(n, found[torch_name(n)].numpy(), config), v) for n, v in by_weight.items()]
+        summed = ours["four gradients, this package"]()
+        pairs += [(our_layout(n, sums[torch_name(n)].numpy(), config), v) for n, v in summed.items()]
         pairs += [(a.permute(0, 2, 3, 1).numpy(), b) for a, b in zip(maps, by_context.maps, strict=True)]
         print(f"outputs agree within {difference(ours['step, this package'](), output):.1e} of the largest value")
         print(f"every gradient agrees within {max(difference(b, a) for a, b in pairs):.1e} of its largest value")
@@ -138,7 +154,17 @@ def torch_programs(name: str, network, time, inputs, memory_format) -> dict:
         loss = ((network(x, time, maps) - wanted) ** 2).mean()
         return torch.autograd.grad(loss, [*network.parameters(), *maps])
 
-    return {f"step, PyTorch{name}": step, f"gradient, PyTorch{name}": gradient}
+    def sum_of_gradients():
+        network.zero_grad()
+        for _ in range(_IMAGES):
+            ((network(x, time, context) - wanted) ** 2).mean().backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    return {
+        f"step, PyTorch{name}": step,
+        f"gradient, PyTorch{name}": gradient,
+        f"four gradients, PyTorch{name}": sum_of_gradients,
+    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ trainer's whole step, with compressor, rate, optimizer and moving average.
   python benchmarks/train_step.py [--width 64] [--side 256] [--batch 1] [--repeats 3]
   python benchmarks/train_step.py --compact [--repeats 3]
 
-The second command times the whole step of configs/compact.py, on random crops, for squared error and with LPIPS.
+The second command times the whole step of configs/compact.py, on random crops, for squared error and with LPIPS; and
+`train.steps_per_call` of them in one program, as the trainer runs them.
 Gradients are those of the mean squared error with respect to all weights and the context maps. All programs are timed
 interleaved with a reference convolution, which sets the limit. Memory is the compiler's estimate of what a program
 needs besides its arguments and results.
@@ -34,7 +35,7 @@ from cdc_jax.models.plain_unet import plain_unet  # noqa: E402
 from cdc_jax.runtime.sharding import make_mesh  # noqa: E402
 from cdc_jax.training.config import default_config, model_config  # noqa: E402
 from cdc_jax.training.loss import perceptual_weights  # noqa: E402
-from cdc_jax.training.step import jit_train_step, new_state, train_step  # noqa: E402
+from cdc_jax.training.step import jit_train_step, jit_train_steps, new_state, train_step  # noqa: E402
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
     whole = default_config()
     with whole.unlocked():
         whole.model.width, whole.data.crop, whole.data.batch_size = args.width, args.side, args.batch
-    step, step_flops = trainer_step(whole, {})
+    step, _, step_flops = trainer_steps(whole, {})
     compiled = {name: jax.jit(f).lower(unet_weights, context).compile() for name, f in functions.items()}
     limit, limit_flops = limit_program()
     programs = {LIMIT: limit}
@@ -90,28 +91,41 @@ def time_compact_model(repeats: int) -> None:
     programs, flops = {LIMIT: limit}, {LIMIT: limit_flops}
     config = runpy.run_path(ROOT / "configs" / "compact.py")["get_config"]()
     for name, perceptual in (("step for squared error", {}), ("step with LPIPS", perceptual_weights(config))):
-        programs[name], flops[name] = trainer_step(config, perceptual)
+        several = name.replace("step", f"{config.train.steps_per_call} steps")
+        programs[name], programs[f"{several} in one program"], cost = trainer_steps(config, perceptual)
+        flops |= {name: cost, f"{several} in one program": config.train.steps_per_call * cost}
     model, crop, batch = config.model, config.data.crop, config.data.batch_size
     print(f"compact model, d = {model.width}, {batch} × {crop}×{crop}, U-Net on {config.loss.unet_crop}, float32")
     print_table(time_interleaved(programs, repeats), flops, "step for squared error")
 
 
-def trainer_step(
+def trainer_steps(
     config: ml_collections.ConfigDict, perceptual: Mapping[str, jax.Array]
-) -> tuple[Callable[[], object], float]:
-    """A configuration's training step on random crops, and its FLOPs; LPIPS-VGG's weights or {} as in `train_step`."""
+) -> tuple[Callable[[], object], Callable[[], object], float]:
+    """A configuration's training step on random crops, several of them in one program, and a step's FLOPs.
+
+    `perceptual` is as in `train_step`: LPIPS-VGG's weights or {}.
+    """
     mesh = make_mesh(jax.local_devices()[:1])
-    states = [new_state(config, initial_weights(model_config(config), 0), mesh)]
+    initial = initial_weights(model_config(config), 0)
     shape = (config.data.batch_size, config.data.crop, config.data.crop, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    jitted = jit_train_step(config, mesh)
 
-    def step():
-        state, metrics = jitted(states.pop(), images, perceptual)
-        states.append(state)
-        return metrics
+    def program(jitted, images):
+        states = [new_state(config, initial, mesh)]
 
-    return step, executed_flops(lambda *given: train_step(config, mesh, *given, perceptual), states[0], images)
+        def call():
+            state, metrics = jitted(states.pop(), images, perceptual)
+            states.append(state)
+            return metrics
+
+        return call
+
+    several = [images] * config.train.steps_per_call
+    flops = executed_flops(
+        lambda *given: train_step(config, mesh, *given, perceptual), new_state(config, initial, mesh), images
+    )
+    return program(jit_train_step(config, mesh), images), program(jit_train_steps(config, mesh), several), flops
 
 
 if __name__ == "__main__":

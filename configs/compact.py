@@ -67,6 +67,7 @@ def get_config(paths: str = ""):
         config.ema.every = 1
         config.ema.max_decay = 0.999
         config.train.steps = 60_000
+        config.train.steps_per_call = 5
         config.train.log_every = 50
         config.train.eval_every = 500
         config.train.eval_steps = (1,)

@@ -135,6 +135,7 @@ def _ema_settings() -> ml_collections.ConfigDict:
 def _train_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     settings.steps = 700_000
+    settings.steps_per_call = 1  # steps in one program; several take less time on CPUs (docs/performance.md)
     settings.log_every = 100
     settings.eval_every = 10_000  # steps between measurements on the validation images
     settings.eval_steps = (1, 5)  # numbers of DDIM steps to decode them with

@@ -25,6 +25,7 @@ _CHOICES = {
 _AT_LEAST_ONE = (
     "data.batch_size",
     "train.steps",
+    "train.steps_per_call",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",

@@ -35,7 +35,7 @@ from cdc_jax.training.imitation import Teacher, make_teacher
 from cdc_jax.training.initialization import StartingWeights, frozen_coding, keep_coding, starting_weights
 from cdc_jax.training.loss import perceptual_weights
 from cdc_jax.training.metrics_writer import RunLog
-from cdc_jax.training.monitoring import Due, StepClock, StepMonitor, due_after
+from cdc_jax.training.monitoring import Due, StepClock, StepMonitor, due_after, steps_at_once
 from cdc_jax.training.preemption import Interruption
 from cdc_jax.training.profiling import StepTrace
 from cdc_jax.training.state import TrainState, best_params
@@ -45,11 +45,12 @@ from cdc_jax.training.step import (
     abstract_state,
     check_divisible,
     jit_train_step,
+    jit_train_steps,
     new_state,
 )
 from cdc_jax.training.validation import MOST_IMAGES, Validation
 
-_StepFunction = Callable[[TrainState, int, UInt8[np.ndarray, "b h w 3"]], tuple[TrainState, Metrics]]
+_StepFunction = Callable[[TrainState, int, list[UInt8[np.ndarray, "b h w 3"]]], tuple[TrainState, Metrics]]
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> TrainState:
@@ -97,7 +98,7 @@ def _train_run(
     perceptual = perceptual_weights(config)
     guide = None if teacher is None else make_teacher(config, teacher.weights)
     validation = Validation(config, validation_images(config, MOST_IMAGES), perceptual, guide)
-    run_step = _step_function(config, mesh, perceptual, guide)
+    run_steps = _step_function(config, mesh, perceptual, guide)
     log = RunLog(workdir, active=jax.process_index() == 0)
 
     with Checkpoints(workdir, config.train.keep_checkpoints, replicated(mesh)) as checkpoints:
@@ -108,25 +109,27 @@ def _train_run(
         if start == 0:
             run.measure(0, state)
         with log, open_shared_batches(config, start, data_state) as batches:
-            return _train_steps(run, run_step, state, batches)
+            return _train_steps(run, run_steps, state, batches)
 
 
-def _train_steps(run: _Run, run_step: _StepFunction, state: TrainState, batches: Batches) -> TrainState:
+def _train_steps(run: _Run, run_steps: _StepFunction, state: TrainState, batches: Batches) -> TrainState:
     """Runs the steps from `state.step` to `config.train.steps`. Raises the errors of `train`."""
     start, end = int(state.step), run.config.train.steps
     with _progress_bar(start, end) as bar, _step_trace(run) as trace, Interruption() as interruption:
         run.clock.restart()
-        for step in range(start, end):
+        step = start
+        while step < end:
             trace.before(step)
-            batch = run.clock.next_batch(batches)
-            state, metrics = run_step(state, step, batch.images)
-            run.monitor.add(step + 1, metrics, batch.names)
-            due = run.due_after(step + 1, interrupted=interruption.requested(step + 1))
+            given = [run.clock.next_batch(batches) for _ in range(steps_at_once(run.config, step))]
+            state, metrics = run_steps(state, step, [batch.images for batch in given])
+            step += len(given)
+            run.monitor.add(step, metrics, [batch.names for batch in given])
+            due = run.due_after(step, interrupted=interruption.requested())
             run.maybe_log(due)
             measured = run.maybe_measure(due, state)
             run.maybe_save(due, state, batches, measured)
             bar.set_postfix(run.log.summary(), refresh=False)
-            bar.update()
+            bar.update(len(given))
             run.maybe_stop(due)
     return state
 
@@ -213,16 +216,20 @@ def _make_folder(workdir: epath.PathLike) -> epath.Path:
 def _step_function(
     config: ml_collections.ConfigDict, mesh: Mesh, perceptual: Perceptual, teacher: Teacher | None = None
 ) -> _StepFunction:
-    """(state, step, this process's images) → (state, metrics). LPIPS counts from step `loss.rho_start_step`."""
+    """(state, step, this process's images of each step) → (state, metrics), from that step on.
+
+    LPIPS counts from step `loss.rho_start_step`.
+    """
     perceptual = jax.device_put(perceptual, replicated(mesh))
     teachers = () if teacher is None else (jax.device_put(teacher, replicated(mesh)),)
-    compiled = jit_train_step(config, mesh)
+    one, several = jit_train_step(config, mesh), jit_train_steps(config, mesh)
 
-    def run_step(state, step, rows):
-        images = global_batch(mesh, rows, config.data.batch_size)
-        return compiled(state, images, perceptual if step >= config.loss.rho_start_step else {}, *teachers)
+    def run_steps(state, step, rows):
+        batches = [global_batch(mesh, each, config.data.batch_size) for each in rows]
+        networks = (perceptual if step >= config.loss.rho_start_step else {}, *teachers)
+        return one(state, batches[0], *networks) if len(batches) == 1 else several(state, batches, *networks)
 
-    return run_step
+    return run_steps
 
 
 def _restore_or_start(

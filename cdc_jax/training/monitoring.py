@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from cdc_jax.errors import CdcError
 from cdc_jax.training.metrics_writer import RunLog
+from cdc_jax.training.profiling import TRACED_STEPS
 
 Batch = TypeVar("Batch")
 _NAMES_SHOWN = 8  # the most images that a message names
@@ -49,8 +50,23 @@ def due_after(config: ml_collections.ConfigDict, step: int, *, has_validation: b
     )
 
 
+def steps_at_once(config: ml_collections.ConfigDict, step: int) -> int:
+    """How many steps the program that starts with step `step`, counted from 0, runs.
+
+    They are `train.steps_per_call` if that divides `step` and nothing happens between them: no log, measurement or
+    checkpoint is due, LPIPS does not start to count, the run does not end, and no trace is written. Otherwise 1. This
+    depends on nothing else, so that a resumed run calls the same programs.
+    """
+    options, count = config.train, config.train.steps_per_call
+    every = (options.log_every, options.eval_every, options.checkpoint_every)
+    due = any(later % each == 0 for later in range(step + 1, step + count) for each in every)
+    changes = step < config.loss.rho_start_step < step + count
+    traced = options.profile_step and step < options.profile_step + TRACED_STEPS and options.profile_step < step + count
+    return 1 if step % count or step + count > options.steps or due or changes or traced else count
+
+
 class StepMonitor:
-    """Keeps the loop at most one step ahead of the devices, and checks that metrics are finite.
+    """Keeps the loop at most one call ahead of the devices, and checks that metrics are finite.
 
     Args:
       log: the run's log. It stores lists of image names that are too long for a message.
@@ -61,13 +77,13 @@ class StepMonitor:
         self._log, self._latest_checkpoint = log, latest_checkpoint
         self._step, self._metrics, self._names = 0, {}, ()
 
-    def add(self, step: int, metrics: Mapping[str, Float[Array, ""]], names: Sequence[str]) -> None:
-        """Waits for the previous step, then registers this one.
+    def add(self, step: int, metrics: Mapping[str, Float[Array, "..."]], names: Sequence[Sequence[str]]) -> None:
+        """Waits for the previous steps, then registers those of one call.
 
         Args:
-          step: the number of completed steps, this one included.
-          metrics: the step's metrics, which the devices may still be computing.
-          names: the names of the images that this process contributed.
+          step: the number of completed steps, these included.
+          metrics: the metrics of one step, or arrays with a value per step; the devices may still be computing them.
+          names: for each step, the names of the images that this process contributed.
 
         Raises:
           CdcError: see `wait`.
@@ -76,28 +92,33 @@ class StepMonitor:
         self._step, self._metrics, self._names = step, metrics, names
 
     def wait(self) -> dict[str, float]:
-        """Waits for the latest step and returns its metrics.
+        """Waits for the latest steps and returns the last one's metrics.
 
         Raises:
           CdcError: a metric is not finite; the message names the step and this process's images.
         """
-        values = {name: float(value) for name, value in jax.device_get(dict(self._metrics)).items()}
+        values = {name: np.atleast_1d(value) for name, value in jax.device_get(dict(self._metrics)).items()}
+        for index, names in enumerate(self._names):
+            step = self._step - len(self._names) + index + 1
+            self._check({name: float(value[index]) for name, value in values.items()}, step, names)
+        return {name: float(value[-1]) for name, value in values.items()}
+
+    def _check(self, values: Mapping[str, float], step: int, images: Sequence[str]) -> None:
         not_finite = [name for name, value in values.items() if not np.isfinite(value)]
         if not_finite:
             latest = self._latest_checkpoint()
             kept = "no checkpoint was saved yet" if latest is None else f"the checkpoint of step {latest} is kept"
             raise CdcError(
-                f"{not_finite[0]} is {values[not_finite[0]]} at step {self._step}, trained on {self._images()}; "
+                f"{not_finite[0]} is {values[not_finite[0]]} at step {step}, trained on {self._shown(step, images)}; "
                 f"{kept}: start again with a lower optimizer.learning_rate, or without these images."
             )
-        return values
 
-    def _images(self) -> str:
-        names = list(dict.fromkeys(self._names))
+    def _shown(self, step: int, images: Sequence[str]) -> str:
+        names = list(dict.fromkeys(images))
         shown, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
         if more <= 0:
             return shown
-        file = self._log.add_text(f"batch_of_step_{self._step}_{jax.process_index()}", names)
+        file = self._log.add_text(f"batch_of_step_{step}_{jax.process_index()}", names)
         return f"{shown} and {more} more, listed in {file}"
 
 

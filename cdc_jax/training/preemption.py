@@ -15,7 +15,7 @@ class Interruption:
     """
 
     def __init__(self):
-        self._received = False
+        self._received, self._calls = False, 0
 
     def __enter__(self) -> Interruption:
         self._previous = None
@@ -26,10 +26,11 @@ class Interruption:
     def _receive(self, *_) -> None:
         self._received = True
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop after this step; all processes of a run get the same answer."""
+    def requested(self) -> bool:
+        """Whether to stop now; all processes of a run get the same answer to the same call."""
+        self._calls += 1
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(self._calls)  # agrees on one of the next calls
         return self._received
 
     def __exit__(self, *_) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-_STEPS = 3
+TRACED_STEPS = 3
 
 
 class StepTrace:
@@ -23,7 +23,7 @@ class StepTrace:
 
     def before(self, step: int) -> None:
         """Starts or ends the trace when due. Call it before each step, counted from 0."""
-        if self._running and step == self._first + _STEPS:
+        if self._running and step == self._first + TRACED_STEPS:
             self._stop()
         elif self._first and step == self._first:
             jax.profiler.start_trace(str(self._folder))

@@ -66,10 +66,31 @@ def jit_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..
 
     In distillation, it takes a `Teacher` as its fourth argument.
     """
+    return _jit(config, mesh, functools.partial(train_step, config, mesh))
+
+
+def jit_train_steps(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Consecutive steps in one program, jitted as `jit_train_step`.
+
+    A program's temporary memory is allocated once per call, which on CPUs takes a sixth of a step's time.
+
+    It takes a list of global batches, and returns every metric as an array with one value per step.
+    """
+
+    def train_steps(state, batches, *networks):
+        def step(state, images):
+            return train_step(config, mesh, state, images, *networks)
+
+        return jax.lax.scan(step, state, jnp.stack(batches))
+
+    return _jit(config, mesh, train_steps)
+
+
+def _jit(config: ml_collections.ConfigDict, mesh: Mesh, function: Callable) -> Callable:
     everywhere = replicated(mesh)
     networks = (everywhere, everywhere) if config.distill.steps else (everywhere,)
     return jax.jit(
-        functools.partial(train_step, config, mesh),
+        function,
         in_shardings=(everywhere, split_batch(mesh), *networks),
         out_shardings=everywhere,
         donate_argnums=0,

@@ -26,6 +26,7 @@ def tiny_settings(**changes) -> dict[str, object]:
         "loss.beta_start": 1e-5,
         "loss.beta_ramp_steps": 300,
         "train.steps": 120,
+        "train.steps_per_call": 5,
         "train.eval_steps": (1, 2),  # the same numbers of steps as elsewhere: each is compiled
         "train.eval_every": 120,
         "train.checkpoint_every": 60,

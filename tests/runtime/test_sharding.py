@@ -14,7 +14,7 @@ from cdc_jax.errors import ConfigError
 from cdc_jax.models.initialization import initial_weights
 from cdc_jax.runtime.sharding import global_batch, make_mesh
 from cdc_jax.training.config import model_config
-from cdc_jax.training.step import check_divisible, jit_train_step, new_state
+from cdc_jax.training.step import check_divisible, jit_train_step, jit_train_steps, new_state
 from tests.helpers.processes import FAST_COMPILE_FLAGS, free_address, user_environment
 from tests.helpers.training import image_rows, parallel_config
 
@@ -129,6 +129,24 @@ def test_batches_that_cannot_be_split(changes):
     check_divisible(config, _MeshOf(1))
     with pytest.raises(ConfigError, match="multiple of"):
         check_divisible(config, _MeshOf(2))
+
+
+def test_two_steps_in_one_program_are_two_steps():
+    config, mesh = parallel_config(**{"data.batch_size": 2}), make_mesh(jax.local_devices()[:1])
+    batches = [global_batch(mesh, image_rows(config, step), 2) for step in range(2)]
+    with jax.enable_x64(True):
+        weights = initial_weights(model_config(config), config.seed)
+        weights = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+        expected, metrics, step = new_state(config, weights, mesh), [], jit_train_step(config, mesh)
+        for batch in batches:
+            expected, terms = step(expected, batch, {})
+            metrics.append(terms)
+        state, terms = jit_train_steps(config, mesh)(new_state(config, weights, mesh), batches, {})
+    assert int(state.step) == 2
+    for name, values in terms.items():
+        np.testing.assert_allclose(values, [each[name] for each in metrics], rtol=1e-9, err_msg=name)
+    for name, values in expected.params.items():
+        np.testing.assert_allclose(state.params[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.slow

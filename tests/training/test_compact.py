@@ -86,9 +86,9 @@ def test_lpips_counts_from_its_first_step(monkeypatch):
     seen, perceptual = [], {"weight": np.ones(3, np.float32)}
     monkeypatch.setattr(loop, "jit_train_step", lambda *_: lambda state, images, given: (state, seen.append(given)))
     config = compact_training_config(**{"loss.rho_start_step": 2, "data.batch_size": 1})
-    run_step = loop._step_function(config, make_mesh(jax.local_devices()[:1]), perceptual)
+    run_steps = loop._step_function(config, make_mesh(jax.local_devices()[:1]), perceptual)
     for step in range(4):
-        run_step(None, step, np.zeros((1, 64, 64, 3), np.uint8))
+        run_steps(None, step, [np.zeros((1, 64, 64, 3), np.uint8)])
     assert [given.keys() for given in seen] == [set(), set(), {"weight"}, {"weight"}]
     np.testing.assert_array_equal(seen[3]["weight"], perceptual["weight"])
 

@@ -133,15 +133,15 @@ def test_not_finite_is_reported_with_step_term_and_images(tmp_path):
     from cdc_jax.training.monitoring import StepMonitor
 
     monitor = StepMonitor(RunLog(tmp_path), lambda: 5)
-    monitor.add(6, {"loss": 1.0}, ["a.png"])
+    monitor.add(6, {"loss": 1.0}, [["a.png"]])
     assert monitor.wait() == {"loss": 1.0}
-    monitor.add(7, {"loss": 1.0, "bpp": float("nan")}, ["a.png", "b.png", "a.png"])
+    monitor.add(7, {"loss": 1.0, "bpp": float("nan")}, [["a.png", "b.png", "a.png"]])
     message = r"bpp is nan at step 7, trained on a.png, b.png; the checkpoint of step 5 is kept"
     with pytest.raises(CdcError, match=message):
-        monitor.add(8, {"loss": 1.0}, ["c.png"])
+        monitor.add(8, {"loss": 1.0}, [["c.png"]])
     names = [f"{number}.png" for number in range(30)]
     monitor = StepMonitor(RunLog(tmp_path), lambda: None)
-    monitor.add(8, {"loss": float("inf")}, names)
+    monitor.add(8, {"loss": float("inf")}, [names])
     message = r"0\.png, .*7\.png and 22 more, listed in .*batch_of_step_8_0\.txt; no checkpoint was saved yet"
     with pytest.raises(CdcError, match=message):
         monitor.wait()
