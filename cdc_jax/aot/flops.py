@@ -7,8 +7,8 @@ whereas this count depends only on the program.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
@@ -46,21 +46,28 @@ def product_flops(program: Traced, platform: str, *, passes: bool = False, loops
     return _flops(program, _Rules(platform, passes, loops))
 
 
-def _flops(program: Traced, rules: _Rules) -> int:
+def _flops(program: Traced, rules: _Rules, needed: Sequence[bool] | None = None) -> int:
+    """`needed` tells which results are used; None: all."""
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    return sum(_equation_flops(equation, rules) for equation in _used(jaxpr))
+    if needed is None or len(needed) != len(jaxpr.outvars):
+        needed = [True] * len(jaxpr.outvars)
+    return sum(_equation_flops(equation, rules, used) for equation, used in _used(jaxpr, needed))
 
 
-def _used(jaxpr: Jaxpr) -> Iterator:
-    """The equations that the results depend on. Compilers remove the others, such as an unused loss value."""
-    used = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+def _used(jaxpr: Jaxpr, needed: Sequence[bool]) -> Iterator[tuple[Any, list[bool]]]:
+    """The equations that the needed results depend on, and which of their results are used.
+
+    Compilers remove the others, such as an unused loss value or the gradients of constants.
+    """
+    results = (variable for variable, is_needed in zip(jaxpr.outvars, needed, strict=True) if is_needed)
+    used = {variable for variable in results if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not used.isdisjoint(equation.outvars):
+            yield equation, [variable in used for variable in equation.outvars]
             used.update(variable for variable in equation.invars if not isinstance(variable, Literal))
-            yield equation
 
 
-def _equation_flops(equation, rules: _Rules) -> int:
+def _equation_flops(equation, rules: _Rules, used: list[bool]) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -73,11 +80,12 @@ def _equation_flops(equation, rules: _Rules) -> int:
         products = math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
         return 2 * products * (_passes(equation) if rules.passes else 1)
     if name == "cond":
-        return max(_flops(branch, rules) for branch in _branches(params, rules.platform))
+        return max(_flops(branch, rules, used) for branch in _branches(params, rules.platform))
+    results = None if name in ("scan", "while") else used  # a loop's results may be needed in its next iteration
     iterations = params["length"] if name == "scan" and rules.loops else 1
     repeats = params["mesh"].size if name == "shard_map" else iterations
     inner = [value for value in params.values() if isinstance(value, Traced)]
-    return repeats * sum(_flops(part, rules) for part in inner)
+    return repeats * sum(_flops(part, rules, results) for part in inner)
 
 
 def _passes(equation) -> int:

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from cdc_jax.aot.flops import product_flops
+from cdc_jax.models import convolution
 from cdc_jax.models.compressor import Context
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.params import merge, shapes
@@ -63,6 +64,22 @@ def test_a_platform_dependent_branch_counts_for_its_platform():
 
     flops = {platform: counted(function, (4, 4), platform=platform) for platform in ("cpu", "cuda", "tpu")}
     assert flops == {"cpu": 2 * 4**3, "cuda": 0, "tpu": 2 * 2 * 4**3}
+
+
+def test_gradients_that_nothing_needs_do_not_count():
+    """Of an input only, through a rule that computes the kernel's as well."""
+    sizes, rule = ((1, 16, 16, 4), (3, 3, 4, 8)), ((1, 1), (1, 1))
+
+    def ours(x, kernel):
+        return convolution.convolve(x, kernel, rule, 1, None).sum()
+
+    def plain(x, kernel):
+        return convolve(x, kernel, window_strides=(1, 1), padding=rule).sum()
+
+    for platform in ("cpu", "tpu"):
+        of_input = counted(jax.grad(ours), *sizes, platform=platform)
+        assert of_input == counted(jax.grad(plain), *sizes, platform=platform) > 0
+        assert counted(jax.grad(ours, argnums=(0, 1)), *sizes, platform=platform) > of_input
 
 
 def test_passes_of_float32_products_on_a_tpu():
