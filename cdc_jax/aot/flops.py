@@ -47,7 +47,7 @@ def product_flops(program: Traced, platform: str, *, passes: bool = False, loops
 
 
 def _flops(program: Traced, rules: _Rules, needed: Sequence[bool] | None = None) -> int:
-    """`needed` tells which results are used; None: all."""
+    """`needed` tells which results are used; None, or a list of another length: all."""
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     if needed is None or len(needed) != len(jaxpr.outvars):
         needed = [True] * len(jaxpr.outvars)

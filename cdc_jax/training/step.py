@@ -72,9 +72,8 @@ def jit_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..
 def jit_train_steps(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., tuple[TrainState, Metrics]]:
     """Consecutive steps in one program, jitted as `jit_train_step`.
 
-    A program's temporary memory is allocated once per call, which on CPUs takes a sixth of a step's time.
-
-    It takes a list of global batches, and returns every metric as an array with one value per step.
+    It takes a list of global batches, and returns every metric as an array with one value per step. A program's
+    temporary memory is allocated once per call, which on CPUs takes a seventh of a step's time.
     """
 
     def train_steps(state, batches, *networks):

@@ -19,6 +19,7 @@ CASES = {  # kernel's shape, padding, stride
     "halving 3x3": ((3, 3, 4, 5), SAME_3, 2),
     "halving 5x5": ((5, 5, 4, 3), SAME_5, 2),
     "halving 3x3 with another padding": ((3, 3, 4, 3), ((0, 1), (0, 1)), 2),
+    "5x5 of stride 4": ((5, 5, 4, 3), ((0, 1), (2, 2)), 4),
 }
 
 
