@@ -1,13 +1,13 @@
 """A step of the paper's U-Net and its gradient, in this package and in PyTorch.
 
-  python benchmarks/against_torch.py [--width 64] [--side 256] [--batch 1] [--repeats 5] [--threads N]
+  python benchmarks/against_torch.py [--width 64] [--side 256] [--batch 1] [--images 8] [--repeats 5] [--threads N]
 
 PyTorch's network is assembled from its own layers (`torch_unet.py`) and has the same weights and inputs, in PyTorch's
 two memory layouts. Before timing, outputs and all gradients are compared. All programs run interleaved in one process;
 the table shows minimum and median, and ratios to PyTorch's default layout. A step of the package is timed with the
 precomputation for all steps and without it; PyTorch's contains everything. Gradients are those of the mean squared
-error with respect to all weights and the context maps. The last rows add up the weights' gradients of four images, one
-after another: in this package in one program, as `train.accumulate` and `train.steps_per_call` do.
+error with respect to all weights and the context maps. The last rows add up the weights' gradients of
+--images images, one after another: in this package in one program, as `train.accumulate` and `train.steps_per_call` do.
 
 With --threads 1, the process also stays on one core, and CPU seconds are then hardly affected by other programs.
 """
@@ -23,8 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-_IMAGES = 4
-
 
 def main() -> None:
     if importlib.util.find_spec("torch") is None:
@@ -33,6 +31,7 @@ def main() -> None:
 
     parser = sized_parser(__doc__, width=64, side=256, repeats=5)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
@@ -50,7 +49,7 @@ def compare(args) -> None:
     samples = sample_interleaved({**theirs, **ours}, args.repeats)
     print(f"d = {args.width}, {args.batch} × {args.side}×{args.side}, float32, {args.threads} threads")
     print(f"PyTorch {torch.__version__}; milliseconds of the wall clock and of all cores: minimum, median; ratios")
-    for kind in ("step", "gradient", "four gradients"):
+    for kind in ("step", "gradient", "sum of gradients"):
         print_rows({name: values for name, values in samples.items() if name.startswith(kind)})
 
 
@@ -91,7 +90,7 @@ def programs(args):
     features = merge(config, weights).unet.embed(time)
     step, ready = jax.jit(lambda unet, x: unet(x, features)), prepared(unet_weights, context)
     whole, gradient = jax.jit(unet), jax.jit(jax.grad(loss, argnums=(0, 1)))
-    several = jax.tree.map(lambda value: jnp.stack([value] * _IMAGES), context)
+    several = jax.tree.map(lambda value: jnp.stack([value] * args.images), context)
 
     @jax.jit
     def sum_of_gradients(some, contexts):
@@ -104,7 +103,7 @@ def programs(args):
         "step, this package, precomputation included": lambda: whole(unet_weights, context),
         "step, this package": lambda: step(ready, x),
         "gradient, this package": lambda: gradient(unet_weights, context),
-        "four gradients, this package": lambda: sum_of_gradients(unet_weights, several),
+        "sum of gradients, this package": lambda: sum_of_gradients(unet_weights, several),
     }
 
     def to_torch(maps):
@@ -114,17 +113,17 @@ def programs(args):
     torch_time, inputs = torch.from_numpy(np.array(time)), [to_torch(v) for v in (x, wanted, *context.maps)]
     theirs = {}
     for name, memory_format in (("", torch.contiguous_format), (", channels last", torch.channels_last)):
-        theirs |= torch_programs(name, copy.deepcopy(network), torch_time, inputs, memory_format)
+        theirs |= torch_programs(name, copy.deepcopy(network), torch_time, inputs, memory_format, args.images)
 
     def check():
         output = theirs["step, PyTorch"]().permute(0, 2, 3, 1).numpy()
         names = [name for name, _ in network.named_parameters()]
-        sums = dict(zip(names, theirs["four gradients, PyTorch"](), strict=True))
+        sums = dict(zip(names, theirs["sum of gradients, PyTorch"](), strict=True))
         found = theirs["gradient, PyTorch"]()
         found, maps = dict(zip(names, found, strict=False)), found[len(names) :]
         by_weight, by_context = ours["gradient, this package"]()
         pairs = [(our_layout(n, found[torch_name(n)].numpy(), config), v) for n, v in by_weight.items()]
-        summed = ours["four gradients, this package"]()
+        summed = ours["sum of gradients, this package"]()
         pairs += [(our_layout(n, sums[torch_name(n)].numpy(), config), v) for n, v in summed.items()]
         pairs += [(a.permute(0, 2, 3, 1).numpy(), b) for a, b in zip(maps, by_context.maps, strict=True)]
         print(f"outputs agree within {difference(ours['step, this package'](), output):.1e} of the largest value")
@@ -138,8 +137,8 @@ def difference(found, expected) -> float:
     return float(abs(found - expected).max() / abs(expected).max())
 
 
-def torch_programs(name: str, network, time, inputs, memory_format) -> dict:
-    """PyTorch's step and gradient with all maps in one memory layout."""
+def torch_programs(name: str, network, time, inputs, memory_format, images: int) -> dict:
+    """PyTorch's step, gradient and sum of gradients with all maps in one memory layout."""
     import torch
 
     network = network.to(memory_format=memory_format)
@@ -156,14 +155,14 @@ def torch_programs(name: str, network, time, inputs, memory_format) -> dict:
 
     def sum_of_gradients():
         network.zero_grad()
-        for _ in range(_IMAGES):
+        for _ in range(images):
             ((network(x, time, context) - wanted) ** 2).mean().backward()
         return [parameter.grad for parameter in network.parameters()]
 
     return {
         f"step, PyTorch{name}": step,
         f"gradient, PyTorch{name}": gradient,
-        f"four gradients, PyTorch{name}": sum_of_gradients,
+        f"sum of gradients, PyTorch{name}": sum_of_gradients,
     }
 
 

@@ -101,11 +101,11 @@ def decode_flops(codec, height: int, width: int, tile: int | None, steps: int) -
     x = jax.ShapeDtypeStruct((1, rows, columns, 3), np.float32)
     once = functools.partial(prepare, codec.config)
     each = functools.partial(predict, codec.config)
-    kept = steps > 1 and memory.may_keep(height, width, tile, codec.config, jax.local_devices()[:1])
+    tiles = tiling.tile_count(height, width, tile)
+    kept = min(tiles, memory.tiles_to_keep(height, width, tile, codec.config, jax.local_devices()[:1]))
     maps = jax.eval_shape(once, codec.params, y_hat, *quality)
-    flops = (1 if kept else steps) * executed_flops(once, codec.params, y_hat, *quality)
-    flops += steps * executed_flops(each, codec.params, maps, x, one, *quality)
-    return tiling.tile_count(height, width, tile) * flops
+    flops = (kept + steps * (tiles - kept)) * executed_flops(once, codec.params, y_hat, *quality)
+    return flops + steps * tiles * executed_flops(each, codec.params, maps, x, one, *quality)
 
 
 def peak_bytes() -> int:

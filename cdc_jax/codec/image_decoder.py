@@ -17,7 +17,7 @@ from cdc_jax.codec import tiling
 from cdc_jax.codec.batching import Progress
 from cdc_jax.codec.decoding import synthesize
 from cdc_jax.codec.device_pool import LocalDevices
-from cdc_jax.codec.memory import decoding_bytes, may_keep, room_for
+from cdc_jax.codec.memory import decoding_bytes, room_for, tiles_to_keep
 from cdc_jax.codec.preview import preview
 from cdc_jax.codec.tiled_decoding import estimates_in_tiles, synthesize_in_tiles
 from cdc_jax.codec.unusable_weights import unusable_decoder
@@ -113,7 +113,7 @@ class ImageDecoder:
           tile: largest side of a tile in pixels; None for the default of the image's size. An image that is not larger
             is decoded whole.
           progress: called as `progress(done, total)` after each tile of each step, or once for a whole image.
-          max_bytes: limit on the process's memory, as `memory.may_keep`.
+          max_bytes: limit on the process's memory, as `memory.tiles_to_keep`.
 
         Raises:
           BundleError: the pixels are not finite.
@@ -194,7 +194,7 @@ class ImageDecoder:
         quality = None if quality is None else quality[0]
         height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
         devices = list(self._devices.mesh.devices.flat)
-        keep = settings.steps > 1 and may_keep(height, width, tile, self._config, devices, max_bytes)
+        keep = tiles_to_keep(height, width, tile, self._config, devices, max_bytes)
         options = {"tile": tile, "compute_type": self._compute_type, "quality": quality, "keep": keep}
         return {**settings._asdict(), **options}
 

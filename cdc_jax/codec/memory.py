@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 
 from cdc_jax.codec import encoding
-from cdc_jax.codec.tiling import MIN_TILE, default_tile, tile_count, tile_shape
+from cdc_jax.codec.tiling import MIN_TILE, default_tile, tile_shape
 from cdc_jax.errors import ConfigError
 from cdc_jax.models.config import LATENT_STRIDE, STRIDE, ModelConfig
 from cdc_jax.models.params import shapes
@@ -27,6 +27,7 @@ _SOURCE_BYTES = 8  # per pixel: the image as read, and padded
 _LATENT_BYTES = 64  # per value of y: symbol, mean, scale index and their order
 _MAP_BYTES = 36  # per value of one map at each level of the U-Net: its activations
 _ENCODER_MAP_BYTES = 20  # the same for the encoder
+_COMPILER_BYTES = 96 << 20  # what is free again once the programs are compiled
 _FLOAT_BYTES = 4
 LEAST_TO_READ, LEAST_TO_RUN = 64 << 20, 320 << 20  # address space of a step: with less, libraries end the process
 _TRUTH = 0.5  # lower bound of actual / estimated memory: nothing that was measured took less
@@ -83,11 +84,11 @@ def decoding_bytes(height: int, width: int, tile: int | None, config: ModelConfi
     return _peak_bytes(_PROCESS_BYTES, config, pixels, _IMAGE_BYTES, map_bytes)
 
 
-def kept_bytes(height: int, width: int, tile: int | None, config: ModelConfig, devices: int = 1) -> int:
-    """The memory that an image's tiles take between steps if what the steps have in common is kept, in bytes.
+def kept_bytes(height: int, width: int, tile: int | None, config: ModelConfig) -> int:
+    """The memory that a tile takes between steps if what its steps have in common is kept, in bytes.
 
     Args:
-      height, width, tile, config, devices: as `decoding_bytes`.
+      height, width, tile, config: as `decoding_bytes`.
     """
     levels = len(config.context_channels)
     contexts = list(config.context_channels)
@@ -97,33 +98,36 @@ def kept_bytes(height: int, width: int, tile: int | None, config: ModelConfig, d
     for level, (known, given, out) in enumerate(zip(contexts, inputs, config.unet_channels, strict=False)):
         # The contributions to the first convolution and to the skip; a skip without a convolution takes the map itself.
         values += (out + (known if known + given == out else out)) / (config.fold * 2**level) ** 2
-    tiles = devices * -(-tile_count(height, width, tile) // devices)
-    return math.ceil(_FLOAT_BYTES * values * tiles * math.prod(tile_shape(height, width, tile)))
+    return math.ceil(_FLOAT_BYTES * values * math.prod(tile_shape(height, width, tile)))
 
 
-def may_keep(
+def tiles_to_keep(
     height: int,
     width: int,
     tile: int | None,
     config: ModelConfig,
     devices: Sequence[jax.Device],
     max_bytes: int | None = None,
-) -> bool:
-    """Whether there is memory for `kept_bytes`.
+) -> int:
+    """For how many tiles on each device there is memory to keep `kept_bytes`.
+
+    Without a limit, tiles take what the compiler gave back to the system, but at most half of the free memory. Devices
+    with their own memory give half of what is free.
 
     Args:
       height, width, tile, config: as `decoding_bytes`.
       devices: the devices on which it is kept.
-      max_bytes: limit on the memory of the whole process. None: half of the free memory may be taken.
+      max_bytes: limit on the memory of the whole process; None without one.
     """
-    kept = kept_bytes(height, width, tile, config, len(devices))
     without = decoding_bytes(height, width, tile, config, len(devices))
-    if max_bytes is not None:
-        return without + kept <= max_bytes
     statistics = [device.memory_stats() for device in devices]
-    if all(statistics):  # devices with their own memory
-        return kept <= sum(each.get("bytes_limit", 0) - each.get("bytes_in_use", 0) for each in statistics) / 2
-    return kept <= (free_bytes() - max(0, without - used_bytes())) / 2
+    if max_bytes is not None:
+        room = max_bytes - without
+    elif all(statistics):
+        room = sum(each.get("bytes_limit", 0) - each.get("bytes_in_use", 0) for each in statistics) / 2
+    else:
+        room = min(_COMPILER_BYTES, (free_bytes() - max(0, without - used_bytes())) / 2)
+    return max(0, int(room // (len(devices) * kept_bytes(height, width, tile, config))))
 
 
 def encoding_bytes(height: int, width: int, config: ModelConfig) -> int:

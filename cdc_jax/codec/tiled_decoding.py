@@ -73,9 +73,9 @@ def sample_in_tiles(
       y_hat: latents; h and w are multiples of 64.
       settings: steps, seed, gamma, eta: as in `Codec.decompress`; tile: largest side of a tile in pixels, a multiple of
         64; overlap: smallest overlap of adjacent tiles in pixels, 128 by default; compute_type: precision of the
-        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a single-rate model; keep: whether to
-        keep what the steps have in common, which takes `memory.kept_bytes`; progress: called as
-        `progress(done, total)` after each tile of each step.
+        U-Net's products, "float32" or "bfloat16"; quality: from 0 to 1, None in a single-rate model; keep: for
+        how many tiles on each device to keep what the steps have in common; progress: called as `progress(done, total)`
+        after each tile of each step.
 
     Returns:
       x̂₀ of the last step, nominally in [−1, 1].
@@ -98,7 +98,7 @@ def _denoise(
     overlap: int = OVERLAP,
     compute_type: str = "float32",
     quality: float | None = None,
-    keep: bool = False,
+    keep: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
     """Yields (x, x̂₀) after each step. The next step overwrites both arrays."""
@@ -110,7 +110,7 @@ def _denoise(
         x[region] = programs.call(_start, (region[1].stop - region[1].start,), (seed, gamma, _block(region)))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
-    network = _Network(config, params, mesh, y_hat, tiles, quality, compute_type, keep=keep and steps > 1)
+    network = _Network(config, params, mesh, y_hat, tiles, quality, compute_type, keep=keep if steps > 1 else 0)
     done, total = itertools.count(1), steps * len(tiles)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
@@ -144,7 +144,7 @@ def _tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
 class _Network:
     """The U-Net on the tiles of one image. The arguments are those of `sample_in_tiles`."""
 
-    def __init__(self, config, params, mesh, y_hat, tiles: list[Tile], quality, compute_type, *, keep: bool):
+    def __init__(self, config, params, mesh, y_hat, tiles: list[Tile], quality, compute_type, *, keep: int):
         self._config, self._params, self._mesh, self._y_hat = config, params, mesh, y_hat
         self._quality = None if quality is None else np.full(mesh.size, quality, np.float32)
         self._options = {"compute_type": compute_type}
@@ -159,7 +159,7 @@ class _Network:
             maps = self._kept.get(index)
             if maps is None:
                 maps = self._call(prepare, self._latents(regions), self._quality)
-            if self._keep:
+            if index < self._keep:
                 self._kept[index] = maps
             noisy = self._split(np.stack([x[region] for region in regions]))
             outputs = np.asarray(self._call(predict, maps, noisy, np.float32(time), self._quality))

@@ -16,7 +16,7 @@ import cdc_jax
 from cdc_jax.codec import memory
 from cdc_jax.codec.bundle import save_bundle
 from cdc_jax.codec.decoding import prepare
-from cdc_jax.codec.memory import decoding_bytes, kept_bytes, may_keep
+from cdc_jax.codec.memory import decoding_bytes, kept_bytes, tiles_to_keep
 from cdc_jax.codec.tiling import default_tile
 from cdc_jax.models.config import ModelConfig
 from cdc_jax.models.initialization import initial_weights
@@ -88,8 +88,7 @@ def test_what_tiles_keep_is_predicted_exactly(config):
     maps = jax.eval_shape(functools.partial(prepare, config), shapes(config), cells, quality)
     one = sum(4 * math.prod(each.shape) for each in maps)
     assert kept_bytes(128, 192, None, config) == one
-    assert kept_bytes(128, 512, 192, config) == 6 * one, "tiles of 128×192"
-    assert kept_bytes(128, 512, 192, config, devices=4) == 8 * one, "two groups of four"
+    assert kept_bytes(128, 512, 192, config) == one, "tiles of 128×192"
 
 
 class Device:
@@ -102,17 +101,25 @@ class Device:
         return {"bytes_limit": self.limit, "bytes_in_use": self.in_use}
 
 
-def test_tiles_are_kept_within_the_limit_or_half_of_the_free_memory(monkeypatch):
+def test_as_many_tiles_are_kept_as_a_limit_allows():
     case = 2048, 2048, 768, COMPACT
-    kept, host = kept_bytes(*case), jax.local_devices()[:1]
-    needed = decoding_bytes(*case) + kept
-    assert may_keep(*case, host, needed) and not may_keep(*case, host, needed - 1)
+    one, host = kept_bytes(*case), jax.local_devices()[:1]
+    for spare, tiles in ((-1, 0), (0, 0), (one - 1, 0), (one, 1), (5 * one, 5), (5 * one - 1, 4)):
+        assert tiles_to_keep(*case, host, decoding_bytes(*case) + spare) == tiles
+    two = decoding_bytes(*case, devices=2)
+    assert tiles_to_keep(*case, 2 * host, two + 5 * one) == 2, "on each of two devices"
+
+
+def test_without_a_limit_they_take_what_the_compiler_gave_back_or_half_of_the_free_memory(monkeypatch):
+    case = 2048, 2048, 768, COMPACT
+    one, host = kept_bytes(*case), jax.local_devices()[:1]
+    monkeypatch.setattr(memory, "_COMPILER_BYTES", 3 * one)
     monkeypatch.setattr(memory, "used_bytes", lambda: decoding_bytes(*case))
-    for free, enough in ((2 * kept, True), (2 * kept - 1, False), (0, False), (math.inf, True)):
+    for free, tiles in ((math.inf, 3), (6 * one, 3), (6 * one - 1, 2), (2 * one, 1), (2 * one - 1, 0), (0, 0)):
         monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
-        assert may_keep(*case, host) == enough
-    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * kept)
+        assert tiles_to_keep(*case, host) == tiles
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * one)
     monkeypatch.setattr(memory, "used_bytes", lambda: decoding_bytes(*case) - 1)
-    assert not may_keep(*case, host), "what decoding itself still takes is not free"
-    assert may_keep(*case, [Device(2 * kept)]) and not may_keep(*case, [Device(2 * kept, 1)])
-    assert may_keep(*case, [Device(2 * kept), Device(2 * kept)]), "each takes half"
+    assert tiles_to_keep(*case, host) == 0, "what decoding itself still takes is not free"
+    assert tiles_to_keep(*case, [Device(8 * one)]) == 4 and tiles_to_keep(*case, [Device(8 * one, 1)]) == 3
+    assert tiles_to_keep(*case, [Device(8 * one), Device(8 * one)]) == 4, "each takes half"

@@ -88,27 +88,29 @@ def test_keeping_what_steps_have_in_common_saves_work_and_changes_no_bit(layout,
     quality = 0.5 if config.variable_rate else None
     tiles = len(Axis(128, 128, 64).spans) * len(Axis(320, 128, 64).spans)
     results, prepared = [], []
-    for keep in (True, False):
+    for keep in (tiles, 1, 0):
         calls.clear()
         results.append(in_tiles(config, params, y_hat, steps=3, eta=0.5, quality=quality, keep=keep))
         prepared.append(calls.count("prepare"))
         assert calls.count("predict") == 3 * tiles
-    assert prepared == [tiles, 3 * tiles] and tiles == 4
-    np.testing.assert_array_equal(*results)
+    assert prepared == [tiles, 3 * tiles - 2, 3 * tiles] and tiles == 4
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 def test_the_limit_decides_what_is_kept(random_codec, photograph, calls):
     """Through the codec: 128×320 in 3 tiles."""
     data = random_codec.compress(photograph[:128, :320])
     size = 128, 320, 192, random_codec.config
-    needed = decoding_bytes(*size) + kept_bytes(*size)
+    needed = decoding_bytes(*size) + 3 * kept_bytes(*size)
     images, prepared = [], []
-    for limit in (needed, needed - 1):
+    for limit in (needed, needed - 1, needed - 3 * kept_bytes(*size)):
         calls.clear()
         images.append(random_codec.decompress(data, steps=2, tile=192, max_memory_bytes=limit))
         prepared.append(calls.count("prepare"))
-    assert prepared == [3, 6]
-    np.testing.assert_array_equal(*images)
+    assert prepared == [3, 4, 6]
+    np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_array_equal(images[0], images[2])
     calls.clear()
     random_codec.decompress(data, steps=1, tile=192)
     assert calls.count("prepare") == calls.count("predict") == 3
