@@ -27,9 +27,12 @@ def get_config():
         config.data.source = "scikit-image"
         config.data.validation = "chelsea.png"
         config.loss.rho = 0.0
+        config.loss.silent_fraction = 0.5
         config.loss.hyper_ramp_steps = 100
         config.optimizer.schedule = "cosine"
+        config.optimizer.learning_rate = 1e-3
         config.optimizer.warmup_steps = 20
+        config.optimizer.encoder_factor = 0.1
         config.ema.start = 20
         config.ema.max_decay = 0.99
         config.train.steps = 600
