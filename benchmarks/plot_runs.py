@@ -1,5 +1,5 @@
 """Plots validation rate and PSNR of consecutive runs, such as the two phases of the recipe, or of alternatives; of
-variable-rate models, at each of the qualities that were measured.
+variable-rate models, at each of the qualities that were measured; lower ones are paler.
 
     python benchmarks/plot_runs.py runs/warmup runs/rate -o phases.png
     python benchmarks/plot_runs.py --alternatives runs/with runs/without -o alternatives.png
@@ -37,7 +37,7 @@ def main() -> None:
             names = sorted({name for line in lines for name in line if re.fullmatch(rf"{prefix}(_q[\d.]+)?", name)})
             for shade, name in enumerate(names):
                 points = [(offset + line["step"], line[name]) for line in lines if name in line]
-                label = run + name.removeprefix(prefix).replace("_q", ", quality ")
+                label = run if shade == len(names) - 1 else None
                 style = {"color": f"C{number - 1}", "alpha": (shade + 1) / len(names), "label": label}
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
         if not arguments.alternatives:
@@ -48,7 +48,7 @@ def main() -> None:
         axis.set_ylim(bottom=0 if "rate" in label else None)
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(len(labels), 3))
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(len(labels), 8))
     figure.savefig(arguments.output, dpi=110)
     print(f"look at: {arguments.output}")
 
