@@ -157,8 +157,8 @@ class Codec:
 
         Args:
           data: the file's bytes.
-          steps: DDIM steps, by default the model's; more steps add texture and take longer. 0 returns the preview of a
-            model with a transform, which takes one matrix product and runs no network.
+          steps: DDIM steps, by default the model's; more take longer, and help only models trained for them. 0
+            returns the preview of a model with a transform, which takes one matrix product and runs no network.
           seed: seed of the noise, 0 ≤ seed < 2³².
           gamma: scale of the starting noise, by default the model's; 0 starts from gray.
           eta: DDIM's η, the noise added at each step, 0 (none) to 1.

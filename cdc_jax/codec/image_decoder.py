@@ -194,7 +194,7 @@ class ImageDecoder:
         quality = None if quality is None else quality[0]
         height, width = (LATENT_STRIDE * cells for cells in symbols.y.shape[:2])
         devices = list(self._devices.mesh.devices.flat)
-        keep = tiles_to_keep(height, width, tile, self._config, devices, max_bytes)
+        keep = tiles_to_keep(height, width, tile, self._config, devices, max_bytes) if settings.steps > 1 else 0
         options = {"tile": tile, "compute_type": self._compute_type, "quality": quality, "keep": keep}
         return {**settings._asdict(), **options}
 

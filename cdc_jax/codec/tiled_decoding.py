@@ -110,7 +110,7 @@ def _denoise(
         x[region] = programs.call(_start, (region[1].stop - region[1].start,), (seed, gamma, _block(region)))
     predicted = np.empty_like(x)
     inputs = sampling_grid(schedule_for(config), config.prediction, steps)
-    network = _Network(config, params, mesh, y_hat, tiles, quality, compute_type, keep=keep if steps > 1 else 0)
+    network = _Network(config, params, mesh, y_hat, tiles, quality, compute_type, keep=keep)
     done, total = itertools.count(1), steps * len(tiles)
     for k, (time, alpha_bar, alpha_bar_next) in enumerate(zip(*inputs, strict=True)):
         predicted[:] = 0
